@@ -1,0 +1,126 @@
+"""Every error autosparse raises on purpose, with the exit code a shell sees.
+
+    AutosparseError                1  something inside autosparse is wrong
+    ├── UsageError                 2  bad flag, bad value, bad combination
+    │   ├── ConfigError            2  a config or search-space file breaks a rule
+    │   ├── DataError              2  a data set is missing, truncated or of the wrong kind
+    │   ├── ModelError             2  a model or its weights cannot be used as asked
+    │   ├── PlanError              2  a plan does not fit its model or breaks its pattern's rules
+    │   └── RunError               2  a run folder is missing, unfinished or unwritable
+    ├── BudgetInfeasible           3  no assignment can meet the latency budget
+    ├── NoValidConfiguration       4  every configuration failed; nothing to report
+    ├── Stopped                    6  stopped on request; the same command resumes
+    ├── MissingDependency          7  a library, compiler product or device is absent
+    │   └── NoKernel               7  no kernel can run this layer; carries every kernel's reason
+    ├── DatabaseError              1  the tuning database cannot be read or written
+    ├── WrongResult                1  a kernel's output is outside its tolerance
+    └── MissingMeasurement         1  a latency was asked for that was never measured
+
+A message states the rule, the value it got, and what to do next, in that order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import IntEnum
+
+
+class ExitCode(IntEnum):
+    """What a shell sees when a verb ends."""
+
+    DONE = 0
+    INTERNAL = 1
+    USAGE = 2
+    INFEASIBLE = 3
+    NO_CONFIGURATION = 4
+    STOPPED = 6
+    MISSING = 7
+    INTERRUPTED = 130
+
+
+class AutosparseError(Exception):
+    """Root of all errors raised on purpose."""
+
+    exit_code: ExitCode = ExitCode.INTERNAL
+
+
+class UsageError(AutosparseError):
+    """The caller asked for something that cannot be meant."""
+
+    exit_code = ExitCode.USAGE
+
+
+class ConfigError(UsageError):
+    """A configuration or search-space file has an unknown key or an illegal value."""
+
+
+class DataError(UsageError):
+    """A data set is missing, truncated, or not of the kind its name says."""
+
+
+class ModelError(UsageError):
+    """A model name, factory or weight file cannot be used."""
+
+
+class PlanError(UsageError):
+    """A plan names unknown layers, or a pattern the layer cannot have."""
+
+
+class RunError(UsageError):
+    """A run folder is missing, incomplete, in use, or cannot be written."""
+
+
+class BudgetInfeasible(AutosparseError):
+    """No assignment of the measured options meets the latency budget.
+
+    Attributes:
+        smallest_feasible_ms: the least latency any assignment reaches, milliseconds.
+    """
+
+    exit_code = ExitCode.INFEASIBLE
+
+    def __init__(self, message: str, smallest_feasible_ms: float) -> None:
+        super().__init__(message)
+        self.smallest_feasible_ms = smallest_feasible_ms
+
+
+class NoValidConfiguration(AutosparseError):
+    """The search ended without one configuration that could be evaluated."""
+
+    exit_code = ExitCode.NO_CONFIGURATION
+
+
+class Stopped(AutosparseError):
+    """The work was stopped on request and saved; the same command resumes it."""
+
+    exit_code = ExitCode.STOPPED
+
+
+class MissingDependency(AutosparseError):
+    """A library or device that this request needs is not on this machine."""
+
+    exit_code = ExitCode.MISSING
+
+
+class NoKernel(MissingDependency):
+    """No kernel can run a layer here.
+
+    Attributes:
+        reasons: kernel name to the reasons it gave.
+    """
+
+    def __init__(self, message: str, reasons: Mapping[str, tuple[str, ...]]) -> None:
+        super().__init__(message)
+        self.reasons = dict(reasons)
+
+
+class DatabaseError(AutosparseError):
+    """The tuning database cannot be opened, migrated, read or written."""
+
+
+class WrongResult(AutosparseError):
+    """A kernel's output differs from the reference by more than its tolerance."""
+
+
+class MissingMeasurement(AutosparseError):
+    """A latency was asked for that no row of the table holds."""

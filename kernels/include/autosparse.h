@@ -1,0 +1,143 @@
+/* autosparse: C interface of the CPU executor.
+ *
+ * A program is a static list of fused operators over tensors of fixed shape. It is built once, packs its
+ * weights, plans one arena for all activations, owns a pool of threads, and is then run by one call.
+ * The interface speaks of logical tensors (NCHW, float32, contiguous at the borders); how activations lie in
+ * the arena is the executor's own affair.
+ *
+ * Thread safety: one program runs one inference at a time; different programs are independent.
+ * Errors: functions that return int give 0 on success or a negative as_status; as_last_error() then tells
+ * more (thread-local). Nothing here throws, aborts, or prints.
+ */
+#ifndef AUTOSPARSE_H
+#define AUTOSPARSE_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define AS_ABI_VERSION 1
+#define AS_MAX_INPUTS 8
+
+typedef struct as_program as_program;
+
+typedef enum as_status {
+    AS_OK = 0,
+    AS_BAD_ARGUMENT = -1, /* a rule of this interface was broken */
+    AS_UNSUPPORTED = -2,  /* this CPU, or this kernel for this shape */
+    AS_NO_MEMORY = -3,
+    AS_INTERNAL = -4
+} as_status;
+
+typedef enum as_isa { AS_ISA_GENERIC = 0, AS_ISA_AVX2 = 1, AS_ISA_AVX512 = 2 } as_isa; /* slower < faster */
+
+typedef enum as_op_kind {
+    AS_OP_CONV = 1,      /* conv2d or linear, dense or 1xN, groups == 1; linear: 1x1 over rows as pixels */
+    AS_OP_CONV_GROUPED,  /* conv2d with groups > 1, depthwise included; always dense */
+    AS_OP_MAX_POOL,
+    AS_OP_AVG_POOL,
+    AS_OP_GLOBAL_AVG_POOL, /* output height = width = 1 */
+    AS_OP_ADD,             /* inputs[0] + inputs[1], same shape */
+    AS_OP_MUL,             /* inputs[0] * inputs[1], same shape or inputs[1] of one pixel per channel */
+    AS_OP_CONCAT,          /* along channels */
+    AS_OP_AFFINE,          /* per channel: x * weight[c] + bias[c] (batch-norm that could not be folded) */
+    AS_OP_ACTIVATION,
+    AS_OP_SUBSAMPLE_PAD,   /* x[:, :, ::stride_h, ::stride_w] with channels_before zero channels in front */
+    AS_OP_FLATTEN,         /* (b, c, h, w) -> (b, c*h*w, 1, 1) in NCHW order */
+    AS_OP_SOFTMAX          /* over channels */
+} as_op_kind;
+
+typedef enum as_activation {
+    AS_ACT_NONE = 0, AS_ACT_RELU, AS_ACT_RELU6, AS_ACT_SILU, AS_ACT_HARD_SWISH, AS_ACT_HARD_SIGMOID,
+    AS_ACT_SIGMOID, AS_ACT_GELU
+} as_activation;
+
+typedef struct as_op {
+    int32_t kind;                     /* as_op_kind */
+    int32_t input_count;
+    int32_t inputs[AS_MAX_INPUTS];    /* tensor ids */
+    int32_t output;                   /* tensor id */
+    int32_t residual;                 /* AS_OP_CONV: tensor added before the activation, or -1 */
+    int32_t activation;               /* as_activation, applied last */
+    int32_t kernel;                   /* row of the kernel table, or -1: the executor's own default */
+    int32_t kernel_h, kernel_w, stride_h, stride_w;
+    int32_t pad_top, pad_left, pad_bottom, pad_right;
+    int32_t dilation_h, dilation_w;
+    int32_t groups;
+    int32_t channels_before;          /* AS_OP_SUBSAMPLE_PAD */
+    int32_t count_include_pad;        /* AS_OP_AVG_POOL */
+    const float *weight;              /* OIHW, contiguous; pruned weights are zero. Copied. */
+    const float *bias;                /* one per output channel, or NULL. Copied. */
+    /* 1xN structure of AS_OP_CONV; block_n == 0 means dense and the two lists are NULL.
+     * Group g holds outputs [g*block_n, min((g+1)*block_n, O)) and keeps the input channels
+     * kept[group_start[g] .. group_start[g+1]), ascending. */
+    int32_t block_n;
+    const int32_t *group_start;       /* ceil(O / block_n) + 1 entries */
+    const int32_t *kept;
+} as_op;
+
+typedef struct as_kernel_info {
+    char name[96];      /* f32_conv_onexn8__avx512_px3: contract __ method */
+    char family[32];    /* conv_onexn, conv_dense */
+    char method[32];    /* px: vectors along pixels; oc: vectors along output channels; ref: scalar */
+    int32_t isa;        /* as_isa */
+    int32_t block_n;    /* N that it serves; 0 for dense */
+    int32_t tile_out;   /* output channels per register tile */
+    int32_t tile_pixels;/* pixels per register tile */
+} as_kernel_info;
+
+int as_abi_version(void);
+const char *as_last_error(void);
+/* The widest instruction set that both the CPU and the operating system grant. */
+int as_detect_isa(void);
+/* Nothing above this level is used from now on (new programs only); for tests. */
+int as_limit_isa(int isa);
+
+int as_kernel_count(void);
+int as_kernel_get(int row, as_kernel_info *out);
+/* Why a kernel cannot run this operator on this machine: reasons separated by newlines, empty if it can.
+ * Returns the length needed, or a negative status. Tensor shapes are (batch, channels, height, width). */
+int as_kernel_why_not(int row, const as_op *op, const int32_t in_shape[4], char *reasons, size_t capacity);
+
+/* `threads` >= 1 workers, the caller included. `pin` != 0 binds worker i to the i-th processor this process
+ * may run on, for as long as the program lives. */
+as_program *as_program_new(int32_t threads, int32_t pin);
+void as_program_free(as_program *program);
+/* Adds a tensor; returns its id (>= 0). */
+int as_program_tensor(as_program *program, const int32_t shape[4]);
+int as_program_input(as_program *program, int32_t tensor);  /* in the order that as_program_run takes them */
+int as_program_output(as_program *program, int32_t tensor);
+/* Adds an operator; operators run in the order added. Returns its index (>= 0). */
+int as_program_op(as_program *program, const as_op *op);
+/* Plans the arena and packs what is left; no more operators after this. */
+int as_program_finish(as_program *program);
+int as_program_run(as_program *program, const float *const *inputs, float *const *outputs);
+
+/* Runs the program `repeats` times and writes one wall time per run, nanoseconds, in `run_ns`; where `op_ns`
+ * is not NULL also one time per operator and run ([repeats][ops]), at the cost of a clock read per operator. */
+int as_program_time(as_program *program, const float *const *inputs, float *const *outputs,
+                    int32_t repeats, int64_t *run_ns, int64_t *op_ns);
+/* As as_program_time for a set of equal programs used in turn, so that each finds its weights as cold as
+ * `count` programs' worth of other weights leave them. */
+int as_programs_time(as_program *const *programs, int32_t count, const float *const *inputs,
+                     float *const *outputs, int32_t repeats, int64_t *run_ns);
+
+int64_t as_program_weight_bytes(const as_program *program); /* packed weights and index lists */
+int64_t as_program_arena_bytes(const as_program *program);
+int as_program_op_count(const as_program *program);
+/* Kernel row that runs an operator, or -1 for operators outside the kernel table. */
+int as_program_op_kernel(const as_program *program, int32_t op);
+
+/* Machine limits: measured by running, seconds >= 0.01 each. GFLOP/s of fused multiply-adds on `threads`
+ * threads; bytes per second of reading a buffer of `bytes` over and over on one thread. */
+double as_probe_f32_gflops(int32_t threads, double seconds);
+double as_probe_bf16_gflops(int32_t threads, double seconds); /* negative where the CPU has no bf16 dot */
+double as_probe_read_bytes_per_s(int64_t bytes, double seconds);
+
+#ifdef __cplusplus
+}
+#endif
+#endif
