@@ -1,8 +1,8 @@
 """Where autosparse keeps what outlives a run: one folder, `AUTOSPARSE_HOME` or the platform's own.
 
-    tuning.db       the tuning database (SQLite unless a URL says otherwise)
-    baselines/      dense weights trained for a model and data set, keyed by recipe
-    limits/         measured machine limits, one file per hardware_id
+tuning.db       the tuning database (SQLite unless a URL says otherwise)
+baselines/      dense weights trained for a model and data set, keyed by recipe
+limits/         measured machine limits, one file per hardware_id
 """
 
 from __future__ import annotations

@@ -38,14 +38,13 @@ class Plan(Record):
         return short_hash([self.model, sparse])
 
     @classmethod
-    def uniform(
-        cls, model: str, layers: Iterable[LayerInfo], *, block_n: int, sparsity: float
-    ) -> Self:
+    def uniform(cls, model: str, layers: Iterable[LayerInfo], *, block_n: int, sparsity: float) -> Self:
         """Gives every prunable layer the same 1xN pattern and sparsity."""
         choice = LayerChoice(pattern=onexn(block_n), sparsity=sparsity)
         names = [layer.name for layer in layers if not layer.why_dense]
         return cls(
-            model=model, layers={name: choice for name in names},
+            model=model,
+            layers={name: choice for name in names},
             note=f"uniform 1x{block_n} at {sparsity:g}",
         )
 

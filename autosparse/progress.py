@@ -76,9 +76,7 @@ class Progress:
         should_stop: asked between units of work; True ends the work with `Stopped`.
     """
 
-    def __init__(
-        self, *sinks: Sink, should_stop: Callable[[], bool] = lambda: False
-    ) -> None:
+    def __init__(self, *sinks: Sink, should_stop: Callable[[], bool] = lambda: False) -> None:
         self._sinks = sinks
         self._should_stop = should_stop
 

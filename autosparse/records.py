@@ -229,12 +229,16 @@ class LayerShape(Record):
         _require(
             self.in_channels % self.groups == 0 and self.out_channels % self.groups == 0,
             "groups must divide both channel counts",
-            groups=self.groups, in_channels=self.in_channels, out_channels=self.out_channels,
+            groups=self.groups,
+            in_channels=self.in_channels,
+            out_channels=self.out_channels,
         )
         _require(
             self.out_height >= 1 and self.out_width >= 1,
             "the kernel must fit into the padded input",
-            kernel=self.kernel, height=self.in_height, width=self.in_width,
+            kernel=self.kernel,
+            height=self.in_height,
+            width=self.in_width,
         )
 
     def _extent(self, size: int, axis: int) -> int:
@@ -270,14 +274,19 @@ class LayerShape(Record):
     def key(self) -> str:
         """One canonical string, equal for equal shapes and for no others."""
         parts = [
-            self.op, f"b{self.batch_size}",
-            f"i{self.in_channels}x{self.in_height}x{self.in_width}", f"o{self.out_channels}",
+            self.op,
+            f"b{self.batch_size}",
+            f"i{self.in_channels}x{self.in_height}x{self.in_width}",
+            f"o{self.out_channels}",
         ]
         if self.op == "conv2d":
             parts += [
                 f"{letter}{pair[0]}x{pair[1]}"
                 for letter, pair in (
-                    ("k", self.kernel), ("s", self.stride), ("p", self.padding), ("d", self.dilation)
+                    ("k", self.kernel),
+                    ("s", self.stride),
+                    ("p", self.padding),
+                    ("d", self.dilation),
                 )
             ]
             parts.append(f"g{self.groups}")
@@ -384,7 +393,8 @@ class LayerChoice(Record):
         _require(0 <= self.sparsity <= 1, "sparsity must lie in [0, 1]", sparsity=self.sparsity)
         _require(
             not (self.pattern.is_dense and self.sparsity > 0),
-            "a dense layer has sparsity 0", sparsity=self.sparsity,
+            "a dense layer has sparsity 0",
+            sparsity=self.sparsity,
         )
 
     @property
@@ -418,7 +428,7 @@ class MeasurementKey(Record):
         shape: `LayerShape.key`.
         pattern: `Pattern.name`.
         kept: blocks kept per group (uniform), or in the whole layer (layer-wide); -1 when dense.
-        config: tunable parameters of the kernel's run, canonical ``k=v`` pairs, sorted, comma separated.
+        config: tunable parameters of the kernel's run, ``k=v`` pairs, sorted, comma separated.
         dtype: arithmetic type.
         threads: worker threads.
         policy: identifier of the measurement policy, which covers cache state, warm-up and stopping.
@@ -469,7 +479,9 @@ class Measurement(Record):
     def __post_init__(self) -> None:
         _require(
             (self.status is Status.OK) == (self.median_us is not None),
-            "exactly the ok rows have a median", status=self.status, median_us=self.median_us,
+            "exactly the ok rows have a median",
+            status=self.status,
+            median_us=self.median_us,
         )
 
 
