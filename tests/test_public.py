@@ -1,0 +1,35 @@
+"""The public surface: every promised name exists, and the errors carry the documented exit codes."""
+
+from __future__ import annotations
+
+import inspect
+
+import pytest
+
+import autosparse
+from autosparse import errors
+
+
+@pytest.mark.parametrize("name", autosparse.__all__)
+def test_public_name_loads_and_is_documented(name: str) -> None:
+    value = getattr(autosparse, name)
+    assert inspect.getdoc(value)
+
+
+def test_names_are_sorted_and_listed() -> None:
+    assert autosparse.__all__ == sorted(autosparse.__all__)
+    assert set(autosparse.__all__) <= set(dir(autosparse))
+
+
+def test_unknown_name_says_what_there_is() -> None:
+    with pytest.raises(AttributeError, match="sparsify"):
+        _ = autosparse.sparsifi
+
+
+def test_every_error_stands_in_the_tree_with_its_exit_code() -> None:
+    tree = errors.__doc__ or ""
+    for name, value in vars(errors).items():
+        if inspect.isclass(value) and issubclass(value, errors.AutosparseError):
+            line = next((line for line in tree.splitlines() if f" {name} " in f" {line} "), None)
+            assert line is not None, f"{name} is missing from the tree"
+            assert f" {int(value.exit_code)} " in line, f"{name}: exit code differs from {line!r}"
