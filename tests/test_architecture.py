@@ -13,7 +13,8 @@ ROOT = Path(__file__).parent.parent
 # A module imports only from its own line and the lines above it.
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors",),
-    ("units", "progress", "records", "statistics"),
+    ("units", "progress", "serial", "statistics"),
+    ("records",),
     ("plan", "paths"),
     ("hardware",),
     ("patterns",),
