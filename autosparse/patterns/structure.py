@@ -199,8 +199,7 @@ def find_structure(
     over the weights of non-zero kernels, minus 1. N *fits* if its overhead is at most `STRAY_ZEROS`
     and no smaller candidate M >= 2 that divides N would store less, that is, if its zeros are stray
     kernels and never whole blocks. Fitting N come first, fewest blocks first, hence the largest N;
-    of two N that hold
-    all outputs in one group the smaller. Then the others by rising overhead.
+    of two N that hold all outputs in one group the smaller. Then the others by rising overhead.
 
     Args:
         weight: OIHW or OI.

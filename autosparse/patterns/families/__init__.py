@@ -1,0 +1,1 @@
+"""One file per family of patterns; `autosparse.patterns.family` finds them."""
