@@ -1,0 +1,132 @@
+"""Functions that users write in files of their own: ``path/to/file.py:name``.
+
+Models and data sets are named alike, so both read this spelling here. `check` looks without running
+anything; `load` runs the file once, as an import would.
+"""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import hashlib
+import importlib.util
+import inspect
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from autosparse.errors import UsageError
+
+_SPELLING = re.compile(r"(?P<path>.+\.py):(?P<name>[A-Za-z_]\w*)")
+
+
+def is_factory(source: str) -> bool:
+    """Whether a source is spelled ``path/to/file.py:name``, or looks as if that was meant."""
+    return source.endswith(".py") or ".py:" in source
+
+
+def check(source: str, error: type[UsageError]) -> None:
+    """Makes sure that the file exists, parses, and defines the name, without running it.
+
+    Args:
+        source: ``path/to/file.py:name``.
+        error: what to raise.
+
+    Raises:
+        UsageError: as `error`, if any of this does not hold.
+    """
+    path, name = _split(source, error)
+    try:
+        tree = ast.parse(path.read_bytes(), str(path))
+    except (SyntaxError, ValueError) as problem:
+        line = getattr(problem, "lineno", None)
+        where = f"{path}:{line}" if line else f"{path}"
+        raise error(f"{where} must be valid Python, but got: {problem}; correct the file") from None
+    defined = _top_level_names(tree)
+    if name not in defined and "*" not in defined:
+        near = difflib.get_close_matches(name, defined, n=3) or sorted(defined)[:5]
+        raise error(
+            f"{path} must define the function after the colon, but got {name!r}; "
+            f"it defines: {', '.join(near) or 'nothing'}"
+        )
+
+
+def load(source: str, error: type[UsageError]) -> Callable[..., object]:
+    """Runs the file and gives the function.
+
+    Args:
+        source: ``path/to/file.py:name``.
+        error: what to raise.
+
+    Raises:
+        UsageError: as `error`, if the file fails to run or the name is not callable.
+    """
+    check(source, error)
+    path, name = _split(source, error)
+    module_name = f"autosparse_user_{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
+    spec = importlib.util.spec_from_file_location(module_name, path)
+    if spec is None or spec.loader is None:
+        raise error(f"a factory must live in an importable Python file, but got {path}")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[module_name] = module  # classes defined there must be found again by their module
+    sys.path.insert(0, str(path.parent))  # as for a script: files beside it can be imported
+    try:
+        spec.loader.exec_module(module)
+    except Exception as problem:  # a border to code that is not ours: anything may come
+        sys.modules.pop(module_name, None)
+        raise error(f"{path} must run, but it raised {_told(problem)}; correct the file") from problem
+    finally:
+        sys.path.remove(str(path.parent))
+    factory = getattr(module, name, None)
+    if not callable(factory):
+        raise error(f"{source} must name a function, but got {type(factory).__name__}")
+    return factory  # type: ignore[no-any-return]
+
+
+def call(
+    source: str, factory: Callable[..., object], error: type[UsageError], **offered: Any
+) -> object:
+    """Calls a user's function with those of the offered arguments that it takes.
+
+    Raises:
+        UsageError: as `error`, if the function raises.
+    """
+    try:
+        taken = inspect.signature(factory).parameters
+    except ValueError:  # some callables of extension modules tell nothing about themselves
+        taken = {}  # type: ignore[assignment]
+    open_ended = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in taken.values())
+    chosen = {key: value for key, value in offered.items() if open_ended or key in taken}
+    try:
+        return factory(**chosen)
+    except Exception as problem:  # a border to code that is not ours: anything may come
+        given = ", ".join(f"{key}={value!r}" for key, value in chosen.items())
+        raise error(f"{source}({given}) must return, but it raised {_told(problem)}") from problem
+
+
+def _told(problem: Exception) -> str:
+    return f"{type(problem).__name__}: {problem}" if str(problem) else type(problem).__name__
+
+
+def _split(source: str, error: type[UsageError]) -> tuple[Path, str]:
+    match = _SPELLING.fullmatch(source)
+    if match is None:
+        raise error(f"a factory must be spelled path/to/file.py:function, but got {source!r}")
+    path = Path(match["path"]).expanduser()
+    if not path.is_file():
+        raise error(f"a factory's file must exist, but got {path}; name an existing file")
+    return path.resolve(), match["name"]
+
+
+def _top_level_names(tree: ast.Module) -> set[str]:
+    names: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            names.add(node.name)
+        elif isinstance(node, ast.Import | ast.ImportFrom):
+            names |= {(alias.asname or alias.name).partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            names.add(node.id)
+    return names

@@ -1,0 +1,151 @@
+"""From a model's name to a module that runs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from autosparse import factories
+from autosparse.errors import ModelError
+from autosparse.models import libraries
+from autosparse.models.initialise import initialise, seeded
+from autosparse.models.registry import builder, entries
+from autosparse.models.sources import Source, check_source, parse
+from autosparse.models.weights import file_hash, fill, read_state
+
+_SIDE = 224  # height and width of an image where a model does not say
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadedModel:
+    """A model ready to run.
+
+    Attributes:
+        source: the name it was asked for by.
+        module: float32, in eval mode, on the CPU.
+        input_shape: one sample's shape, (channels, height, width), for latency unless told otherwise.
+        classes: outputs.
+        pretrained: whether the weights come from a file rather than from random numbers.
+        weights_hash: hash of the weight file's content, None without one.
+    """
+
+    source: str
+    module: nn.Module
+    input_shape: tuple[int, ...]
+    classes: int
+    pretrained: bool
+    weights_hash: str | None
+
+
+def resolve(
+    source: str, *, classes: int | None = None, weights: Path | None = None, seed: int = 0
+) -> LoadedModel:
+    """Builds the model that a name means.
+
+    Args:
+        source: zoo name, ``path/to/file.py:factory``, ``torchvision:NAME``, ``timm:NAME`` or ``hf:ID``.
+        classes: outputs; None takes the weights' number, or without weights the model's default.
+        weights: a state dict to load (`read_state` says which files); None draws random weights.
+        seed: of the random weights.
+
+    Raises:
+        ModelError: an unknown name, unusable weights, or weights for another number of classes.
+        MissingDependency: the library that the name asks for is not installed.
+    """
+    if classes is not None and classes < 1:
+        raise ModelError(f"classes must be at least 1, but got {classes}")
+    check_source(source)
+    state = None if weights is None else read_state(weights)
+    parsed = parse(source)
+    if state is not None:
+        classes = _agreed_classes(source, parsed, classes, state, str(weights))
+    with seeded(seed):
+        module = _build(parsed, classes)
+        if parsed.kind == "zoo" and state is None:
+            initialise(module)
+    if state is not None:
+        fill(module, state, str(weights))
+    module = module.float().eval()
+    outputs = _head_outputs(module)
+    _check_outputs(source, classes, outputs)
+    return LoadedModel(
+        source=source,
+        module=module,
+        input_shape=_input_shape(parsed, module),
+        classes=outputs if outputs is not None else (classes or 0),
+        pretrained=state is not None or parsed.kind == "hf",
+        weights_hash=None if weights is None else file_hash(weights),
+    )
+
+
+def _build(source: Source, classes: int | None) -> nn.Module:
+    if source.kind == "zoo":
+        return builder(source.name)(classes or entries()[source.name].classes)
+    if source.kind != "file":
+        return libraries.build(source, classes)
+    factory = factories.load(source.name, ModelError)
+    offered = {} if classes is None else {"num_classes": classes}
+    made = factories.call(source.name, factory, ModelError, **offered)
+    if not isinstance(made, nn.Module):
+        raise ModelError(f"{source.name} must return a torch.nn.Module, but got {type(made).__name__}")
+    return made
+
+
+def _agreed_classes(
+    source: str, parsed: Source, asked: int | None, state: dict[str, Tensor], weights: str
+) -> int | None:
+    """Gives the number of classes the weights were made for; None if they do not tell."""
+    # A trial build tells where the head is; only our own builders are known to work without memory.
+    with seeded(0), torch.device("meta" if parsed.kind == "zoo" else "cpu"):
+        head = _head(_build(parsed, asked))
+    found = state.get(f"{head[0]}.weight") if head else None
+    if found is None or found.dim() == 0:
+        return asked
+    if asked is not None and asked != found.shape[0]:
+        raise ModelError(
+            f"{source} must have as many outputs as its weights, but {asked} classes were asked for and "
+            f"{weights} has {found.shape[0]}; take data with {found.shape[0]} classes or other weights"
+        )
+    return int(found.shape[0])
+
+
+def _head(module: nn.Module) -> tuple[str, nn.Linear | nn.Conv2d] | None:
+    """Finds the last layer with weights, in order of definition: where the classes are."""
+    layers = [(n, m) for n, m in module.named_modules() if isinstance(m, nn.Linear | nn.Conv2d)]
+    return layers[-1] if layers else None
+
+
+def _head_outputs(module: nn.Module) -> int | None:
+    head = _head(module)
+    return None if head is None else int(head[1].weight.shape[0])
+
+
+def _check_outputs(source: str, asked: int | None, outputs: int | None) -> None:
+    if asked is not None and outputs is not None and asked != outputs:
+        raise ModelError(
+            f"{source} must have {asked} outputs, one per class, but its last layer has {outputs}; "
+            "let the factory take num_classes"
+        )
+
+
+def _input_shape(source: Source, module: nn.Module) -> tuple[int, ...]:
+    if source.kind == "zoo":
+        return entries()[source.name].input_shape
+    told = getattr(module, "input_shape", None)
+    if isinstance(told, tuple | list | torch.Size):
+        return tuple(int(size) for size in told)
+    by_library = libraries.input_shape(module)
+    if by_library is not None:
+        return by_library
+    for part in module.modules():
+        if isinstance(part, nn.Conv2d):
+            return (part.in_channels, _SIDE, _SIDE)
+        if isinstance(part, nn.Linear):
+            return (part.in_features,)
+    raise ModelError(
+        f"a model must have a convolution or a linear layer, but {source.name} has none; "
+        "without one there is nothing to make sparse"
+    )
