@@ -1,0 +1,202 @@
+"""Files that are whole or absent: atomic writes, and readers that say what is wrong with a file.
+
+A file is written beside its destination, flushed to the disk and renamed onto it, so that a process
+killed at any moment leaves the old content or the new one. Logs of rows (`append_jsonl`) may end in a
+torn line after a kill; reader and writer both know.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from autosparse.errors import RunError
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a text file atomically and makes its folder if need be.
+
+    Raises:
+        RunError: the folder or the file cannot be written.
+    """
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Writes a binary file atomically and makes its folder if need be.
+
+    Raises:
+        RunError: the folder or the file cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-", suffix=".tmp")
+        try:
+            with os.fdopen(handle, "wb") as stream:
+                os.fchmod(stream.fileno(), 0o644)  # mkstemp gives 0600, too narrow for a shared result
+                stream.write(content)
+                stream.flush()
+                os.fsync(stream.fileno())
+            os.replace(temporary, path)
+        except BaseException:
+            Path(temporary).unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        raise _unwritable(path, error) from None
+
+
+def write_json(path: Path, values: Any) -> None:
+    """Writes plain JSON values atomically; refuses NaN and infinities, which JSON does not have."""
+    write_text(path, json.dumps(values, indent=2, allow_nan=False, ensure_ascii=False) + "\n")
+
+
+def write_yaml(path: Path, values: Any) -> None:
+    """Writes plain values as YAML atomically, keys in the order given."""
+    write_text(path, yaml.safe_dump(values, sort_keys=False, allow_unicode=True))
+
+
+def write_rows_csv(path: Path, rows: Iterable[Mapping[str, Any]], columns: Sequence[str]) -> None:
+    """Writes rows as CSV atomically.
+
+    Numbers keep every digit, None becomes an empty cell, and lists and mappings become JSON.
+
+    Args:
+        path: destination.
+        rows: column name to value; a column a row lacks becomes an empty cell.
+        columns: the header, in order; a row with any other key is a mistake of the caller.
+
+    Raises:
+        RunError: the file cannot be written.
+        ValueError: a row has a key that is no column.
+    """
+    stream = io.StringIO(newline="")
+    writer = csv.DictWriter(stream, list(columns), lineterminator="\n", extrasaction="raise")
+    writer.writeheader()
+    for row in rows:
+        writer.writerow({name: _cell(value) for name, value in row.items()})
+    write_text(path, stream.getvalue())
+
+
+def _cell(value: Any) -> Any:
+    if isinstance(value, Mapping | list | tuple):
+        return json.dumps(value, allow_nan=False)
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return value
+
+
+def append_jsonl(path: Path, values: Any) -> None:
+    """Adds one line of JSON to a log; first cuts off a last line that a kill left torn.
+
+    One writer at a time; a reader may read meanwhile.
+
+    Raises:
+        RunError: the file cannot be written.
+    """
+    line = json.dumps(values, allow_nan=False).encode() + b"\n"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(path, "a+b") as stream:
+            _cut_torn_line(stream)
+            stream.write(line)
+    except OSError as error:
+        raise _unwritable(path, error) from None
+
+
+def _cut_torn_line(stream: Any) -> None:
+    size = stream.seek(0, os.SEEK_END)
+    if size == 0:
+        return
+    stream.seek(size - 1)
+    if stream.read(1) == b"\n":
+        return
+    stream.seek(0)
+    stream.truncate(stream.read().rfind(b"\n") + 1)
+
+
+def read_text(path: Path) -> str:
+    """Reads a text file.
+
+    Raises:
+        RunError: it is missing, unreadable, or not UTF-8.
+    """
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise RunError(f"{path} must be a readable file: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise RunError(
+            f"{path} must be UTF-8 text, but byte {error.start} is not; it is damaged"
+        ) from None
+
+
+def read_json(path: Path) -> Any:
+    """Reads a JSON file.
+
+    Raises:
+        RunError: it is missing, unreadable, or not JSON.
+    """
+    try:
+        return json.loads(read_text(path))
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise RunError(f"{path} must hold JSON, but it is damaged or truncated: {error}") from None
+
+
+def read_jsonl(path: Path) -> list[Any]:
+    """Reads a log of JSON lines; empty if there is none yet. A torn last line is left out.
+
+    Raises:
+        RunError: unreadable, or a line that is not the last is no JSON.
+    """
+    if not path.exists():
+        return []
+    try:
+        lines = path.read_bytes().split(b"\n")
+    except OSError as error:
+        raise RunError(f"{path} must be a readable file: {error.strerror}") from None
+    return [_line(path, number, line) for number, line in enumerate(lines[:-1], 1) if line.strip()]
+
+
+def _line(path: Path, number: int, line: bytes) -> Any:
+    try:
+        return json.loads(line)
+    except ValueError as error:
+        raise RunError(
+            f"every line of {path} must be JSON, but line {number} is not: {error}"
+        ) from None
+
+
+def read_rows_csv(path: Path, columns: Sequence[str] = ()) -> list[dict[str, str]]:
+    """Reads a CSV file with a header; cells stay text.
+
+    Args:
+        path: the file.
+        columns: those the header must have.
+
+    Raises:
+        RunError: missing, unreadable, without a required column, or with a row of the wrong width.
+    """
+    reader = csv.DictReader(io.StringIO(read_text(path), newline=""), restkey="", restval=None)
+    try:
+        rows = list(reader)
+    except csv.Error as error:
+        raise RunError(f"{path} must be CSV, but line {reader.line_num}: {error}") from None
+    absent = [name for name in columns if name not in (reader.fieldnames or ())]
+    if absent:
+        raise RunError(f"{path} must have the columns {', '.join(columns)}, but lacks {absent[0]!r}")
+    for number, row in enumerate(rows, 2):
+        if "" in row or None in row.values():
+            raise RunError(f"{path}: row {number} must be as wide as the header; it is damaged")
+    return rows
+
+
+def _unwritable(path: Path, error: OSError) -> RunError:
+    return RunError(f"{path} must be writable, but: {error.strerror}; free or name another folder")

@@ -1,0 +1,149 @@
+"""Reading runs without working on them: list, find, show, remove."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from autosparse.errors import RunError
+from autosparse.files import read_json
+from autosparse.runs.folder import claim
+from autosparse.runs.lock import holder
+from autosparse.runs.shelf import LATEST, latest_run, mend_latest, run_folders
+from autosparse.runs.state import FINISHED, LOCK_FILE, STATE_FILE, RunState, RunSummary, read_state
+
+
+def find_unfinished(root: Path, fingerprint: str) -> Path | None:
+    """Gives the newest run of the same fingerprint that is not done, for `RunFolder.resume`.
+
+    Interrupted, stopped and failed runs count; one that another process works on counts too, and
+    `RunFolder.resume` will then name that process.
+    """
+    for path in run_folders(root):
+        try:
+            state = read_state(path)
+        except RunError:
+            continue
+        if state.fingerprint == fingerprint and state.status not in FINISHED:
+            return path
+    return None
+
+
+def list_runs(root: Path) -> tuple[RunSummary, ...]:
+    """Gives every run under a folder, newest first; none if the folder does not exist."""
+    return tuple(summarize(path) for path in run_folders(root))
+
+
+def summarize(path: Path) -> RunSummary:
+    """Gives the summary of one run; a damaged state becomes the summary's state."""
+    try:
+        state = read_state(path)
+    except RunError as error:
+        return RunSummary(
+            name=path.name, path=path, model="?", created_at="", state="damaged", verdict=str(error)
+        )
+    return RunSummary(
+        name=path.name,
+        path=path,
+        model=state.model,
+        created_at=state.created_at,
+        state=_live_status(path, state),
+        stage=state.stage,
+        budget_ms=state.budget_ms,
+        verdict=_verdict(path) or state.message,
+    )
+
+
+def find_run(root: Path, wanted: str) -> Path:
+    """Finds a run by name, path, unique beginning or end of its name, or ``latest``.
+
+    Raises:
+        RunError: nothing fits, or several do.
+    """
+    if wanted == LATEST:
+        return latest_run(root)
+    for candidate in (root / wanted, Path(wanted)):
+        if (candidate / STATE_FILE).is_file():
+            return candidate.resolve()
+    names = [path.name for path in run_folders(root)]
+    fits = [name for name in names if wanted and name.startswith(wanted)]
+    if len(fits) == 1:
+        return (root / fits[0]).resolve()
+    if fits:
+        shown = ", ".join(fits[:4]) + (", …" if len(fits) > 4 else "")
+        raise RunError(
+            f"a run must be named uniquely, but {wanted!r} begins {len(fits)} names: {shown}"
+        )
+    near = difflib.get_close_matches(wanted, names, 1, 0.4) or names[:1]
+    hint = f"did you mean {near[0]}?" if near else f"there is no run in {root}"
+    raise RunError(
+        f"a run must be a name or folder of `autosparse runs list`, but got {wanted!r}; {hint}"
+    )
+
+
+def remove_run(path: Path) -> None:
+    """Deletes a run's folder, and moves ``latest`` if it pointed there.
+
+    Raises:
+        RunError: the folder is no run or a link to one, or a process works on it.
+    """
+    if path.is_symlink():
+        raise RunError(f"only a run's own folder can be removed, but {path} is a link; name the run")
+    read_state(path)
+    lock = claim(path)
+    try:
+        doomed = path.with_name(f".gone-{path.name}-{os.getpid()}")
+        path.rename(doomed)  # so that a kill leaves no half-deleted run under a run's name
+        mend_latest(path.parent, path.name)
+        shutil.rmtree(doomed)
+    except OSError as error:
+        raise RunError(f"{path} must be removable, but: {error.strerror}") from None
+    finally:
+        lock.release()
+
+
+def show(path: Path) -> dict[str, Any]:
+    """Gives all that is known of one run as plain values, for `autosparse runs show`.
+
+    Returns:
+        The summary's fields, ``status`` (state.json as it is), ``files`` (name to bytes) and
+        ``pareto`` (content of pareto.json, or None).
+
+    Raises:
+        RunError: no run, or a damaged file.
+    """
+    state = read_state(path)
+    pareto = path / "pareto.json"
+    return {
+        **summarize(path).to_json(),
+        "status": state.to_json(),
+        "files": dict(_sizes(path)),
+        "pareto": read_json(pareto) if pareto.exists() else None,
+    }
+
+
+def _sizes(path: Path) -> Iterator[tuple[str, int]]:
+    for file in sorted(path.rglob("*")):
+        if file.name != LOCK_FILE and not file.name.startswith("."):
+            with suppress(FileNotFoundError):  # a run at work replaces its files
+                if file.is_file():
+                    yield str(file.relative_to(path)), file.stat().st_size
+
+
+def _live_status(path: Path, state: RunState) -> str:
+    if state.status == "running" and holder(path / LOCK_FILE) is None:
+        return "interrupted"
+    return state.status
+
+
+def _verdict(path: Path) -> str:
+    try:
+        text = read_json(path / "pareto.json")["verdict"]["text"]
+    except (RunError, KeyError, TypeError):
+        return ""
+    return str(text)
