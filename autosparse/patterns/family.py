@@ -14,8 +14,9 @@ from collections.abc import Mapping
 from typing import Literal, TypeVar
 
 from autosparse.errors import PlanError
+from autosparse.patterns.blocks import highest_per_group
 from autosparse.patterns.structure import Array, BoolArray
-from autosparse.records import Pattern
+from autosparse.records import Pattern, kept_blocks
 
 Criterion = Literal["l1", "l2", "bpar"]
 CRITERIA: tuple[Criterion, ...] = ("l1", "l2", "bpar")
@@ -30,17 +31,22 @@ class AbstractFamily(ABC):
 
     @abstractmethod
     def scores(self, weight: Array, pattern: Pattern, criterion: Criterion) -> Array:
-        """Gives the importance of every unit of `weight`, higher is kept longer."""
+        """Gives the importance of every unit, ``[groups, units]``; higher is kept longer."""
 
     @abstractmethod
-    def mask(
-        self, shape: tuple[int, ...], pattern: Pattern, sparsity: float, scores: Array
-    ) -> BoolArray:
-        """Gives which weights are kept, bool of `shape`."""
+    def expand(self, units: BoolArray, shape: tuple[int, ...], pattern: Pattern) -> BoolArray:
+        """Spreads kept units, shaped as `scores`, over a weight: bool of `shape`."""
 
     @abstractmethod
     def violation(self, mask: BoolArray, pattern: Pattern) -> str | None:
         """Gives the first rule of `pattern` that `mask` breaks, naming the group; None if none."""
+
+    def choose(self, scores: Array, pattern: Pattern, sparsity: float) -> BoolArray:
+        """Keeps the highest units of every group, or of the layer; of equals, the later ones."""
+        if pattern.uniform:
+            return highest_per_group(scores, kept_blocks(scores.shape[1], sparsity))
+        kept = highest_per_group(scores.reshape(1, -1), kept_blocks(scores.size, sparsity))
+        return kept.reshape(scores.shape)
 
 
 _FAMILIES: dict[str, AbstractFamily] = {}

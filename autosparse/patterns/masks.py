@@ -60,7 +60,7 @@ def mask(
     family = family_of(pattern)
     if scores is None:
         scores = block_scores(weight, pattern, criterion)
-    return family.mask(weight.shape, pattern, sparsity, scores)
+    return family.expand(family.choose(scores, pattern, sparsity), weight.shape, pattern)
 
 
 def check(mask: BoolArray, pattern: Pattern) -> None:

@@ -22,9 +22,11 @@ class DenseFamily(AbstractFamily):
         """Gives every input of the layer's one group the same importance, ``[1, Cin]``."""
         return np.ones((1, weight.shape[1]))
 
-    def mask(
-        self, shape: tuple[int, ...], pattern: Pattern, sparsity: float, scores: Array
-    ) -> BoolArray:
+    def expand(self, units: BoolArray, shape: tuple[int, ...], pattern: Pattern) -> BoolArray:
+        """Spreads the kept inputs, all of them, over the weight."""
+        return np.ones(shape, dtype=bool)
+
+    def choose(self, scores: Array, pattern: Pattern, sparsity: float) -> BoolArray:
         """Keeps all.
 
         Raises:
@@ -32,7 +34,7 @@ class DenseFamily(AbstractFamily):
         """
         if sparsity != 0:
             raise PlanError(f"a dense layer has sparsity 0, but got {sparsity:g}")
-        return np.ones(shape, dtype=bool)
+        return np.ones(scores.shape, dtype=bool)
 
     def violation(self, mask: BoolArray, pattern: Pattern) -> str | None:
         """Names the first output that lost a weight."""

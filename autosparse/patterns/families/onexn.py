@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 
 from autosparse.patterns.blocks import (
     block_vectors,
     bpar_scores,
     expand_blocks,
-    highest_per_group,
     mixed_group,
     reduce_blocks,
 )
 from autosparse.patterns.family import AbstractFamily, Criterion, register
-from autosparse.patterns.structure import Array, BoolArray, group_count
-from autosparse.records import Pattern, kept_blocks
+from autosparse.patterns.structure import Array, BoolArray
+from autosparse.records import Pattern
 
 
 @register
@@ -45,17 +42,9 @@ class OneByNFamily(AbstractFamily):
             return np.asarray(np.abs(vectors).sum(axis=2, dtype=np.float64))
         return np.asarray(np.sqrt(np.square(vectors).sum(axis=2, dtype=np.float64)))
 
-    def mask(
-        self, shape: tuple[int, ...], pattern: Pattern, sparsity: float, scores: Array
-    ) -> BoolArray:
-        """Prunes the lowest blocks of every group, or of the layer; ties go by position."""
-        if pattern.uniform:
-            blocks = highest_per_group(scores, kept_blocks(shape[1], sparsity))
-        else:
-            pruned = math.floor(sparsity * scores.size + 1e-9)  # see records.kept_blocks
-            blocks = np.ones(scores.shape, dtype=bool)
-            blocks.flat[np.argsort(scores, axis=None, kind="stable")[:pruned]] = False
-        return expand_blocks(blocks, shape, pattern.group_out)
+    def expand(self, units: BoolArray, shape: tuple[int, ...], pattern: Pattern) -> BoolArray:
+        """Spreads kept blocks ``[G, Cin]`` over the outputs of each group and all taps."""
+        return expand_blocks(units, shape, pattern.group_out)
 
     def violation(self, mask: BoolArray, pattern: Pattern) -> str | None:
         """Names the first group with a half-pruned block or, if uniform, with another count."""
@@ -69,5 +58,4 @@ class OneByNFamily(AbstractFamily):
                 f"group {other[0]} of {pattern.name} keeps {counts[other[0]]} blocks, "
                 f"but group 0 keeps {counts[0]}"
             )
-        assert counts.size == group_count(mask.shape[0], pattern.group_out)
         return None
