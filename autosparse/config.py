@@ -1,0 +1,324 @@
+"""Everything a search can be told, checked before any work starts.
+
+Each key is a flag (``--latency-budget``), an environment variable (``AUTOSPARSE_LATENCY_BUDGET``), a
+line of a YAML file (``latency_budget: 5ms``) and an argument in Python. A flag wins over the
+environment, the environment over the file, the file over the default. A key nobody knows is refused
+with the nearest one that exists.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError, ValidationInfo
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError
+
+from autosparse import data, hardware, models, values
+from autosparse.errors import ConfigError, DatabaseError
+from autosparse.paths import writable_folder
+from autosparse.records import short_hash
+from autosparse.search import space as spaces
+from autosparse.tuning.schema import parse_url
+from autosparse.values import Reader
+from autosparse.weight_files import check_weights
+
+PREFIX = "AUTOSPARSE_"
+# Variables that are no key. AUTOSPARSE_DATA names a folder of data sets for tests, so the key `data`
+# has another name in the environment.
+OTHER_VARIABLES = frozenset({"AUTOSPARSE_HOME", "AUTOSPARSE_DATA", "AUTOSPARSE_LOG"})
+_OTHER_NAMES = {"data": "AUTOSPARSE_DATASET"}
+
+TRAIN_KINDS = ("none", "short", "full")
+_DTYPES_TO_COME = {
+    name: "this version computes in f32 only" for name in ("bf16", "auto", "fp16", "f16", "int8")
+}
+_DEVICES_TO_COME = {
+    name: "this version has no GPU kernels; latencies are those of the CPU" for name in ("cuda", "gpu")
+}
+
+# How fast and where a run is done, not what it is: a run continues when one of these changes.
+_NOT_DEFINING = frozenset({"out", "parallel", "address", "database"})
+# Keys that may name a file; the file's content is part of what the run is.
+_FILE_KEYS = ("model", "data", "weights", "space")
+
+
+def _by(read: Reader) -> BeforeValidator:
+    def validate(value: Any, info: ValidationInfo) -> Any:
+        key = info.field_name or "value"
+        return read(value, (info.context or {}).get(key, key))
+
+    return BeforeValidator(validate)
+
+
+Text = Annotated[str, _by(values.text)]
+OptionalText = Annotated[str | None, _by(values.optional(values.text))]
+Globs = Annotated[tuple[str, ...], _by(values.globs)]
+
+
+class SearchConfig(BaseModel):
+    """All settings of one search, frozen.
+
+    Attributes:
+        model: zoo name, ``path/to/file.py:factory``, ``torchvision:NAME``, ``timm:NAME`` or ``hf:ID``.
+        weights: file of dense weights; None trains a dense baseline first, once.
+        data: ``digits``, ``fashion-mnist:PATH``, ``cifar10:PATH``, ``imagefolder:PATH`` or
+            ``path/to/file.py:factory``.
+        data_resolution: pixels per side for training and evaluation; None is the data set's own.
+        latency_budget: microseconds the model may take; None searches the whole front.
+        batch_size: samples per timed run.
+        input_shape: channels, height and width of a timed sample; None is the model's own.
+        dtype: arithmetic type.
+        threads: worker threads of a timed run; ``auto`` is every usable core.
+        device: where latencies are measured.
+        trials: configurations the study may try; None is what the search space says.
+        time_budget: microseconds the whole run may take; None is no limit.
+        parallel: evaluations at a time; None is as many as there are cores.
+        seed: of everything random.
+        study_name: name of the Optuna study; None derives it from the run.
+        storage: URL of the Optuna storage; None is a file in the run folder.
+        database: URL of the tuning database; None is the one in AUTOSPARSE_HOME.
+        address: Ray cluster to join; None starts Ray here and stops it at the end.
+        space: name of a shipped search space, or a YAML file.
+        include: patterns of layer names that may be pruned; empty is every layer.
+        exclude: patterns of layer names that stay dense.
+        top_k: configurations that are promoted to training.
+        train: how promoted configurations are trained.
+        out: folder that run folders are made in.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    model: Text
+    weights: Annotated[Path | None, _by(values.optional(values.path))] = None
+    data: Text = "digits"
+    data_resolution: Annotated[int | None, _by(values.optional(values.count(8)))] = None
+    latency_budget: Annotated[float | None, _by(values.optional(values.duration("5ms")))] = None
+    batch_size: Annotated[int, _by(values.count(1))] = 1
+    input_shape: Annotated[tuple[int, int, int] | None, _by(values.optional(values.shape))] = None
+    dtype: Annotated[str, _by(values.choice(("f32",), _DTYPES_TO_COME))] = "f32"
+    threads: Annotated[int | str, _by(values.count_or("auto", 1))] = "auto"
+    device: Annotated[str, _by(values.choice(("auto", "cpu"), _DEVICES_TO_COME))] = "auto"
+    trials: Annotated[int | None, _by(values.optional(values.count(1)))] = None
+    time_budget: Annotated[float | None, _by(values.optional(values.duration("2h")))] = None
+    parallel: Annotated[int | None, _by(values.optional(values.count(1)))] = None
+    seed: Annotated[int, _by(values.count(0))] = 0
+    study_name: OptionalText = None
+    storage: OptionalText = None
+    database: OptionalText = None
+    address: OptionalText = None
+    space: Text = "cpu"
+    include: Globs = ()
+    exclude: Globs = ()
+    top_k: Annotated[int, _by(values.count(1))] = 5
+    train: Annotated[str, _by(values.choice(TRAIN_KINDS))] = "short"
+    out: Annotated[Path, _by(values.path)] = Path("results")
+
+    def __init__(self, **given: Any) -> None:
+        _build(self, given, {})
+
+    def to_plain(self) -> dict[str, Any]:
+        """Gives every key as it would be typed: durations with their unit, paths as text."""
+        return {key: _typed_as(key, value) for key, value in self}
+
+    def to_yaml(self) -> str:
+        """Gives a file that `resolve` reads back to an equal config."""
+        return yaml.safe_dump(self.to_plain(), sort_keys=False, allow_unicode=True)
+
+    @staticmethod
+    def from_yaml(file: Path | str) -> SearchConfig:
+        """Reads a config from a file alone.
+
+        Raises:
+            ConfigError: the file is missing, is no YAML mapping, or breaks a rule.
+        """
+        file = Path(file)
+        given = read_file(file)
+        return _make(given, {key: f"{file}: {key}" for key in given})
+
+    def fingerprint(self) -> str:
+        """Gives a short hash of all that defines the run; equal for the same command on the same files.
+
+        Where results go and how many evaluations run at a time do not count; the content of files does.
+        """
+        defining = {key: value for key, value in self.to_plain().items() if key not in _NOT_DEFINING}
+        files = {key: _content_hash(defining[key]) for key in _FILE_KEYS}
+        return short_hash([defining, files], 12)
+
+
+def resolve(
+    flags: Mapping[str, Any], environ: Mapping[str, str], file: Path | None = None
+) -> SearchConfig:
+    """Puts a config together: flag over environment over file over default.
+
+    Args:
+        flags: key to value; None and empty lists are flags not given.
+        environ: the process's environment.
+        file: a YAML file, or None.
+
+    Raises:
+        ConfigError: an unknown key anywhere, a value that breaks its rule, or no model.
+    """
+    given: dict[str, Any] = {}
+    names: dict[str, str] = {}
+    if file is not None:
+        given = dict(read_file(file))
+        names = {key: f"{file}: {key}" for key in given}
+    for key, (variable, value) in _environment(environ).items():
+        given[key], names[key] = value, variable
+    for key, value in flags.items():
+        if value is not None and value not in ((), []):
+            given[key], names[key] = value, flag(key)
+    if "model" not in given:
+        raise ConfigError("a model must be named, but none was; write --model resnet18")
+    return _make(given, names)
+
+
+def validate(config: SearchConfig) -> None:
+    """Refuses what cannot work, in well under two seconds and before any work: torch stays unimported.
+
+    Raises:
+        ModelError: no such model, or its weight file is missing, damaged or something else.
+        DataError: the data set is missing or truncated.
+        ConfigError: the search space breaks a rule, a URL or a thread count cannot be meant.
+        RunError: the results folder cannot be written.
+        MissingDependency: a library that the model needs is not installed.
+    """
+    models.check_source(config.model)
+    if config.weights is not None:
+        check_weights(config.weights)
+    data.check_source(config.data)
+    spaces.load(config.space)
+    _check_threads(config.threads)
+    _check_storage(config.storage)
+    _check_database(config.database)
+    writable_folder(config.out, "the results folder")
+
+
+def _check_threads(threads: int | str) -> None:
+    usable = hardware.usable_cores()
+    if isinstance(threads, int) and threads > usable:
+        raise ConfigError(
+            f"threads must be at most the {usable} cores this process may use, but got {threads}; "
+            "leave --threads out to use them all"
+        )
+
+
+def _check_storage(url: str | None) -> None:
+    if url is None:
+        return
+    try:
+        make_url(url)
+    except ArgumentError:
+        raise ConfigError(
+            f"storage must be a URL that Optuna takes, but got {url!r}; write sqlite:///study.db"
+        ) from None
+
+
+def _check_database(url: str | None) -> None:
+    if url is None:
+        return
+    try:
+        parse_url(url)
+    except DatabaseError as error:
+        raise ConfigError(str(error)) from None
+
+
+def flag(key: str) -> str:
+    """Gives the flag of a key: ``latency_budget`` is ``--latency-budget``."""
+    return "--" + key.replace("_", "-")
+
+
+def variable(key: str) -> str:
+    """Gives the environment variable of a key."""
+    return _OTHER_NAMES.get(key, PREFIX + key.upper())
+
+
+def read_file(file: Path) -> Mapping[str, Any]:
+    """Reads the keys of a config file.
+
+    Raises:
+        ConfigError: it is missing, no YAML mapping, or has a key nobody knows.
+    """
+    try:
+        found = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        reason = error.strerror if isinstance(error, OSError) else " ".join(str(error).split())
+        raise ConfigError(f"a config must be a readable YAML file, but got {file}: {reason}") from None
+    if not isinstance(found, dict):
+        got = "nothing" if found is None else type(found).__name__
+        raise ConfigError(
+            f"a config must be a mapping of keys to values, but {file} holds {got}; "
+            "write lines such as model: resnet18"
+        )
+    for key in found:
+        _refuse_unknown(str(key), SearchConfig.model_fields, f"{file}: a config key")
+    return found
+
+
+def _environment(environ: Mapping[str, str]) -> dict[str, tuple[str, str]]:
+    keys = {variable(key): key for key in SearchConfig.model_fields}
+    found: dict[str, tuple[str, str]] = {}
+    for name, value in environ.items():
+        if not name.startswith(PREFIX) or name in OTHER_VARIABLES:
+            continue
+        _refuse_unknown(name, [*keys, *OTHER_VARIABLES], "an environment variable of autosparse")
+        if value:
+            found[keys[name]] = (name, value)
+    return found
+
+
+def _refuse_unknown(name: str, known: Iterable[str], what: str) -> None:
+    choices = list(known)
+    if name in choices:
+        return
+    near = difflib.get_close_matches(name, choices, n=1, cutoff=0.5)
+    hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(choices)}"
+    raise ConfigError(f"{what} must be one that exists, but got {name}; {hint}")
+
+
+def _make(given: Mapping[str, Any], names: Mapping[str, str]) -> SearchConfig:
+    made = SearchConfig.__new__(SearchConfig)
+    _build(made, given, names)
+    return made
+
+
+def _build(made: SearchConfig, given: Mapping[str, Any], names: Mapping[str, str]) -> None:
+    for key in given:
+        _refuse_unknown(key, SearchConfig.model_fields, "a key of a search")
+    try:
+        made.__pydantic_validator__.validate_python(
+            dict(given), self_instance=made, context=dict(names)
+        )
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = str(first["loc"][0])
+        if first["type"] == "missing":
+            raise ConfigError(f"{names.get(key, key)} must be given, but was not") from None
+        raise ConfigError(
+            f"{names.get(key, key)}: {first['msg']}, but got {first['input']!r}"
+        ) from None
+
+
+def _typed_as(key: str, value: Any) -> Any:
+    if key in ("latency_budget", "time_budget") and value is not None:
+        return values.exact_duration(value)
+    if key == "input_shape" and value is not None:
+        return "x".join(map(str, value))
+    if isinstance(value, Path):
+        return str(value)
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _content_hash(named: str | None) -> str | None:
+    """Hash of the file a key names, also as ``file.py:factory``; None where it names no file."""
+    file = Path(named.rpartition(":")[0] if named and ".py:" in named else named or "")
+    if not named or not file.expanduser().is_file():
+        return None
+    with file.expanduser().open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()[:16]

@@ -1,0 +1,147 @@
+"""Readers of single settings: from what a shell, a file or Python gives to a checked value.
+
+A reader takes the value and the name the user knows it by, and gives the value or raises `ConfigError`
+with the rule, the value it got, and what to write instead.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from autosparse.errors import ConfigError, UsageError
+from autosparse.units import parse_duration_us
+
+Reader = Callable[[Any, str], Any]
+
+_UNITS_US = {"h": 3600e6, "m": 60e6, "s": 1e6, "ms": 1e3, "us": 1.0}
+
+
+def text(value: Any, name: str) -> str:
+    """Reads text that is not empty."""
+    if not isinstance(value, str) or not value.strip():
+        raise ConfigError(f"{name} must be text, but got {value!r}")
+    return value.strip()
+
+
+def path(value: Any, name: str) -> Path:
+    """Reads a path; ``~`` is the home folder."""
+    if not isinstance(value, str | Path) or not str(value).strip():
+        raise ConfigError(f"{name} must be a path, but got {value!r}")
+    return Path(value).expanduser()
+
+
+def count(minimum: int) -> Reader:
+    """Makes a reader of whole numbers from `minimum` on."""
+
+    def read(value: Any, name: str) -> int:
+        number = _whole_number(value)
+        if number is None or number < minimum:
+            raise ConfigError(f"{name} must be a whole number from {minimum} on, but got {value!r}")
+        return number
+
+    return read
+
+
+def count_or(word: str, minimum: int) -> Reader:
+    """Makes a reader of whole numbers that also takes one word."""
+
+    def read(value: Any, name: str) -> int | str:
+        number = _whole_number(value)
+        if value == word:
+            return word
+        if number is None or number < minimum:
+            raise ConfigError(
+                f"{name} must be {word!r} or a whole number from {minimum} on, but got {value!r}"
+            )
+        return number
+
+    return read
+
+
+def _whole_number(value: Any) -> int | None:
+    if isinstance(value, bool) or not isinstance(value, int | str):
+        return None
+    try:
+        return int(value)
+    except ValueError:
+        return None
+
+
+def duration(example: str) -> Reader:
+    """Makes a reader of durations with a unit; gives microseconds."""
+
+    def read(value: Any, name: str) -> float:
+        if not isinstance(value, str):
+            raise ConfigError(
+                f"{name} must be a number with a unit, but got {value!r}; write {example}"
+            )
+        try:
+            return parse_duration_us(value, what=name, example=example)
+        except UsageError as error:
+            raise ConfigError(str(error)) from None
+
+    return read
+
+
+def exact_duration(value_us: float) -> str:
+    """Writes microseconds so that reading them again gives the very same number."""
+    exact = []
+    for unit, scale in _UNITS_US.items():
+        number = f"{value_us / scale:.12g}"
+        if value_us >= scale and "e" not in number and float(number) * scale == value_us:
+            exact.append(number + unit)
+    whole = [typed for typed in exact if "." not in typed]
+    return (whole or exact or [f"{value_us!r}us"])[0]
+
+
+def shape(value: Any, name: str) -> tuple[int, int, int]:
+    """Reads channels, height and width: ``3,224,224``, ``3x224x224``, or a list of three."""
+    parts = value.replace("x", ",").split(",") if isinstance(value, str) else value
+    if not isinstance(parts, list | tuple):
+        parts = ()
+    sizes = tuple(_whole_number(part) or 0 for part in parts)
+    if len(sizes) != 3 or min(sizes) < 1:
+        raise ConfigError(
+            f"{name} must be channels, height and width, each at least 1, but got {value!r}; "
+            "write 3x224x224 (samples per run go into batch-size)"
+        )
+    return sizes[0], sizes[1], sizes[2]
+
+
+def globs(value: Any, name: str) -> tuple[str, ...]:
+    """Reads patterns of layer names: a list, or text with commas."""
+    parts = value.split(",") if isinstance(value, str) else value
+    if not isinstance(parts, list | tuple) or not all(isinstance(part, str) for part in parts):
+        raise ConfigError(
+            f"{name} must be patterns of layer names, but got {value!r}; write 'layer4.*'"
+        )
+    return tuple(part.strip() for part in parts if part.strip())
+
+
+def choice(known: tuple[str, ...], not_yet: Mapping[str, str] | None = None) -> Reader:
+    """Makes a reader of one word out of several.
+
+    Args:
+        known: words that are taken.
+        not_yet: words that could be meant but are refused, with the reason.
+    """
+
+    def read(value: Any, name: str) -> str:
+        if value in known:
+            return str(value)
+        reason = (not_yet or {}).get(value, "") if isinstance(value, str) else ""
+        because = f"; {reason}" if reason else ""
+        raise ConfigError(f"{name} must be {' or '.join(known)}, but got {value!r}{because}")
+
+    return read
+
+
+def optional(read: Reader) -> Reader:
+    """Makes a reader that also takes None, which a shell writes as ``none``."""
+
+    def read_or_none(value: Any, name: str) -> Any:
+        return None if value is None or value == "none" else read(value, name)
+
+    return read_or_none
