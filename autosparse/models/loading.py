@@ -106,8 +106,8 @@ def _agreed_classes(
         return asked
     if asked is not None and asked != found.shape[0]:
         raise ModelError(
-            f"{source} must have as many outputs as its weights, but {asked} classes were asked for and "
-            f"{weights} has {found.shape[0]}; take data with {found.shape[0]} classes or other weights"
+            f"{source} must have as many outputs as its weights, but {asked} classes were asked for "
+            f"and {weights} has {found.shape[0]}; take data with as many classes, or other weights"
         )
     return int(found.shape[0])
 

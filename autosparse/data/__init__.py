@@ -1,0 +1,33 @@
+"""Where labelled images come from, for training, for accuracy, and for nothing else.
+
+    digits                     1,797 images of 8x8, embedded in scikit-learn; the default
+    fashion-mnist:PATH         the four idx files, gzipped or not
+    cifar10:PATH               the python pickles, read without running what is in them
+    imagefolder:PATH           one folder per class, with or without train, val and test above them
+    path/to/file.py:factory    a function that returns `ImageData`, or two or three torch data sets
+
+Every set has three parts. Training trains, validation decides, test only reports; validation is held
+out of the training part. To add a kind, put a file with a `KIND` into ``autosparse/data/kinds``.
+Importing this package does not import torch; asking it for `resolve` does.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from autosparse.data.sources import check_source, kinds
+
+if TYPE_CHECKING:
+    from autosparse.data.images import ImageData, Split
+    from autosparse.data.loading import resolve
+
+__all__ = ["ImageData", "Split", "check_source", "kinds", "resolve"]
+
+_LAZY = {"ImageData": "images", "Split": "images", "resolve": "loading"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_LAZY[name]}"), name)
