@@ -16,8 +16,6 @@ from typing import Annotated, Any
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError, ValidationInfo
-from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError
 
 from autosparse import data, hardware, models, values
 from autosparse.errors import ConfigError, DatabaseError
@@ -213,8 +211,8 @@ def _check_storage(url: str | None) -> None:
     if url is None:
         return
     try:
-        make_url(url)
-    except ArgumentError:
+        parse_url(url if "://" in url else f"{url}://")
+    except DatabaseError:
         raise ConfigError(
             f"storage must be a URL that Optuna takes, but got {url!r}; write sqlite:///study.db"
         ) from None
