@@ -1,0 +1,45 @@
+"""From a torch module to a fused operator graph.
+
+trace(module, example_inputs) -> Graph    what the module computes
+fuse(graph) -> Graph                      the same in fewer operators
+layers(graph) -> tuple[LayerInfo, ...]    its weight-bearing layers
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from autosparse.graph.fuse import fuse
+from autosparse.graph.ir import Activation, Graph, Node, Op, Port, Window
+from autosparse.graph.layers import layer_shape, layers
+from autosparse.graph.trace import evaluation_mode, trace
+from autosparse.records import LayerInfo
+
+
+def capture_layers(
+    module: torch.nn.Module, example_inputs: Sequence[torch.Tensor]
+) -> tuple[LayerInfo, ...]:
+    """Gives a module's weight-bearing layers with their shapes, from its traced and fused graph.
+
+    Raises:
+        ModelError: torch cannot export the module.
+    """
+    return layers(fuse(trace(module, example_inputs)))
+
+
+__all__ = [
+    "Activation",
+    "Graph",
+    "Node",
+    "Op",
+    "Port",
+    "Window",
+    "capture_layers",
+    "evaluation_mode",
+    "fuse",
+    "layer_shape",
+    "layers",
+    "trace",
+]

@@ -1,0 +1,76 @@
+"""The weight-bearing layers of a fused graph, as the search and the tuner see them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Literal
+
+from autosparse.graph.ir import Activation, Graph, Node, Op
+from autosparse.records import LayerInfo, LayerShape
+
+_EPILOGUES: dict[Activation, Literal["none", "relu", "relu6"]] = {
+    Activation.RELU: "relu",
+    Activation.RELU6: "relu6",
+}
+
+
+def layers(graph: Graph) -> tuple[LayerInfo, ...]:
+    """Gives every layer with a weight matrix, in execution order.
+
+    A module whose weight is used by several calls appears once per call, later ones as ``name@2``.
+
+    Args:
+        graph: a fused graph; the epilogues in the shapes are what fusion found.
+    """
+    calls = [node for node in graph.nodes if node.layer is not None]
+    total = Counter(node.layer for node in calls)
+    seen: Counter[str | None] = Counter()
+    found = []
+    for node in calls:
+        seen[node.layer] += 1
+        count = seen[node.layer]
+        name = f"{node.layer}@{count}" if count > 1 else str(node.layer)
+        found.append(
+            LayerInfo(
+                name=name,
+                shape=layer_shape(node, graph),
+                why_dense=_why_dense(node, total[node.layer]),
+            )
+        )
+    return tuple(found)
+
+
+def layer_shape(node: Node, graph: Graph) -> LayerShape | None:
+    """Gives a node's shape as a record; None where the record cannot say it."""
+    if node.op not in (Op.CONV, Op.CONV_GROUPED) or not node.window.is_symmetric:
+        return None
+    batch_size, in_channels, in_height, in_width = graph.shapes[node.inputs[0]]
+    return LayerShape(
+        op="linear" if node.linear else "conv2d",
+        batch_size=batch_size,
+        in_channels=in_channels,
+        out_channels=node.shape[1],
+        in_height=in_height,
+        in_width=in_width,
+        kernel=node.window.kernel,
+        stride=node.window.stride,
+        padding=node.window.padding[:2],
+        dilation=node.window.dilation,
+        groups=node.groups,
+        activation=_EPILOGUES.get(node.activation, "none"),
+        residual=node.residual is not None,
+    )
+
+
+def _why_dense(node: Node, calls: int) -> tuple[str, ...]:
+    reasons = list(node.why_dense)
+    if node.op is Op.UNSUPPORTED:
+        reasons.append(f"{node.aten}: {node.reason}")
+    elif node.op is Op.CONV_GROUPED:
+        depthwise = node.weight is not None and node.weight.shape[1] == 1
+        reasons.append(f"{'depthwise' if depthwise else 'grouped'} convolution: no sparse kernel")
+    elif not node.window.is_symmetric:
+        reasons.append(f"padding {node.window.padding} differs between opposite borders")
+    if calls > 1:
+        reasons.append(f"its weight is used by {calls} calls")
+    return tuple(reasons)
