@@ -1,0 +1,68 @@
+"""The verbs in their groups."""
+
+from __future__ import annotations
+
+import os
+from typing import Annotated, Any
+
+import typer
+
+from autosparse import __version__
+from autosparse.cli import completion, database, machine, runs, search
+from autosparse.cli.output import emit
+
+_EPILOG = (
+    "Anywhere on the line: -v, -vv say more, -q says less, --debug shows tracebacks. "
+    "Exit codes: 0 done, 1 internal error, 2 usage, 3 budget infeasible, 4 no valid configuration, "
+    "6 stopped and resumable, 7 something missing, 130 interrupted."
+)
+
+app = typer.Typer(
+    name="autosparse",
+    help="How sparse, in which pattern, is a model fastest here, and what accuracy does it keep?",
+    epilog=_EPILOG,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+_SEARCHING = "Searching"
+_LOOKING = "Looking"
+_KEEPING = "Keeping"
+
+app.command(rich_help_panel=_SEARCHING)(search.search)
+app.command(rich_help_panel=_SEARCHING)(search.tune)
+app.command(rich_help_panel=_SEARCHING)(search.train)
+app.command(rich_help_panel=_LOOKING)(runs.report)
+app.command(rich_help_panel=_LOOKING)(machine.profile)
+app.command(rich_help_panel=_LOOKING)(machine.doctor)
+app.command(rich_help_panel=_LOOKING)(machine.kernels)
+app.command(rich_help_panel=_LOOKING)(machine.models)
+app.add_typer(runs.app, name="runs", rich_help_panel=_KEEPING)
+app.add_typer(database.app, name="db", rich_help_panel=_KEEPING)
+app.add_typer(completion.app, name="completion", rich_help_panel=_KEEPING)
+
+
+def _say_version(wanted: bool) -> None:
+    if wanted:
+        emit(f"autosparse {__version__}")
+        raise typer.Exit(0)
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", help="Print the version and exit.", is_eager=True, callback=_say_version
+        ),
+    ] = False,
+) -> None:
+    """Takes the flags that stand before any verb."""
+
+
+def command() -> Any:
+    """Gives the command line as one object with a `main`."""
+    if completion.VARIABLE in os.environ:
+        completion.prepare()
+    return typer.main.get_command(app)

@@ -1,0 +1,120 @@
+"""Where everything that goes wrong becomes one message on stderr and an exit code."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+
+import typer
+
+from autosparse.cli.app import command
+from autosparse.cli.settings import Settings, log_level, split, start_logging
+from autosparse.errors import AutosparseError, ExitCode
+from autosparse.paths import home
+
+PROGRAM = "autosparse"
+# The command-line parser's own error. typer exports only its children, of which this is one.
+_ParserError: type[Exception] = typer.BadParameter.__mro__[2]
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Runs one command line.
+
+    Returns:
+        The exit code; nothing is raised for anything that can go wrong inside.
+    """
+    settings, rest = split(arguments)
+    try:
+        start_logging(log_level(settings))
+        return _finish(command().main(rest, PROGRAM, standalone_mode=False, obj=settings))
+    except _ParserError as error:
+        _say(_parser_message(error))
+        return ExitCode.USAGE
+    except AutosparseError as error:
+        return _expected(error, settings)
+    except (KeyboardInterrupt, typer.Abort):
+        _say("interrupted")
+        return ExitCode.INTERRUPTED
+    except SystemExit as stop:
+        return _finish(stop.code)
+    except ModuleNotFoundError as error:
+        return _missing_module(error, settings)
+    except Exception as error:
+        return _unexpected(error, settings)
+
+
+def _finish(code: object) -> int:
+    return int(code) if isinstance(code, int) else ExitCode.DONE
+
+
+def _expected(error: AutosparseError, settings: Settings) -> int:
+    if settings.debug:
+        traceback.print_exc()
+    _say(str(error))
+    return error.exit_code
+
+
+def _missing_module(error: ModuleNotFoundError, settings: Settings) -> int:
+    name = (error.name or "").partition(".")[0]
+    if name == PROGRAM:
+        return _unexpected(error, settings)
+    if settings.debug:
+        traceback.print_exc()
+    _say(f"{name} must be installed, but is not; run: pip install {name}")
+    return ExitCode.MISSING
+
+
+def _unexpected(error: Exception, settings: Settings) -> int:
+    if settings.debug:
+        traceback.print_exc()
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        _say("the disk is full; free space and run the same command again, it continues")
+        return ExitCode.INTERNAL
+    where = _keep_traceback()
+    advice = "" if settings.debug else "; run again with --debug to see it here"
+    _say(f"internal error: {type(error).__name__}: {error} (traceback in {where}){advice}")
+    return ExitCode.INTERNAL
+
+
+def _keep_traceback() -> Path:
+    """Writes the current traceback to a file of its own, in the home folder if that can be written."""
+    name = f"internal-error-{time.strftime('%Y%m%dT%H%M%S')}-{os.getpid()}.log"
+    try:
+        folder = home() / "logs"
+        folder.mkdir(exist_ok=True)
+    except (AutosparseError, OSError):
+        folder = Path(tempfile.gettempdir())
+    path = folder / name
+    path.write_text(traceback.format_exc())
+    return path
+
+
+def _parser_message(error: Exception) -> str:
+    """Words a parser's error as all others are: what is wrong, what was meant, where to look."""
+    near = list(getattr(error, "possibilities", None) or ())
+    text = str(getattr(error, "message", error)).rstrip(".")
+    option = getattr(error, "option_name", None)
+    if option is not None and text.startswith("No such option"):
+        text = f"a flag must be one that exists, but got {option}"
+    elif not isinstance(error, typer.BadParameter):
+        text = text.replace("No such command ", "a verb must be one that exists, but got ")
+        text = text.replace(". Did you mean", "; did you mean")
+    else:
+        text = str(error.format_message()).rstrip(".")  # type: ignore[no-untyped-call,unused-ignore]
+    hint = f"; did you mean {near[0]}?" if near else ""
+    context = getattr(error, "ctx", None)
+    verb = context.command_path if context is not None else PROGRAM
+    return f"{text}{hint} (see {verb} --help)"
+
+
+def _say(message: str) -> None:
+    try:
+        print(f"{PROGRAM}: {message}", file=sys.stderr)
+    except BrokenPipeError:
+        pass  # nobody listens any more

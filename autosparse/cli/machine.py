@@ -1,0 +1,175 @@
+"""The verbs that look: profile, doctor, kernels, models."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from autosparse.cli import options
+from autosparse.cli.output import emit, emit_facts, emit_json, emit_table
+from autosparse.cli.working import working
+from autosparse.errors import ExitCode
+from autosparse.units import format_bytes
+
+if TYPE_CHECKING:
+    from autosparse.hardware import Finding
+    from autosparse.kernels.spec import KernelSpec
+    from autosparse.records import CpuProfile, GpuProfile, HardwareProfile
+
+_MARKS = {"ok": "ok  ", "warn": "WARN", "fail": "FAIL"}
+
+
+def profile(
+    ctx: typer.Context,
+    refresh: Annotated[bool, typer.Option("--refresh", help="Measure the limits again.")] = False,
+    as_json: options.Json = False,
+) -> int:
+    """Describe this machine and what it can do at best."""
+    from autosparse import limits
+
+    with working(ctx.obj) as progress:
+        found = limits.profile(refresh=refresh, progress=progress)
+    if as_json:
+        emit_json(found.to_json())
+    else:
+        emit_facts(_facts(found))
+    return ExitCode.DONE
+
+
+def _facts(found: HardwareProfile) -> Iterator[tuple[str, object]]:
+    yield "hardware id", found.hardware_id
+    yield from _cpu_facts(found.cpu)
+    if not found.gpus:
+        yield "GPU", found.gpu_note
+    for gpu in found.gpus:
+        yield f"GPU {gpu.index}", _gpu_line(gpu)
+
+
+def _cpu_facts(cpu: CpuProfile) -> Iterator[tuple[str, object]]:
+    refused = sorted(set(cpu.isa_cpu) - set(cpu.isa_usable))
+    quota = "" if cpu.quota_cores is None else f", quota {cpu.quota_cores:g}"
+    yield "CPU", f"{cpu.model} ({cpu.vendor}, {cpu.architecture})"
+    yield (
+        "cores",
+        f"{cpu.cores_physical} ({cpu.cores_logical} threads) in {cpu.numa_nodes} NUMA node(s)",
+    )
+    yield "usable", f"{cpu.cores_usable} cores (processors {_ranges(cpu.affinity)}{quota})"
+    yield "shared cores", "yes, SMT siblings are both usable" if cpu.smt else "no"
+    yield "vectors", f"{cpu.simd_width_bits} bits"
+    yield "instruction sets", " ".join(cpu.isa_usable)
+    yield "not granted", " ".join(refused) or "none"
+    sizes = (("L1d", cpu.l1d_bytes), ("L2", cpu.l2_bytes), ("L3", cpu.l3_bytes))
+    yield "caches", ", ".join(f"{level} {format_bytes(size)}" for level, size in sizes if size)
+    yield "governor", cpu.governor or "unreadable"
+    yield "boost", {True: "on", False: "off", None: "unreadable"}[cpu.turbo]
+    yield "f32", _rates(cpu.f32_gflops_core, cpu.f32_gflops_all, cpu.cores_usable)
+    yield "bf16", _rates(cpu.bf16_gflops_core, cpu.bf16_gflops_all, cpu.cores_usable)
+    reads = cpu.read_gbytes_per_s.items()
+    yield "reads", ", ".join(f"{level} {rate:.3g} GB/s" for level, rate in reads) + " (one core)"
+
+
+def _ranges(numbers: tuple[int, ...]) -> str:
+    runs: list[list[int]] = []
+    for number in numbers:
+        if runs and number == runs[-1][-1] + 1:
+            runs[-1].append(number)
+        else:
+            runs.append([number])
+    return ",".join(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs)
+
+
+def _rates(core: float | None, every: float | None, cores: int) -> str:
+    if core is None or every is None:
+        return "no arithmetic of this type"
+    return f"{core:.4g} GFLOP/s on one core, {every:.4g} on {cores}"
+
+
+def _gpu_line(gpu: GpuProfile) -> str:
+    parts = [
+        gpu.name,
+        f"{gpu.architecture} {gpu.compute_capability}",
+        f"{gpu.multiprocessors or 'unknown'} multiprocessors",
+        format_bytes(gpu.memory_bytes),
+        f"clocks {gpu.max_sm_clock_mhz or '?'}/{gpu.max_memory_clock_mhz or '?'} MHz",
+        f"cap {gpu.power_cap_watts:g} W" if gpu.power_cap_watts else "no power cap",
+        f"2:4 sparse tensor cores: {'yes' if gpu.sparse_tensor_cores else 'no'}",
+        f"MIG {'on' if gpu.mig else 'off'}",
+        f"driver {gpu.driver}",
+    ]
+    return ", ".join(parts)
+
+
+def doctor(as_json: options.Json = False) -> int:
+    """Say what on this machine spoils measurements and what is missing, and what to do about it."""
+    from autosparse.hardware import examine
+
+    findings = examine()
+    if as_json:
+        emit_json([finding.to_json() for finding in findings])
+    else:
+        emit("\n".join(line for finding in findings for line in _lines(finding)))
+    failed = any(finding.severity == "fail" for finding in findings)
+    return ExitCode.MISSING if failed else ExitCode.DONE
+
+
+def _lines(finding: Finding) -> Iterator[str]:
+    yield f"{_MARKS[finding.severity]}  {finding.name}: {finding.message}"
+    if finding.remedy:
+        yield f"      -> {finding.remedy}"
+
+
+def kernels(as_json: options.Json = False) -> int:
+    """List every kernel: which can run here, and why the rest cannot."""
+    from autosparse.kernels.spec import all_kernels
+
+    rows = [(kernel, _why_not_here(kernel)) for kernel in all_kernels()]
+    if as_json:
+        emit_json([{**kernel.to_json(), "why_not": list(reasons)} for kernel, reasons in rows])
+        return ExitCode.DONE
+    emit_table(
+        ("kernel", "family", "isa", "N", "tile", "dtype", "runs here"),
+        (
+            (
+                kernel.name,
+                kernel.family,
+                kernel.isa,
+                kernel.block_n or "dense",
+                f"{kernel.tile_out}x{kernel.tile_pixels}",
+                kernel.dtype,
+                "yes" if not reasons else "no: " + "; ".join(reasons),
+            )
+            for kernel, reasons in rows
+        ),
+    )
+    return ExitCode.DONE
+
+
+def _why_not_here(kernel: KernelSpec) -> tuple[str, ...]:
+    """Asks about a layer that suits every kernel, so that only the machine can speak against it."""
+    from autosparse.kernels.spec import why_not
+    from autosparse.records import DENSE, LayerShape, onexn
+
+    layer = LayerShape(
+        op="conv2d",
+        batch_size=1,
+        in_channels=64,
+        out_channels=64,
+        in_height=28,
+        in_width=28,
+        kernel=(3, 3),
+        padding=(1, 1),
+    )
+    return why_not(kernel, layer, onexn(kernel.block_n) if kernel.block_n else DENSE)
+
+
+def models(as_json: options.Json = False) -> int:
+    """List the models of the zoo."""
+    from autosparse.models import names
+
+    if as_json:
+        emit_json(list(names()))
+    else:
+        emit("\n".join(names()))
+    return ExitCode.DONE

@@ -1,0 +1,50 @@
+"""Results on stdout: text for people, JSON for machines."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+
+def emit(text: str) -> None:
+    """Prints a result. A reader that has gone away, such as ``head``, is no error."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        # Python flushes stdout once more at exit; let that go nowhere.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def emit_json(values: Any) -> None:
+    """Prints plain values as JSON."""
+    emit(json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False))
+
+
+def emit_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, title: str = "") -> None:
+    """Prints a table as wide as the terminal; where there is none, as wide as its content."""
+    table = Table(*columns, title=title or None, title_justify="left", box=None, pad_edge=False)
+    for row in rows:
+        table.add_row(*(_cell(value) for value in row))
+    console = Console(width=None if sys.stdout.isatty() else 1000, markup=False, highlight=False)
+    with console.capture() as captured:
+        console.print(table)
+    emit("\n".join(line.rstrip() for line in captured.get().rstrip("\n").split("\n")))
+
+
+def emit_facts(facts: Iterable[tuple[str, object]]) -> None:
+    """Prints names and values below one another, values aligned."""
+    rows = [(name, _cell(value)) for name, value in facts]
+    width = max((len(name) for name, _ in rows), default=0)
+    emit("\n".join(f"{name:<{width}}  {value}" for name, value in rows))
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
