@@ -14,6 +14,7 @@
     │   └── NoKernel               7  no kernel can run this layer; carries every kernel's reason
     ├── DatabaseError              1  the tuning database cannot be read or written
     ├── WrongResult                1  a kernel's output is outside its tolerance
+    ├── TrainingDiverged           1  the loss of a training run is no longer finite
     └── MissingMeasurement         1  a latency was asked for that was never measured
 
 A message states the rule, the value it got, and what to do next, in that order.
@@ -120,6 +121,10 @@ class DatabaseError(AutosparseError):
 
 class WrongResult(AutosparseError):
     """A kernel's output differs from the reference by more than its tolerance."""
+
+
+class TrainingDiverged(AutosparseError):
+    """The loss of a training run became infinite or not a number."""
 
 
 class MissingMeasurement(AutosparseError):

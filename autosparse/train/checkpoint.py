@@ -1,0 +1,89 @@
+"""Checkpoints that survive a kill at any instant and a damaged file.
+
+A folder holds the newest two states and an index with their hashes. Every file is written under a
+temporary name and renamed, the index last, so that the index never names a file that is not whole.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+log = logging.getLogger(__name__)
+
+_INDEX = "checkpoints.json"
+_KEPT = 2
+
+
+def write_atomic(path: Path, content: bytes) -> None:
+    """Writes a file so that a reader sees the old content or the new one, never a part."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary.write_bytes(content)
+    temporary.replace(path)
+
+
+def _index(folder: Path) -> list[dict[str, Any]]:
+    try:
+        entries = json.loads((folder / _INDEX).read_text())
+    except FileNotFoundError:
+        return []
+    except (OSError, ValueError) as error:
+        log.warning("the index of checkpoints in %s is unreadable (%s); starting over", folder, error)
+        return []
+    return [e for e in entries if {"epoch", "file", "sha256"} <= set(e)]
+
+
+def save(folder: Path, epoch: int, state: Mapping[str, Any]) -> None:
+    """Saves the state after an epoch and drops all but the newest two.
+
+    Args:
+        folder: where checkpoints of one run live.
+        epoch: the epoch that just ended.
+        state: tensors and plain values.
+    """
+    name = f"checkpoint-{epoch:05d}.pt"
+    temporary = folder / f".{name}.{os.getpid()}.tmp"
+    torch.save(dict(state), temporary)
+    with temporary.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    temporary.replace(folder / name)
+    older = [entry for entry in _index(folder) if entry["file"] != name]
+    entries = [{"epoch": epoch, "file": name, "sha256": digest}, *older][:_KEPT]
+    write_atomic(folder / _INDEX, json.dumps(entries, indent=1).encode())
+    _sweep(folder, {entry["file"] for entry in entries})
+
+
+def _sweep(folder: Path, kept: set[str]) -> None:
+    for path in [*folder.glob("checkpoint-*.pt"), *folder.glob(".checkpoint-*.tmp")]:
+        if path.name not in kept:
+            path.unlink(missing_ok=True)
+
+
+def load(folder: Path) -> tuple[int, dict[str, Any]] | None:
+    """Gives the newest state that is whole, with its epoch; None if there is none.
+
+    A damaged file is reported as a warning and the state before it is taken.
+    """
+    for entry in _index(folder):
+        path = folder / entry["file"]
+        try:
+            with path.open("rb") as file:
+                if hashlib.file_digest(file, "sha256").hexdigest() != entry["sha256"]:
+                    raise OSError("its content does not match its hash")
+            return int(entry["epoch"]), torch.load(path, weights_only=True)
+        except OSError as error:
+            log.warning("checkpoint %s cannot be used (%s); going back to the one before", path, error)
+    return None
+
+
+def clear(folder: Path) -> None:
+    """Removes all checkpoints, once the run's result is safe."""
+    (folder / _INDEX).unlink(missing_ok=True)
+    _sweep(folder, set())

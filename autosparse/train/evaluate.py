@@ -1,0 +1,251 @@
+"""How good is a module: accuracy, cross-entropy, batch-norm recalibration, and plans without training.
+
+`OneShotEvaluator` is the search's view of accuracy: a record that travels to any process, loads its
+model and data there once, and says for every plan what masking alone leaves of the accuracy.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+from torch.nn import functional
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from autosparse import data, factories, models
+from autosparse.data import Split
+from autosparse.errors import DataError
+from autosparse.patterns import Criterion, sparsify
+from autosparse.plan import Plan
+from autosparse.records import Accuracy, AccuracyKind, Record, short_hash
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Score(Record):
+    """How a module does on one split.
+
+    Attributes:
+        accuracy: fraction of samples whose largest output is right.
+        cross_entropy: mean negative log-likelihood in nats; infinite or NaN if the outputs are.
+        samples: samples behind both.
+    """
+
+    accuracy: float
+    cross_entropy: float
+    samples: int
+
+    def as_accuracy(self, kind: AccuracyKind, split: str) -> Accuracy:
+        """Labels the accuracy with how it came about."""
+        return Accuracy.from_json(
+            {"value": self.accuracy, "kind": kind, "split": split, "samples": self.samples}
+        )
+
+
+@torch.inference_mode()
+def score(module: nn.Module, split: Split, batch_size: int = 256, limit: int | None = None) -> Score:
+    """Evaluates a module on a split, in eval mode; the mode it was in comes back.
+
+    Args:
+        module: maps images NCHW to logits ``[B, classes]``.
+        split: what to evaluate on, in its own order.
+        batch_size: samples per forward pass.
+        limit: at most so many samples, None for all.
+
+    Raises:
+        DataError: the split is empty.
+    """
+    right, loss, samples = 0, 0.0, 0
+    with _mode(module, training=False):
+        for images, labels in split.batches(batch_size, limit=limit):
+            logits = module(images)
+            loss += float(functional.cross_entropy(logits.double(), labels, reduction="sum"))
+            right += int((logits.argmax(dim=1) == labels).sum())
+            samples += len(labels)
+    if not samples:
+        raise DataError("accuracy needs at least one sample, but the split is empty")
+    return Score(accuracy=right / samples, cross_entropy=loss / samples, samples=samples)
+
+
+def accuracy(module: nn.Module, split: Split, batch_size: int = 256, limit: int | None = None) -> float:
+    """Gives the fraction of samples that a module classifies correctly; see `score`."""
+    return score(module, split, batch_size, limit).accuracy
+
+
+@contextmanager
+def _mode(module: nn.Module, *, training: bool) -> Iterator[None]:
+    before = {m: m.training for m in module.modules()}
+    module.train(training)
+    try:
+        yield
+    finally:
+        for part, mode in before.items():
+            part.training = mode
+
+
+@torch.no_grad()
+def recalibrate_batchnorm(
+    module: nn.Module, split: Split, *, batches: int = 4, batch_size: int = 128, seed: int = 0
+) -> None:
+    """Recomputes running means and variances in place, as the plain average over some batches.
+
+    Pruning shifts the statistics of every later layer; this repairs them without labels and without
+    touching a weight. Images are not augmented, all else stays in eval mode, and equal arguments
+    give equal statistics.
+
+    Args:
+        module: its batch-norm layers that track statistics are reset and filled.
+        split: the training split.
+        batches: at most so many.
+        batch_size: samples per batch.
+        seed: decides which samples.
+    """
+    norms = [m for m in module.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
+    if not norms or batches < 1:
+        return
+    momenta = [norm.momentum for norm in norms]
+    with _mode(module, training=False):
+        for norm in norms:
+            norm.reset_running_stats()
+            norm.momentum = None  # cumulative average
+            norm.train()
+        source = split.batches(batch_size, shuffle_seed=seed, limit=batches * batch_size)
+        for images, _ in itertools.islice(source, batches):
+            if len(images) > 1:  # one sample has no variance
+                module(images)
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OneShotEvaluator(Record):
+    """Accuracy of a plan without training: masks by importance, batch-norm recalibration, validation.
+
+    Plain values only, so it travels to worker processes; each loads model and data on first use and
+    keeps those of the last evaluator it ran.
+
+    Attributes:
+        model: model source, as `autosparse.models.resolve` takes it.
+        weights: file of the dense weights, or None for the model's own.
+        data: data set, as `autosparse.data.resolve` takes it.
+        resolution: height and width of images, None for the data set's own.
+        channels: of the images.
+        classes: outputs of the model, None for as many as the data has.
+        limit: validation samples, None for all.
+        recalibration_batches: training batches for batch-norm statistics; 0 leaves them.
+        recalibration_batch_size: samples per such batch.
+        batch_size: samples per forward pass of the evaluation.
+        criterion: importance of a block.
+        threads: torch threads, None to leave them as they are.
+        seed: of the data split and of the recalibration samples.
+    """
+
+    model: str
+    weights: str | None
+    data: str
+    resolution: int | None = None
+    channels: int = 3
+    classes: int | None = None
+    limit: int | None = None
+    recalibration_batches: int = 4
+    recalibration_batch_size: int = 128
+    batch_size: int = 256
+    criterion: Criterion = "l1"
+    threads: int | None = None
+    seed: int = 0
+
+    def __call__(self, plan: Plan) -> Accuracy:
+        """Gives the one-shot validation accuracy of a plan.
+
+        Raises:
+            PlanError: the plan does not fit the model.
+        """
+        return self.score(plan).as_accuracy("one-shot", "validation")
+
+    def dense(self) -> Score:
+        """Evaluates the un-pruned model, its batch-norm statistics as they were saved."""
+        bench = _bench(self)
+        bench.restore()
+        return score(bench.module, bench.images.validation, self.batch_size, self.limit)
+
+    def score(self, plan: Plan) -> Score:
+        """Gives accuracy and cross-entropy of a plan; the dense weights come back for the next one.
+
+        Raises:
+            PlanError: the plan does not fit the model.
+        """
+        bench = _bench(self)
+        bench.restore()
+        if sparsify(bench.module, plan, criterion=self.criterion):
+            recalibrate_batchnorm(
+                bench.module,
+                bench.images.train,
+                batches=self.recalibration_batches,
+                batch_size=self.recalibration_batch_size,
+                seed=self.seed,
+            )
+        return score(bench.module, bench.images.validation, self.batch_size, self.limit)
+
+    def fingerprint(self) -> str:
+        """Gives a hash of everything that decides a score: the fields, and the content they name."""
+        values = {**self.to_json(), "threads": None, "weights": content_hash(self.weights)}
+        values["data"] = _bench(self).images.id
+        values["code"] = content_hash(source_file(self.model))
+        return short_hash(values, 16)
+
+
+def source_file(source: str) -> str | None:
+    """Gives the file of a ``path/to/file.py:factory`` source, None for any other source."""
+    return source.rpartition(":")[0] if factories.is_factory(source) else None
+
+
+def content_hash(path: str | None) -> str | None:
+    """Gives a hash of a file's content, None for None."""
+    if path is None:
+        return None
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+
+
+class _Bench:
+    """One model and its data in this process, with the dense weights to go back to."""
+
+    def __init__(self, evaluator: OneShotEvaluator) -> None:
+        if evaluator.threads is not None:
+            torch.set_num_threads(evaluator.threads)
+        self.images = data.resolve(
+            evaluator.data,
+            resolution=evaluator.resolution,
+            channels=evaluator.channels,
+            seed=evaluator.seed,
+        )
+        self.module = models.resolve(
+            evaluator.model,
+            classes=evaluator.classes or self.images.classes,
+            weights=Path(evaluator.weights) if evaluator.weights else None,
+            seed=evaluator.seed,
+        ).module
+        self._dense = {k: v.clone() for k, v in self.module.state_dict().items()}
+
+    def restore(self) -> None:
+        self.module.load_state_dict(self._dense)
+
+
+# One entry: a search evaluates one model, and two of them may not fit into memory.
+_BENCHES: dict[OneShotEvaluator, _Bench] = {}
+
+
+def _bench(evaluator: OneShotEvaluator) -> _Bench:
+    if evaluator not in _BENCHES:
+        _BENCHES.clear()
+        log.info("loading %s and %s for one-shot evaluation", evaluator.model, evaluator.data)
+        _BENCHES[evaluator] = _Bench(evaluator)
+    return _BENCHES[evaluator]

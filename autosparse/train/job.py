@@ -1,0 +1,158 @@
+"""What one training run is, what it reached, and the folder that remembers both.
+
+folder/job.json          what this folder is for; another job is refused
+folder/metrics.jsonl     one row per epoch
+folder/checkpoint-*.pt   the newest two epochs, until the result is written
+folder/weights.safetensors, folder/result.json
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from autosparse.errors import RunError
+from autosparse.paths import writable_folder
+from autosparse.plan import Plan
+from autosparse.records import Accuracy, Record, short_hash
+from autosparse.train import checkpoint
+from autosparse.train.evaluate import content_hash, source_file
+from autosparse.train.recipes import Recipe
+
+METRICS = "metrics.jsonl"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainJob(Record):
+    """One training run, complete: it can be run again from this record alone.
+
+    Attributes:
+        model: model source, as `autosparse.models.resolve` takes it.
+        weights: file to start from, or None for the model's own initial weights.
+        data: data set, as `autosparse.data.resolve` takes it.
+        resolution: height and width of images, None for the data set's own.
+        channels: of the images.
+        classes: outputs of the model, None for as many as the data has.
+        plan: what every layer shall be; an empty plan trains the dense model.
+        recipe: how to train.
+        folder: where everything of this run goes.
+        seed: of the data split and the initial weights; the recipe has its own for the training.
+        threads: torch threads, None to leave them as they are.
+    """
+
+    model: str
+    weights: str | None
+    data: str
+    resolution: int | None
+    plan: Plan
+    recipe: Recipe
+    folder: str
+    channels: int = 3
+    classes: int | None = None
+    seed: int = 0
+    threads: int | None = None
+
+    def fingerprint(self) -> str:
+        """Gives a hash of all that decides the result, apart from the data's content."""
+        values = {**self.to_json(), "folder": None, "threads": None, "plan": self.plan.id}
+        values["weights"] = content_hash(self.weights)
+        values["code"] = [content_hash(source_file(s)) for s in (self.model, self.data)]
+        return short_hash(values, 16)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainResult(Record):
+    """What a training run reached.
+
+    Attributes:
+        accuracy: of the saved weights on the test split; reports only.
+        validation: on the validation split; decides.
+        weights: safetensors file with dense tensors, zeros in place, batch-norm statistics.
+        masks_checksum: hash of all masks.
+        epochs: epochs trained.
+        best_epoch: the epoch whose weights were saved.
+        sparsity: fraction of blocks pruned, per sparse layer.
+        seconds: time spent, interruptions not counted.
+    """
+
+    accuracy: Accuracy
+    validation: Accuracy
+    weights: str
+    masks_checksum: str
+    epochs: int
+    best_epoch: int
+    sparsity: Mapping[str, float] = field(default_factory=dict)
+    seconds: float = 0.0
+
+
+def claim(job: TrainJob) -> Path:
+    """Makes a job's folder, or takes it up again.
+
+    Raises:
+        RunError: it belongs to another job or cannot be written.
+    """
+    folder = writable_folder(Path(job.folder), "a training folder")
+    record, wanted = folder / "job.json", job.fingerprint()
+    found = _read(record).get("fingerprint", wanted) if record.exists() else wanted
+    if found != wanted:
+        raise RunError(
+            f"a training folder belongs to one job, but {folder} holds job {found} and this is "
+            f"{wanted}; remove it or name another"
+        )
+    content = json.dumps({"fingerprint": wanted, **job.to_json()}, indent=1)
+    checkpoint.write_atomic(record, content.encode())
+    return folder
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        values = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise RunError(f"{path} must be readable JSON, but: {error}; remove its folder") from None
+    return dict(values)
+
+
+def save_result(folder: Path, result: TrainResult) -> None:
+    """Writes a result, its weights named relative to the folder, so that a run can be moved."""
+    values = {**result.to_json(), "weights": Path(result.weights).name}
+    checkpoint.write_atomic(folder / "result.json", json.dumps(values, indent=1).encode())
+
+
+def load_result(folder: Path) -> TrainResult | None:
+    """Gives the result of a finished training folder, None if it is not finished.
+
+    Raises:
+        RunError: a result is there but cannot be read.
+    """
+    path = folder / "result.json"
+    if not path.exists():
+        return None
+    values = _read(path)
+    weights = folder / values.get("weights", "")
+    return TrainResult.from_json({**values, "weights": str(weights)}) if weights.is_file() else None
+
+
+def append_metrics(folder: Path, row: Mapping[str, Any]) -> None:
+    """Adds one row to the epochs' record."""
+    with (folder / METRICS).open("a") as file:
+        file.write(json.dumps(row) + "\n")
+
+
+def truncate_metrics(folder: Path, epochs: int) -> None:
+    """Keeps the rows of the first `epochs` epochs, those that a checkpoint covers."""
+    path = folder / METRICS
+    if path.exists():
+        kept = [line for line in path.read_text().splitlines(True) if _epoch_of(line) < epochs]
+        checkpoint.write_atomic(path, "".join(kept).encode())
+
+
+def _epoch_of(line: str) -> float:
+    try:
+        row = json.loads(line)
+    except ValueError:  # cut off by a kill
+        return math.inf
+    return float(row["epoch"]) if row.get("status") == "ok" else math.inf
