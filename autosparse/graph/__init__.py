@@ -13,7 +13,7 @@ import torch
 
 from autosparse.graph.fuse import fuse
 from autosparse.graph.ir import Activation, Graph, Node, Op, Port, Window
-from autosparse.graph.layers import layer_shape, layers
+from autosparse.graph.layers import layer_nodes, layer_shape, layers
 from autosparse.graph.trace import evaluation_mode, trace
 from autosparse.records import LayerInfo
 
@@ -39,6 +39,7 @@ __all__ = [
     "capture_layers",
     "evaluation_mode",
     "fuse",
+    "layer_nodes",
     "layer_shape",
     "layers",
     "trace",

@@ -8,27 +8,15 @@ from autosparse.graph.convert import Call, Unsupported, Value, both_sides, conve
 from autosparse.graph.ir import Op, Window
 
 
-def _window(call: Call, argument: str, dilation: tuple[int, int]) -> tuple[Window, bool]:
-    """Gives the pooling window, and whether ``ceil_mode`` makes it overrun the padded image.
-
-    An overrunning window is written as more padding below and to the right.
-    """
-    value = call.image(argument)
+def _window(call: Call, dilation: tuple[int, int]) -> Window:
+    """Gives the pooling window; that ``ceil_mode`` adds a last one shows in the output's size."""
     kernel = pair(call["kernel_size"])
     stride = pair(call["stride"]) if call["stride"] else kernel
-    before = pair(call["padding"])
-    after = list(before)
-    for axis in (0, 1):
-        span = dilation[axis] * (kernel[axis] - 1) + 1
-        needed = (call.dims[2 + axis] - 1) * stride[axis] + span
-        after[axis] = max(before[axis], needed - value.dims[2 + axis] - before[axis])
-    overrun = tuple(after) != before
-    return window(kernel, stride, (*before, after[0], after[1]), dilation), overrun
+    return window(kernel, stride, both_sides(pair(call["padding"])), dilation)
 
 
 def _max_pool(call: Call) -> Value:
-    found, _ = _window(call, "self", pair(call["dilation"]))
-    return call.emit(Op.MAX_POOL, call.image("self"), window=found)
+    return call.emit(Op.MAX_POOL, call.image("self"), window=_window(call, pair(call["dilation"])))
 
 
 @converts("aten.max_pool2d.default")
@@ -46,17 +34,13 @@ def max_pool2d_with_indices(call: Call) -> tuple[Value, ...]:
 @converts("aten.avg_pool2d.default")
 def avg_pool2d(call: Call) -> Value:
     """Mean over a window, padded pixels counted or not."""
-    value = call.image("self")
-    found, overrun = _window(call, "self", (1, 1))
-    padded = pair(call["padding"]) != (0, 0)
     if call["divisor_override"] is not None:
         raise Unsupported(f"divisor_override must be None, but got {call['divisor_override']}")
-    # torch never counts pixels beyond the padded image, so with padding the two rules cannot be told
-    # apart by one flag once ceil_mode overruns.
-    if overrun and padded and call["count_include_pad"]:
-        raise Unsupported("ceil_mode with counted padding must not overrun the padded image")
     return call.emit(
-        Op.AVG_POOL, value, window=found, count_include_pad=bool(call["count_include_pad"]) and padded
+        Op.AVG_POOL,
+        call.image("self"),
+        window=_window(call, (1, 1)),
+        count_include_pad=bool(call["count_include_pad"]),
     )
 
 

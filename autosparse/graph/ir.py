@@ -98,7 +98,8 @@ class Node:
         weight: (out, in / groups, height, width) of a convolution, one per channel of `Op.AFFINE`.
         bias: one per output channel.
         channels_before: zero channels in front, of `Op.SUBSAMPLE_PAD`.
-        count_include_pad: whether padded pixels count in an average.
+        count_include_pad: whether padded pixels count in an average; those beyond the padding, where
+            the last window overruns it, never do.
         why_dense: reasons, known when tracing, that forbid to prune the weight.
         reason: why the executor cannot run it; only of `Op.UNSUPPORTED`.
     """

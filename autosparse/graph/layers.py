@@ -22,6 +22,11 @@ def layers(graph: Graph) -> tuple[LayerInfo, ...]:
     Args:
         graph: a fused graph; the epilogues in the shapes are what fusion found.
     """
+    return tuple(layer for _, layer in layer_nodes(graph))
+
+
+def layer_nodes(graph: Graph) -> tuple[tuple[Node, LayerInfo], ...]:
+    """Gives the same layers, each with the node that it is."""
     calls = [node for node in graph.nodes if node.layer is not None]
     total = Counter(node.layer for node in calls)
     seen: Counter[str | None] = Counter()
@@ -29,14 +34,12 @@ def layers(graph: Graph) -> tuple[LayerInfo, ...]:
     for node in calls:
         seen[node.layer] += 1
         count = seen[node.layer]
-        name = f"{node.layer}@{count}" if count > 1 else str(node.layer)
-        found.append(
-            LayerInfo(
-                name=name,
-                shape=layer_shape(node, graph),
-                why_dense=_why_dense(node, total[node.layer]),
-            )
+        layer = LayerInfo(
+            name=f"{node.layer}@{count}" if count > 1 else str(node.layer),
+            shape=layer_shape(node, graph),
+            why_dense=_why_dense(node, total[node.layer]),
         )
+        found.append((node, layer))
     return tuple(found)
 
 

@@ -40,13 +40,24 @@ def _convolve(x: Tensor, node: Node) -> Tensor:
     return F.conv2d(_padded(x, node), weight, bias, window.stride, 0, window.dilation, node.groups)
 
 
+def _overrun(x: Tensor, node: Node, value: float) -> Tensor:
+    """Adds what the last windows need beyond the padding."""
+    window, more = node.window, []
+    for axis in (1, 0):
+        span = window.dilation[axis] * (window.kernel[axis] - 1) + 1
+        needed = (node.shape[2 + axis] - 1) * window.stride[axis] + span
+        more += [0, max(0, needed - x.shape[2 + axis])]
+    return F.pad(x, more, value=value)
+
+
 def _average(x: Tensor, node: Node) -> Tensor:
     kernel, stride = node.window.kernel, node.window.stride
-    total = F.avg_pool2d(_padded(x, node), kernel, stride, divisor_override=1)
-    if node.count_include_pad:
-        return total / (kernel[0] * kernel[1])
-    counts = F.avg_pool2d(_padded(torch.ones_like(x), node), kernel, stride, divisor_override=1)
-    return total / counts
+
+    def total(image: Tensor, padding: float) -> Tensor:
+        padded = _overrun(_padded(image, node, padding), node, 0.0)
+        return F.avg_pool2d(padded, kernel, stride, divisor_override=1)
+
+    return total(x, 0.0) / total(torch.ones_like(x), float(node.count_include_pad))
 
 
 def _affine(x: Tensor, node: Node) -> Tensor:
@@ -63,7 +74,7 @@ def _subsample(x: Tensor, node: Node) -> Tensor:
 
 
 def _max_pool(x: Tensor, node: Node) -> Tensor:
-    padded = _padded(x, node, -torch.inf)
+    padded = _overrun(_padded(x, node, -torch.inf), node, -torch.inf)
     return F.max_pool2d(padded, node.window.kernel, node.window.stride, 0, node.window.dilation)
 
 

@@ -62,6 +62,8 @@ SUPPORTED: dict[str, tuple[nn.Module, Tensor, list[Op]]] = {
     "avg-pool": (nn.AvgPool2d(3, 2, 1), X, [Op.AVG_POOL]),
     "avg-pool uncounted": (nn.AvgPool2d(3, 2, 1, count_include_pad=False), X, [Op.AVG_POOL]),
     "avg-pool ceil": (nn.AvgPool2d(2, 2, ceil_mode=True), X, [Op.AVG_POOL]),
+    "avg-pool ceil padded": (nn.AvgPool2d(4, 3, 1, ceil_mode=True), X, [Op.AVG_POOL]),
+    "max-pool ceil padded": (nn.MaxPool2d(4, 3, 1, ceil_mode=True), X, [Op.MAX_POOL]),
     "global": (nn.AdaptiveAvgPool2d(1), X, [Op.GLOBAL_AVG_POOL]),
     "mean": (Calls(lambda x: x.mean((-1, 2))), X, [Op.GLOBAL_AVG_POOL]),
     "mean kept": (Calls(lambda x: x.mean([2, 3], keepdim=True)), X, [Op.GLOBAL_AVG_POOL]),
@@ -141,12 +143,7 @@ UNSUPPORTED: dict[str, tuple[nn.Module, Tensor, str, str]] = {
     "pad with ones": (nn.ConstantPad2d(1, 1.0), X, "aten.pad.default", "zeros"),
     "broadcast": (Calls(lambda x: x + x.amax((2, 3), True)), X, "aten.add.Tensor", "alike"),
     "batch statistics": (nn.BatchNorm2d(6, track_running_stats=False), X, "aten.", ""),
-    "ceil with padding": (
-        nn.AvgPool2d(2, 2, 1, ceil_mode=True),
-        X[:, :, :8, :8].contiguous(),
-        "aten.avg_pool2d.default",
-        "",
-    ),
+    "divisor": (nn.AvgPool2d(2, divisor_override=3), X, "aten.avg_pool2d.default", "divisor_override"),
     "tokens": (nn.Linear(11, 3), X, "aten.linear.default", "(batch, channels)"),
     "volumes": (nn.ReLU(), X[None], "placeholder", "2 to 4 dimensions"),
     "integers": (nn.Embedding(4, 4), torch.zeros(2, 3, dtype=torch.int64), "placeholder", "float32"),
@@ -159,9 +156,6 @@ UNSUPPORTED: dict[str, tuple[nn.Module, Tensor, str, str]] = {
 @pytest.mark.parametrize("name", UNSUPPORTED)
 def test_what_the_executor_lacks_is_named_with_the_reason(name: str) -> None:
     module, x, aten, reason = UNSUPPORTED[name]
-    if name == "ceil with padding":
-        x = torch.randn(2, 6, 9, 9)
-        module = nn.AvgPool2d(4, 3, 1, ceil_mode=True)
     refused = fuse(trace(module.eval(), (x,))).unsupported
     assert refused
     assert refused[0].aten.startswith(aten)

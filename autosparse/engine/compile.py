@@ -1,0 +1,159 @@
+"""`compile`: module in, callable out."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import nn
+
+from autosparse import hardware
+from autosparse.engine.compiled import Border, CompiledModel, LayerReport
+from autosparse.engine.lower import Lowered, kernel_rows, lower
+from autosparse.engine.measured import MeasuredRows
+from autosparse.engine.runners import NativeRunner, TorchRunner
+from autosparse.engine.select import Selection, select
+from autosparse.errors import UsageError
+from autosparse.graph import Graph, Node, fuse, layer_nodes, layers, trace
+from autosparse.kernels import spec
+from autosparse.plan import Plan
+from autosparse.tuning.database import TuningDatabase
+
+logger = logging.getLogger(__name__)
+
+
+def compile(
+    model: nn.Module,
+    example_inputs: Sequence[torch.Tensor],
+    *,
+    dtype: str = "f32",
+    threads: int | None = None,
+    plan: Plan | None = None,
+    database: TuningDatabase | str | None = None,
+    pin: bool = True,
+) -> CompiledModel:
+    """Compiles a module for inference on this CPU, with inputs of the example's shapes.
+
+    The 1xN structure of every layer is found in the weight's own zeros, whoever pruned it; batch-norm,
+    bias, activation and residual sums are folded into the layers. The result holds its own copy of the
+    weights and computes what the module computes in evaluation mode.
+
+    A model with an operator that the executor lacks runs through torch as a whole: the result's
+    `engine` is then ``torch``, and `why` and `layers` name the operator.
+
+    Args:
+        model: the module, masked or not; it is not changed.
+        example_inputs: positional inputs, float32 tensors; their shapes are final, batch included.
+        dtype: arithmetic type; ``f32``.
+        threads: worker threads, the calling one included; None takes every usable core.
+        plan: names the kernel per layer; it must fit the model, whose weights must hold its zeros.
+        database: tuning database, or its URL; None takes the user's own if there is one.
+        pin: whether every worker stays on one processor.
+
+    Returns:
+        A callable that takes and gives torch tensors or numpy arrays.
+
+    Raises:
+        UsageError: a bad argument.
+        ModelError: torch cannot export the model.
+        PlanError: the plan does not fit the model, its weights, or this machine.
+        DatabaseError: the named database cannot be read.
+    """
+    count = _checked_threads(threads)
+    _check_dtype(dtype, plan)
+    graph = fuse(trace(model, example_inputs))
+    if plan is not None:
+        plan.check(layers(graph))
+    if graph.unsupported:
+        return _through_torch(model, graph, example_inputs, count)
+    selections = select(graph, plan, MeasuredRows.open(database, count))
+    lowered = lower(graph, selections, threads=count, pin=pin)
+    return CompiledModel(
+        NativeRunner(lowered),
+        _border(graph, example_inputs),
+        _reports(graph, selections, lowered),
+        threads=count,
+        names={node.name: layer.name for node, layer in layer_nodes(graph)},
+    )
+
+
+def _checked_threads(threads: int | None) -> int:
+    if threads is None:
+        return hardware.usable_cores()
+    most = len(hardware.affinity())
+    if isinstance(threads, bool) or not isinstance(threads, int) or not 1 <= threads <= most:
+        raise UsageError(
+            f"threads must be a whole number from 1 to {most}, the processors of this process, "
+            f"but got {threads!r}"
+        )
+    return threads
+
+
+def _check_dtype(dtype: str, plan: Plan | None) -> None:
+    wanted = {dtype} | {choice.dtype for choice in (plan.layers.values() if plan else ())}
+    if wanted != {"f32"}:
+        raise UsageError(f"dtype must be 'f32' in this version, but got {', '.join(sorted(wanted))}")
+
+
+def _border(graph: Graph, examples: Sequence[torch.Tensor]) -> Border:
+    """Keeps what calls are checked against; floating-point examples become random numbers.
+
+    A model timed on the zeros of a careless example would look faster than it is.
+    """
+    generator = torch.Generator().manual_seed(0)
+    values = [
+        torch.randn(value.shape, generator=generator, dtype=value.dtype)
+        if value.is_floating_point()
+        else value.detach().clone()
+        for value in examples
+    ]
+    return Border(
+        inputs=graph.inputs, outputs=graph.outputs, out_spec=graph.out_spec, examples=tuple(values)
+    )
+
+
+def _reports(
+    graph: Graph, selections: Mapping[str, Selection], lowered: Lowered
+) -> tuple[LayerReport, ...]:
+    rows = kernel_rows(lowered.program, lowered.operators)
+    names = {kernel.row: kernel.name for kernel in spec.all_kernels()}
+    reports = []
+    for node, layer in layer_nodes(graph):
+        choice = selections[node.name]
+        report = LayerReport(
+            name=layer.name,
+            shape=layer.shape,
+            pattern=choice.pattern.name,
+            sparsity=choice.sparsity,
+            kernel=names.get(rows[node.name], "builtin"),
+            why=choice.why,
+        )
+        logger.debug("%s: %s, %s (%s)", report.name, report.pattern, report.kernel, report.why)
+        reports.append(report)
+    return tuple(reports)
+
+
+def _through_torch(
+    model: nn.Module, graph: Graph, examples: Sequence[torch.Tensor], threads: int
+) -> CompiledModel:
+    why = tuple(dict.fromkeys(_refusal(node) for node in graph.unsupported))
+    logger.warning("the whole model runs through torch: %s", "; ".join(why))
+    reports = tuple(
+        LayerReport(
+            name=layer.name,
+            shape=layer.shape,
+            pattern="dense",
+            sparsity=0.0,
+            kernel="torch",
+            why=f"the whole model runs through torch: {'; '.join(why)}",
+        )
+        for layer in layers(graph)
+    )
+    runner = TorchRunner(model, threads)
+    return CompiledModel(runner, _border(graph, examples), reports, threads=threads, names={}, why=why)
+
+
+def _refusal(node: Node) -> str:
+    where = f" in module {node.module!r}" if node.module else ""
+    return f"{node.aten or 'the result'}{where}: {node.reason}"

@@ -1,0 +1,163 @@
+"""The fused graph as a native program."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from autosparse.engine.select import Selection
+from autosparse.graph import Activation, Graph, Node, Op
+from autosparse.kernels.binding import NativeOp, NativeProgram
+
+# Numbers of as_op_kind and as_activation in kernels/include/autosparse.h.
+KINDS: Mapping[Op, int] = {
+    Op.CONV: 1,
+    Op.CONV_GROUPED: 2,
+    Op.MAX_POOL: 3,
+    Op.AVG_POOL: 4,
+    Op.GLOBAL_AVG_POOL: 5,
+    Op.ADD: 6,
+    Op.MUL: 7,
+    Op.CONCAT: 8,
+    Op.AFFINE: 9,
+    Op.ACTIVATION: 10,
+    Op.SUBSAMPLE_PAD: 11,
+    Op.FLATTEN: 12,
+    Op.SOFTMAX: 13,
+}
+ACTIVATIONS: Mapping[Activation, int] = {kind: number for number, kind in enumerate(Activation)}
+MAX_INPUTS = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Lowered:
+    """A finished native program.
+
+    Attributes:
+        program: takes the graph's inputs and gives each distinct output tensor once.
+        operators: name of the graph's node behind every operator of the program, in order.
+        outputs: for every output of the graph the index of the program's output.
+    """
+
+    program: NativeProgram
+    operators: tuple[str, ...]
+    outputs: tuple[int, ...]
+
+
+def lower(graph: Graph, selections: Mapping[str, Selection], *, threads: int, pin: bool) -> Lowered:
+    """Builds and finishes the native program of a fused graph without unsupported nodes.
+
+    Raises:
+        NoKernel: the executor refuses an operator.
+    """
+    assert not graph.unsupported, "the caller runs such graphs another way"
+    prepared = _prepare(graph)
+    program = NativeProgram(threads, pin)
+    try:
+        ids = {name: program.tensor(shape) for name, shape in prepared.shapes.items()}
+        for port in prepared.inputs:
+            program.input(ids[port.tensor])
+        for node in prepared.nodes:
+            program.op(_native(node, ids, selections.get(node.name, Selection())))
+        distinct = list(dict.fromkeys(port.tensor for port in prepared.outputs))
+        for name in distinct:
+            program.output(ids[name])
+        program.finish()
+    except BaseException:
+        program.close()
+        raise
+    return Lowered(
+        program,
+        tuple(node.name for node in prepared.nodes),
+        tuple(distinct.index(port.tensor) for port in prepared.outputs),
+    )
+
+
+def _prepare(graph: Graph) -> Graph:
+    """Splits concatenations of many parts, and copies inputs that are outputs too."""
+    nodes = [part for node in graph.nodes for part in _split(node, graph)]
+    inputs = {port.tensor for port in graph.inputs}
+    outputs = []
+    for port in graph.outputs:
+        if port.tensor not in inputs:
+            outputs.append(port)
+            continue
+        copy = Node(
+            name=f"{port.tensor}_copy{len(outputs)}",
+            op=Op.ACTIVATION,
+            inputs=(port.tensor,),
+            shape=graph.shapes[port.tensor],
+        )
+        nodes.append(copy)
+        outputs.append(replace(port, tensor=copy.name))
+    return replace(graph, nodes=tuple(nodes), outputs=tuple(outputs))
+
+
+def _split(node: Node, graph: Graph) -> list[Node]:
+    """Gives a concatenation as a tree of such with at most `MAX_INPUTS` parts each."""
+    if node.op is not Op.CONCAT or len(node.inputs) <= MAX_INPUTS:
+        return [node]
+    shapes = graph.shapes
+    made: list[Node] = []
+    parts: list[tuple[str, int]] = [(name, shapes[name][1]) for name in node.inputs]
+    while len(parts) > MAX_INPUTS:
+        joined = []
+        for start in range(0, len(parts), MAX_INPUTS):
+            group = parts[start : start + MAX_INPUTS]
+            if len(group) == 1:
+                joined.append(group[0])
+                continue
+            channels = sum(count for _, count in group)
+            part = replace(
+                node,
+                name=f"{node.name}_part{len(made)}",
+                inputs=tuple(name for name, _ in group),
+                shape=(node.shape[0], channels, *node.shape[2:]),
+                activation=Activation.NONE,
+            )
+            made.append(part)
+            joined.append((part.name, channels))
+        parts = joined
+    return [*made, replace(node, inputs=tuple(name for name, _ in parts))]
+
+
+def _native(node: Node, ids: Mapping[str, int], selection: Selection) -> NativeOp:
+    structure, window = selection.structure, node.window
+    top, left, bottom, right = window.padding
+    return NativeOp(
+        kind=KINDS[node.op],
+        inputs=tuple(ids[name] for name in node.inputs),
+        output=ids[node.name],
+        residual=-1 if node.residual is None else ids[node.residual],
+        activation=ACTIVATIONS[node.activation],
+        kernel=-1 if selection.kernel is None else selection.kernel.row,
+        kernel_h=window.kernel[0],
+        kernel_w=window.kernel[1],
+        stride_h=window.stride[0],
+        stride_w=window.stride[1],
+        pad_top=top,
+        pad_left=left,
+        pad_bottom=bottom,
+        pad_right=right,
+        dilation_h=window.dilation[0],
+        dilation_w=window.dilation[1],
+        groups=node.groups,
+        channels_before=node.channels_before,
+        count_include_pad=int(node.count_include_pad),
+        weight=_contiguous(node.weight),
+        bias=_contiguous(node.bias),
+        block_n=0 if structure is None else structure.block_n,
+        group_start=None if structure is None else structure.group_start,
+        kept=None if structure is None else structure.kept,
+    )
+
+
+def _contiguous(values: np.ndarray | None) -> np.ndarray | None:
+    return None if values is None else np.ascontiguousarray(values, dtype=np.float32)
+
+
+def kernel_rows(program: NativeProgram, operators: Sequence[str]) -> dict[str, int]:
+    """Gives node name to the kernel row that runs it; -1 for operators outside the kernel table."""
+    return dict(zip(operators, program.op_kernels(), strict=True))
