@@ -1,0 +1,46 @@
+"""The stages wired together: what the command line and other programs call.
+
+Every function takes typed arguments, reports through one `Progress`, can be stopped, and continues
+where it stopped when called again.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from autosparse.pipeline.forecasting import forecast
+    from autosparse.pipeline.outcomes import Forecast, SearchOutcome, TrainOutcome, TuneOutcome
+    from autosparse.pipeline.search_run import search
+    from autosparse.pipeline.train_run import train
+    from autosparse.pipeline.tune_run import tune
+
+_HOME = {
+    "Forecast": "outcomes",
+    "SearchOutcome": "outcomes",
+    "TrainOutcome": "outcomes",
+    "TuneOutcome": "outcomes",
+    "forecast": "forecasting",
+    "search": "search_run",
+    "train": "train_run",
+    "tune": "tune_run",
+}
+
+__all__ = [
+    "Forecast",
+    "SearchOutcome",
+    "TrainOutcome",
+    "TuneOutcome",
+    "forecast",
+    "search",
+    "train",
+    "tune",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Loads a name with the libraries it needs, when it is first asked for."""
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)

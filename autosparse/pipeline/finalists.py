@@ -1,0 +1,216 @@
+"""From predicted to measured: the study's best plans, compiled, run whole, and corrected.
+
+The table predicts; here plans are run as they would be deployed, in turn with the dense model. The
+ratio of measured to predicted corrects the table, the knapsack is solved again at the budget, layers
+that turn out slower than dense go back to dense, and what is new is measured too.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from autosparse.errors import AutosparseError, BudgetInfeasible
+from autosparse.pipeline.ledger import Ledger, Measured
+from autosparse.plan import Plan
+from autosparse.progress import Progress
+from autosparse.records import Accuracy, LayerChoice
+from autosparse.search import knapsack
+from autosparse.search.front import promote
+from autosparse.search.problem import Problem
+from autosparse.search.trials import StudyResult
+from autosparse.statistics import median_ci
+
+log = logging.getLogger(__name__)
+
+DENSE = "dense"
+TORCH = "torch"
+_ROUNDS = 4
+# Aimed at in front of the budget, so that the upper end of a measured interval stays under it.
+_HEADROOM = 0.97
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finalist:
+    """A plan that was run whole.
+
+    Attributes:
+        plan: per-layer choices.
+        accuracy: one-shot accuracy on validation data.
+        measured: its figures, from the last session it took part in.
+        predicted_us: by the uncorrected table.
+        budget_us: latency budget, None without.
+    """
+
+    plan: Plan
+    accuracy: Accuracy
+    measured: Measured
+    predicted_us: float
+    budget_us: float | None
+
+    @property
+    def latency_ms(self) -> float:
+        """Measured median."""
+        return self.measured.latency.median_ms
+
+    @property
+    def accuracy_value(self) -> float:
+        """One-shot accuracy as a number."""
+        return self.accuracy.value
+
+    @property
+    def excess_ms(self) -> float:
+        """Upper end of the measured interval over the budget; 0 or less is feasible."""
+        if self.budget_us is None:
+            return 0.0
+        return self.measured.latency.ci_high_ms - self.budget_us / 1e3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Qualifying:
+    """What the qualifying sessions gave.
+
+    Attributes:
+        chosen: the finalists to train, best first.
+        all: every plan that was run whole.
+        problem: the table, its correction fitted to the measurements.
+        reverted: layers taken back to dense, with the reason.
+    """
+
+    chosen: tuple[Finalist, ...]
+    all: tuple[Finalist, ...]
+    problem: Problem
+    reverted: tuple[tuple[str, str], ...]
+
+
+def qualify(
+    study: StudyResult,
+    ledger: Ledger,
+    *,
+    top_k: int,
+    progress: Progress,
+) -> Qualifying:
+    """Runs the best plans whole, round after round, until nothing new comes up.
+
+    Args:
+        study: what the search found.
+        ledger: measures plans and evaluates their accuracy, and remembers both.
+        top_k: how many to choose.
+        progress: told of every round.
+
+    Raises:
+        BudgetInfeasible: even the fastest plan, run whole, misses the budget.
+    """
+    problem = study.problem
+    reverted: dict[str, str] = {}
+    wanted = _first_plans(study, top_k)
+    with progress.step("measure whole models", _ROUNDS) as step:
+        for _ in range(_ROUNDS):
+            new = [plan for plan in wanted if plan.id not in ledger.measured]
+            if not new:
+                break
+            ledger.measure(new)
+            problem = corrected(problem, ledger)
+            wanted = _next_plans(problem, ledger, wanted, reverted)
+            step.advance(1, f"{len(ledger.measured)} plans, correction {problem.correction:.3f}")
+        step.advance(_ROUNDS - step.done)
+    finalists = _finalists(problem, ledger)
+    inside = [finalist for finalist in finalists if finalist.excess_ms <= 0]
+    if not inside:
+        raise _missed(finalists, problem)
+    return Qualifying(
+        chosen=promote(inside, top_k),
+        all=tuple(finalists),
+        problem=problem,
+        reverted=tuple(reverted.items()),
+    )
+
+
+def corrected(problem: Problem, ledger: Ledger) -> Problem:
+    """Fits the table's correction: the median of (measured - overhead) over the sum of layers."""
+    ratios = []
+    for plan_id, measured in ledger.measured.items():
+        plan = ledger.plans[plan_id]
+        bare = dataclasses.replace(problem, correction=1.0, overhead_us=0.0).predicted_us(plan)
+        ratios.append((measured.latency.median_ms * 1e3 - problem.overhead_us) / bare)
+    factor = median_ci(ratios)[0]
+    if factor <= 0:
+        raise AutosparseError(
+            f"layers must add up to part of the measured whole, but but came out as {factor:.3g}"
+        )
+    return dataclasses.replace(problem, correction=factor)
+
+
+def _first_plans(study: StudyResult, top_k: int) -> list[Plan]:
+    complete = [t for t in study.trials if t.state == "COMPLETE" and t.duplicate_of is None]
+    chosen = [study.plans[trial.plan_id] for trial in promote(complete, 2 * top_k)]
+    uniform = [t for t in complete if t.kind == "uniform"]
+    baseline = [study.plans[trial.plan_id] for trial in promote(uniform, 1)] if uniform else []
+    return _distinct([*chosen, *baseline, knapsack.fastest(study.problem)[0]])
+
+
+def _next_plans(
+    problem: Problem, ledger: Ledger, wanted: Sequence[Plan], reverted: dict[str, str]
+) -> list[Plan]:
+    """Plans without their slow layers, and the optimum of the corrected table at the budget."""
+    plans = list(wanted)
+    for plan in wanted:
+        slow = _slow_layers(plan, ledger)
+        if slow:
+            reverted.update({f"{plan.id}:{name}": why for name, why in slow.items()})
+            kept = {n: LayerChoice() if n in slow else c for n, c in plan.layers.items()}
+            plans.append(dataclasses.replace(plan, layers=kept, note=f"{plan.note}; slow layers dense"))
+    if problem.budget_us is not None:
+        target = max(_HEADROOM * problem.budget_us, knapsack.fastest(problem)[1])
+        plans.append(knapsack.solve(problem, target, note="knapsack on the corrected table"))
+    return _distinct(plans)
+
+
+def _slow_layers(plan: Plan, ledger: Ledger) -> dict[str, str]:
+    """Sparse layers that ran slower inside the whole model than the dense layer did there."""
+    dense = {layer.name: layer.median_us for layer in ledger.reference.layers}
+    slow = {}
+    for layer in ledger.measured[plan.id].layers if plan.id in ledger.measured else ():
+        if layer.sparsity > 0 and layer.median_us > dense.get(layer.name, float("inf")):
+            slow[layer.name] = (
+                f"{layer.label} took {layer.median_us:.1f} us inside the model, "
+                f"dense {dense[layer.name]:.1f} us"
+            )
+    return slow
+
+
+def _finalists(problem: Problem, ledger: Ledger) -> list[Finalist]:
+    bare = dataclasses.replace(problem, correction=1.0)
+    return [
+        Finalist(
+            plan=ledger.plans[plan_id],
+            accuracy=ledger.accuracy(ledger.plans[plan_id]),
+            measured=measured,
+            predicted_us=bare.predicted_us(ledger.plans[plan_id]),
+            budget_us=problem.budget_us,
+        )
+        for plan_id, measured in ledger.measured.items()
+        if any(not choice.pattern.is_dense for choice in ledger.plans[plan_id].layers.values())
+        or problem.budget_us is None
+    ]
+
+
+def _missed(finalists: Iterable[Finalist], problem: Problem) -> BudgetInfeasible:
+    best = min(finalists, key=lambda finalist: finalist.measured.latency.ci_high_ms)
+    least_ms = best.measured.latency.ci_high_ms
+    budget_ms = (problem.budget_us or 0.0) / 1e3
+    return BudgetInfeasible(
+        f"a latency budget must be within reach, but got {budget_ms:g} ms: the fastest plan really "
+        f"takes {best.latency_ms:.3f} ms (up to {least_ms:.3f} ms); ask for {least_ms:.2f} ms or more, "
+        "or widen the search space",
+        least_ms,
+    )
+
+
+def _distinct(plans: Iterable[Plan]) -> list[Plan]:
+    seen: Mapping[str, Plan] = {}
+    for plan in plans:
+        seen = {**seen, plan.id: seen.get(plan.id, plan)}
+    return list(seen.values())

@@ -1,0 +1,130 @@
+"""Whole-model figures and accuracies of a run: taken once, written at once, kept after a kill."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from autosparse.errors import AutosparseError
+from autosparse.files import append_jsonl, read_jsonl
+from autosparse.pipeline.session import (
+    Contestant,
+    ContestantResult,
+    SessionRequest,
+    SessionResult,
+    run_session,
+)
+from autosparse.plan import Plan
+from autosparse.records import Accuracy
+from autosparse.search.pool import AbstractPool
+
+Measured = ContestantResult
+DENSE = "dense"
+TORCH = "torch"
+
+
+def run_in_pool(pool: AbstractPool, request: SessionRequest) -> SessionResult:
+    """Runs a session in a process of its own, with no other work beside it.
+
+    Raises:
+        AutosparseError: the session failed; names the reason.
+    """
+    handle = pool.submit(run_session, request, cores=request.threads, kind="measure")
+    while handle.outcome is None:
+        pool.wait([handle], 1.0)
+    if handle.outcome.status != "ok":
+        raise AutosparseError(
+            f"whole models must be measurable, but the session ended as {handle.outcome.status}: "
+            f"{handle.outcome.reason}"
+        )
+    result = handle.outcome.value
+    assert isinstance(result, SessionResult)
+    return result
+
+
+class Ledger:
+    """Whole-model figures and one-shot accuracies of a run's plans.
+
+    Args:
+        path: file that remembers sessions, one line per plan.
+        request: a session without contestants: all that they have in common.
+        dense_weights: weights that plans prune.
+        pool: where sessions run.
+        evaluate: gives a plan's one-shot accuracy, remembered by the caller if it is known.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        request: SessionRequest,
+        dense_weights: str,
+        pool: AbstractPool,
+        evaluate: Callable[[Plan], Accuracy],
+    ) -> None:
+        self._path = path
+        self._request = request
+        self._weights = dense_weights
+        self._pool = pool
+        self._evaluate = evaluate
+        self._accuracies: dict[str, Accuracy] = {}
+        self.plans: dict[str, Plan] = {}
+        self.measured: dict[str, Measured] = {}
+        self.references: dict[str, Measured] = {}
+        for row in read_jsonl(path):
+            self._take(row)
+
+    @property
+    def reference(self) -> Measured:
+        """Figures of the dense model on our engine, from the latest session."""
+        return self.references[DENSE]
+
+    def measure_references(self) -> None:
+        """Measures the dense model, on our engine and on torch, unless that was done before."""
+        if not self.references:
+            self.measure([])
+
+    def measure(self, plans: Sequence[Plan]) -> None:
+        """Measures plans in one session with the dense model, and writes the figures down."""
+        contestants = (
+            *self._dense(),
+            *(Contestant(name=plan.id, weights=self._weights, plan=plan) for plan in plans),
+        )
+        by_id = {plan.id: plan for plan in plans}
+        result = run_in_pool(self._pool, self._request.with_contestants(contestants))
+        for figure in result.results:
+            plan = by_id.get(figure.name)
+            row = {"plan": plan.to_json() if plan else None, "figure": figure.to_json()}
+            append_jsonl(self._path, row)
+            self._take(row)
+
+    def measure_deployed(self, contestants: Sequence[Contestant]) -> dict[str, Measured]:
+        """Measures the weights that would be deployed, in one session with the dense model.
+
+        The references of this session replace the earlier ones, so that ratios are of one session.
+        """
+        everyone = (*self._dense(), *contestants)
+        result = run_in_pool(self._pool, self._request.with_contestants(everyone))
+        figures = {figure.name: figure for figure in result.results}
+        self.references = {name: figures.pop(name) for name in (DENSE, TORCH)}
+        return figures
+
+    def _dense(self) -> tuple[Contestant, Contestant]:
+        return (
+            Contestant(name=DENSE, weights=self._weights),
+            Contestant(name=TORCH, weights=self._weights, engine="torch"),
+        )
+
+    def accuracy(self, plan: Plan) -> Accuracy:
+        """Gives a plan's one-shot accuracy, evaluating it once."""
+        if plan.id not in self._accuracies:
+            self._accuracies[plan.id] = self._evaluate(plan)
+        return self._accuracies[plan.id]
+
+    def _take(self, row: dict[str, object]) -> None:
+        figure = ContestantResult.from_json(row["figure"])  # type: ignore[arg-type]
+        if row["plan"] is None:
+            self.references[figure.name] = figure
+            return
+        plan = Plan.from_json(row["plan"])  # type: ignore[arg-type]
+        self.plans[plan.id] = plan
+        self.measured[plan.id] = figure

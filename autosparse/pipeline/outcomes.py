@@ -1,0 +1,152 @@
+"""What the verbs give back: plain values for machines, a short text for people."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from autosparse.errors import ExitCode
+from autosparse.records import Record
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SearchOutcome:
+    """How a search ended.
+
+    Attributes:
+        run: the run's folder.
+        document: the content of its pareto.json.
+        summary: the result for a person.
+        exit_code: what the shell shall see.
+    """
+
+    run: Path
+    document: dict[str, Any]
+    summary: str
+    exit_code: ExitCode = ExitCode.DONE
+
+    def to_json(self) -> dict[str, Any]:
+        """Gives the run's folder and its pareto.json."""
+        return {"run": str(self.run), "exit_code": int(self.exit_code), **self.document}
+
+    def text(self) -> str:
+        """Gives the summary and where the report lies."""
+        return f"{self.summary}\n\nreport: {self.run / 'report.html'}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TuneOutcome(Record):
+    """What a tuning did.
+
+    Attributes:
+        model: the model.
+        database: URL of the tuning database.
+        considered: ways to run a layer that the space allows, over all distinct shapes.
+        timed: measured now.
+        reused: found in the database.
+        skipped: reason to count.
+        table: one row per layer and option.
+    """
+
+    model: str
+    database: str
+    considered: int
+    timed: int
+    reused: int
+    skipped: dict[str, int]
+    table: tuple[dict[str, Any], ...]
+
+    def text(self) -> str:
+        """Gives counts, and per layer the dense latency and the best sparse one."""
+        lines = [
+            f"{self.model}: {self.considered} options, {self.timed} timed now, "
+            f"{self.reused} already known, {sum(self.skipped.values())} not worth timing",
+            *(f"  not timed: {count} {reason}" for reason, count in self.skipped.items()),
+            f"{'layer':32} {'dense us':>10} {'best us':>10} {'ratio':>6}  best option",
+        ]
+        for layer in dict.fromkeys(row["layer"] for row in self.table):
+            rows = [row for row in self.table if row["layer"] == layer]
+            dense = min(row["median_us"] for row in rows if row["label"] == "dense")
+            best = min(rows, key=lambda row: row["median_us"])
+            ratio = dense / best["median_us"]
+            lines.append(
+                f"{layer:32} {dense:10.1f} {best['median_us']:10.1f} {ratio:5.2f}x  "
+                f"{best['label']} ({best['kernel']})"
+            )
+        return "\n".join([*lines, f"database: {self.database}"])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainOutcome(Record):
+    """What a training did.
+
+    Attributes:
+        run: the run's folder.
+        rows: per configuration its id, accuracy, kind, split, latency and weights file.
+    """
+
+    run: str
+    rows: tuple[dict[str, Any], ...]
+
+    def text(self) -> str:
+        """Gives one line per configuration."""
+        lines = [
+            f"{row['id']}: accuracy {100 * row['accuracy']:.2f} % ({row['accuracy_kind']}, "
+            f"{row['accuracy_split']}), {row['measured_latency_ms']:.3f} ms, {row['weights']}"
+            for row in self.rows
+        ]
+        return "\n".join([*lines, f"report: {self.run}/report.html"])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Forecast(Record):
+    """What a search would do, without doing it.
+
+    Attributes:
+        model: the model.
+        layers: weight-bearing layers, and `sparse_layers` of them may be sparse.
+        configurations_log10: decimal logarithm of the number of assignments.
+        considered: options in all; `to_time` of them would be measured, `reused` are known.
+        tuning_s: estimated time of those measurements.
+        trials: configurations that the study would try.
+        fastest_ms: predicted from the table or, where rows are missing, from the roofline.
+        dense_ms: likewise.
+        slowest_ms: likewise; None where nothing slower than dense is known.
+        basis: ``measured`` or ``roofline``: where the three latencies come from.
+        budget_ms: the budget, None without.
+        met: whether it can be met by this estimate, None without a budget.
+    """
+
+    model: str
+    layers: int
+    sparse_layers: int
+    configurations_log10: float
+    considered: int
+    to_time: int
+    reused: int
+    tuning_s: float
+    trials: int
+    fastest_ms: float
+    dense_ms: float
+    slowest_ms: float | None
+    basis: str
+    budget_ms: float | None = None
+    met: bool | None = None
+
+    def text(self) -> str:
+        """Gives the forecast in a few lines."""
+        slowest = "" if self.slowest_ms is None else f" / slowest {self.slowest_ms:.3f}"
+        lines = [
+            f"{self.model}: {self.layers} layers, {self.sparse_layers} may be sparse, "
+            f"10^{self.configurations_log10:.1f} configurations",
+            f"options: {self.considered}; to measure: {self.to_time} (about {self.tuning_s:.0f} s); "
+            f"known: {self.reused}",
+            f"trials: {self.trials}",
+            f"latency, {self.basis}: fastest {self.fastest_ms:.3f} / dense {self.dense_ms:.3f}"
+            f"{slowest} ms",
+        ]
+        if self.budget_ms is not None:
+            verdict = "can be met" if self.met else "cannot be met"
+            lines.append(f"budget {self.budget_ms:g} ms: {verdict}, by this estimate")
+        return "\n".join(lines)

@@ -1,0 +1,379 @@
+"""Everything a run leaves behind: pareto.json, tables, plans, and the report made from them."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+import scipy.stats
+
+import autosparse
+from autosparse import report
+from autosparse.files import write_json, write_rows_csv, write_text, write_yaml
+from autosparse.pipeline.finalists import Finalist
+from autosparse.pipeline.ledger import DENSE, Ledger, Measured
+from autosparse.pipeline.survey import Survey
+from autosparse.plan import Plan
+from autosparse.records import Accuracy, LatencyOption
+from autosparse.report import document as form
+from autosparse.report.verdict import sentence
+from autosparse.runs import RunFolder
+from autosparse.search import knapsack
+from autosparse.search.front import feasible_front
+from autosparse.search.problem import Problem
+from autosparse.search.trials import StudyResult, TrialRecord
+from autosparse.tuning.autotune import TuneResult
+
+LATENCY_COLUMNS = (
+    "layer", "shape", "label", "kernel", "dtype", "threads",
+    "median_us", "ci_low_us", "ci_high_us", "flops_kept",
+)  # fmt: skip
+TRIAL_COLUMNS = (
+    "number", "state", "kind", "plan_id", "latency_ms", "accuracy", "accuracy_kind",
+    "feasible", "reason", "params",
+)  # fmt: skip
+_FRONT_POINTS = 24
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entrant:
+    """A configuration of the report: a finalist with what it finally reached.
+
+    Attributes:
+        finalist: plan, one-shot accuracy and predicted latency.
+        measured: whole-model figures of the weights that are deployed.
+        accuracy: of those weights, on the split it names.
+    """
+
+    finalist: Finalist
+    measured: Measured
+    accuracy: Accuracy
+
+    @property
+    def latency_ms(self) -> float:
+        """Measured median."""
+        return self.measured.latency.median_ms
+
+    @property
+    def accuracy_value(self) -> float:
+        """Accuracy as a number."""
+        return self.accuracy.value
+
+    @property
+    def excess_ms(self) -> float:
+        """Upper end of the measured interval over the budget; 0 or less is feasible."""
+        if self.finalist.budget_us is None:
+            return 0.0
+        return self.measured.latency.ci_high_ms - self.finalist.budget_us / 1e3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Findings:
+    """All that a finished search knows.
+
+    Attributes:
+        survey: the run's subject.
+        command: how to get the same run.
+        dense_accuracy: of the un-pruned model on the test split.
+        tuning: the tuner's result.
+        study: the study's result.
+        problem: the table with its fitted correction.
+        ledger: whole-model figures.
+        entrants: the configurations of the final front and those promoted beside it.
+        skipped: what was left out, and why.
+    """
+
+    survey: Survey
+    command: str
+    dense_accuracy: Accuracy
+    tuning: TuneResult
+    study: StudyResult | None
+    problem: Problem
+    ledger: Ledger
+    entrants: tuple[Entrant, ...]
+    skipped: tuple[tuple[str, str], ...] = field(default=())
+
+
+def publish(run: RunFolder, findings: Findings) -> dict[str, Any]:
+    """Writes every result file of a run and its report; gives the content of pareto.json."""
+    write_latency_table(run, findings.survey, findings.tuning.options)
+    write_trials(run, findings.study)
+    for entrant in findings.entrants:
+        write_plan(run, entrant)
+    values = to_document(findings)
+    write_json(run.path / form.FILE, values)
+    report.build(run.path)
+    return values
+
+
+def write_start(run: RunFolder, survey: Survey) -> None:
+    """Writes what is known before any measurement: the configuration and the host."""
+    write_json(run.path / "hardware.json", survey.hardware.to_json())
+    write_text(run.path / "space.yaml", survey.space.to_yaml())
+
+
+def write_plan(run: RunFolder, entrant: Entrant) -> None:
+    """Writes a configuration's plan."""
+    plan = entrant.finalist.plan
+    write_yaml(run.folder("configs") / f"{plan.id}.yaml", json.loads(json.dumps(plan.to_json())))
+
+
+def latency_rows(
+    survey: Survey, options: Mapping[str, Sequence[LatencyOption]]
+) -> list[dict[str, Any]]:
+    """Gives one plain row per layer and measured option."""
+    shapes = {layer.name: layer.shape.key for layer in survey.layers if layer.shape}
+    return [
+        {
+            "layer": layer,
+            "shape": shapes[layer],
+            "label": option.choice.label,
+            "kernel": option.choice.kernel,
+            "dtype": option.choice.dtype,
+            "threads": survey.threads,
+            "median_us": option.median_us,
+            "ci_low_us": option.ci_low_us,
+            "ci_high_us": option.ci_high_us,
+            "flops_kept": option.flops_kept,
+        }
+        for layer, found in options.items()
+        for option in found
+    ]
+
+
+def write_latency_table(
+    run: RunFolder, survey: Survey, options: Mapping[str, Sequence[LatencyOption]]
+) -> None:
+    """Writes latency_table.csv."""
+    write_rows_csv(run.path / "latency_table.csv", latency_rows(survey, options), list(LATENCY_COLUMNS))
+
+
+def write_trials(run: RunFolder, study: StudyResult | None) -> None:
+    """Writes trials.csv, with the header alone where no study was run."""
+    rows = [_trial_row(trial) for trial in study.trials] if study else []
+    write_rows_csv(run.path / "trials.csv", rows, list(TRIAL_COLUMNS))
+
+
+def _trial_row(trial: TrialRecord) -> dict[str, Any]:
+    done = trial.state == "COMPLETE"
+    return {
+        "number": trial.number,
+        "state": trial.state,
+        "kind": trial.kind,
+        "plan_id": trial.plan_id,
+        "latency_ms": trial.latency_ms if done else None,
+        "accuracy": trial.accuracy_value if done else None,
+        "accuracy_kind": trial.accuracy_kind,
+        "feasible": trial.feasible if done else None,
+        "reason": trial.reason,
+        "params": json.dumps(dict(trial.params), sort_keys=True),
+    }
+
+
+# ------------------------------------------------------------------------------------ pareto.json
+
+
+def to_document(findings: Findings) -> dict[str, Any]:
+    """Gives the content of pareto.json, checked against its format."""
+    survey = findings.survey
+    reach = knapsack.feasibility(findings.problem)
+    best = choose(findings.entrants)
+    values: dict[str, Any] = {
+        "schema": form.SCHEMA,
+        "model": survey.config.model,
+        "hardware_id": survey.hardware.hardware_id,
+        "threads": survey.threads,
+        "batch_size": survey.config.batch_size,
+        "dtypes": [survey.config.dtype],
+        "budget_ms": _ms(survey.config.latency_budget),
+        "input_shape": list(survey.input_shape),
+        "data": survey.config.data,
+        "data_resolution": survey.data_resolution,
+        "seed": survey.config.seed,
+        "command": findings.command,
+        "version": autosparse.__version__,
+        "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "dense": _dense(findings),
+        "baselines": _baselines(findings),
+        "configs": [_config(entrant, findings) for entrant in findings.entrants],
+        "predicted_front": _predicted_front(findings),
+        "calibration": _calibration(findings),
+        "hypervolume": [
+            {"trial": point.trial, "value": point.value}
+            for point in (findings.study.hypervolume if findings.study else ())
+        ],
+        "tuning": _tuning(findings.tuning),
+        "skipped": [{"what": what, "why": why} for what, why in findings.skipped],
+        "verdict": {"id": best.finalist.plan.id if best else None},
+        "feasibility": {
+            "fastest_ms": reach.fastest_us / 1e3,
+            "dense_ms": reach.dense_us / 1e3,
+            "slowest_ms": reach.slowest_us / 1e3,
+            "smallest_feasible_ms": reach.smallest_feasible_us / 1e3,
+        },
+        "policy": survey.tune_request().policy.to_json(),
+        "versions": versions(),
+    }
+    values["verdict"]["text"] = sentence(form.parse(values))
+    return values
+
+
+def choose(entrants: Sequence[Entrant]) -> Entrant | None:
+    """Picks what to deploy: feasible, most accurate, then fastest; None if none is feasible."""
+    front = feasible_front(entrants)
+    return max(front, key=lambda e: (e.accuracy_value, -e.latency_ms)) if front else None
+
+
+def fastest_dense(ledger: Ledger) -> Measured:
+    """Gives the faster of our dense engine and torch's."""
+    return min(ledger.references.values(), key=lambda figure: figure.latency.median_ms)
+
+
+def _ms(value_us: float | None) -> float | None:
+    return None if value_us is None else value_us / 1e3
+
+
+def _dense(findings: Findings) -> dict[str, Any]:
+    peers = {
+        name: figure.latency.to_json()
+        for name, figure in findings.ledger.references.items()
+        if name != DENSE
+    }
+    return {
+        "latency": findings.ledger.reference.latency.to_json(),
+        "accuracy": findings.dense_accuracy.to_json(),
+        "peers": peers,
+    }
+
+
+def _baselines(findings: Findings) -> list[dict[str, Any]]:
+    if findings.study is None:
+        return []
+    rows = []
+    for trial in findings.study.trials:
+        if trial.kind != "uniform" or trial.state != "COMPLETE":
+            continue
+        measured = findings.ledger.measured.get(trial.plan_id)
+        rows.append(
+            {
+                "name": findings.study.plans[trial.plan_id].note
+                if trial.plan_id in findings.study.plans
+                else trial.plan_id,
+                "predicted_latency_ms": trial.latency_ms,
+                "measured_latency_ms": measured.latency.median_ms if measured else None,
+                "latency_ci_ms": [measured.latency.ci_low_ms, measured.latency.ci_high_ms]
+                if measured
+                else None,
+                "accuracy": trial.accuracy_value,
+                "accuracy_kind": trial.accuracy_kind,
+            }
+        )
+    return rows
+
+
+def _config(entrant: Entrant, findings: Findings) -> dict[str, Any]:
+    plan, latency = entrant.finalist.plan, entrant.measured.latency
+    dense = fastest_dense(findings.ledger)
+    return {
+        "id": plan.id,
+        "predicted_latency_ms": entrant.finalist.predicted_us / 1e3,
+        "measured_latency_ms": latency.median_ms,
+        "latency_ci_ms": [latency.ci_low_ms, latency.ci_high_ms],
+        "speedup": dense.latency.median_ms / latency.median_ms,
+        "accuracy": entrant.accuracy.value,
+        "accuracy_kind": entrant.accuracy.kind,
+        "accuracy_split": entrant.accuracy.split,
+        "one_shot_accuracy": entrant.finalist.accuracy.value,
+        "sparsity": weight_sparsity(plan, findings.survey),
+        "feasible": entrant.excess_ms <= 0,
+        "plan": f"configs/{plan.id}.yaml",
+        "dtype": latency.dtype,
+        "layers": [_layer(name, entrant, findings) for name in findings.problem.layers],
+    }
+
+
+def _layer(name: str, entrant: Entrant, findings: Findings) -> dict[str, Any]:
+    choice = entrant.finalist.plan.choice(name)
+    ran = next((layer for layer in entrant.measured.layers if layer.name == name), None)
+    scope = next((s for s in findings.survey.scopes if s.name == name), None)
+    why = "; ".join(scope.why_dense) if scope and scope.why_dense else ""
+    dense = findings.problem.dense_option(name)
+    row = dense if choice.pattern.is_dense else findings.problem.option(name, choice)
+    return {
+        "name": name,
+        "label": choice.label,
+        "kernel": ran.kernel if ran else row.choice.kernel,
+        "predicted_us": row.median_us,
+        "measured_us": ran.median_us if ran else None,
+        "dense_us": dense.median_us,
+        "sparsity": choice.sparsity,
+        "why_dense": why if choice.pattern.is_dense else "",
+    }
+
+
+def weight_sparsity(plan: Plan, survey: Survey) -> float:
+    """Gives the fraction of the traced layers' weights that a plan prunes."""
+    total = pruned = 0.0
+    for layer in survey.layers:
+        if layer.shape is not None:
+            total += layer.shape.weights
+            pruned += layer.shape.weights * plan.choice(layer.name).sparsity
+    return pruned / total
+
+
+def _predicted_front(findings: Findings) -> list[dict[str, Any]]:
+    problem = findings.problem
+    return [
+        {
+            "latency_ms": point.us / 1e3,
+            "accuracy": max(0.0, problem.dense_accuracy - point.loss),
+        }
+        for point in knapsack.front(problem, _FRONT_POINTS)
+    ]
+
+
+def _calibration(findings: Findings) -> dict[str, Any] | None:
+    pairs = [
+        (entrant.finalist.plan.id, entrant.finalist.predicted_us / 1e3, entrant.latency_ms)
+        for entrant in findings.entrants
+    ]
+    seen = {plan_id for plan_id, _, _ in pairs}
+    bare = findings.study.problem if findings.study else findings.problem
+    pairs += [
+        (plan_id, bare.predicted_us(findings.ledger.plans[plan_id]) / 1e3, figure.latency.median_ms)
+        for plan_id, figure in findings.ledger.measured.items()
+        if plan_id not in seen
+    ]
+    if not pairs:
+        return None
+    predicted = np.array([pair[1] for pair in pairs])
+    measured = np.array([pair[2] for pair in pairs])
+    varied = len(pairs) > 2 and np.ptp(predicted) > 0 and np.ptp(measured) > 0
+    return {
+        "factor": float(np.median(measured / predicted)),
+        "mape": float(np.mean(np.abs(predicted - measured) / measured)),
+        "spearman": float(scipy.stats.spearmanr(predicted, measured).statistic) if varied else None,
+        "points": [{"id": i, "predicted_ms": p, "measured_ms": m} for i, p, m in pairs],
+    }
+
+
+def _tuning(tuning: TuneResult) -> dict[str, Any]:
+    return {
+        "considered": tuning.considered,
+        "timed": tuning.timed,
+        "reused": tuning.reused,
+        "skipped": [{"reason": skip.reason, "count": skip.count} for skip in tuning.skipped],
+    }
+
+
+def versions() -> dict[str, str]:
+    """Gives the versions that a result depends on."""
+    libraries = ("torch", "optuna", "ray", "numpy", "scipy")
+    found = {name: importlib.metadata.version(name) for name in libraries}
+    return {"autosparse": autosparse.__version__, "python": platform.python_version(), **found}

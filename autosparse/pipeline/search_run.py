@@ -1,0 +1,400 @@
+"""The main job: profile, tune, search, train the front, measure it whole, report."""
+
+from __future__ import annotations
+
+import dataclasses
+import shlex
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+
+from autosparse import models, report
+from autosparse.config import SearchConfig, validate
+from autosparse.errors import BudgetInfeasible, ExitCode, RunError
+from autosparse.pipeline import publish
+from autosparse.pipeline.finalists import Finalist, Qualifying, qualify
+from autosparse.pipeline.ledger import Ledger
+from autosparse.pipeline.outcomes import SearchOutcome
+from autosparse.pipeline.publish import Entrant, Findings
+from autosparse.pipeline.session import Contestant, SessionRequest
+from autosparse.pipeline.survey import Survey, survey
+from autosparse.pipeline.tables import measure_losses, measure_options, to_problem
+from autosparse.pipeline.training import train_all
+from autosparse.plan import Plan
+from autosparse.progress import Progress
+from autosparse.records import Accuracy
+from autosparse.runs import RunFolder, find_unfinished
+from autosparse.search import knapsack
+from autosparse.search.parallel import Pool
+from autosparse.search.pool import AbstractPool
+from autosparse.search.problem import Problem, prepare
+from autosparse.search.study import run_study
+from autosparse.search.trials import StudyResult, StudySettings
+from autosparse.train.baseline import baseline
+from autosparse.train.evaluate import OneShotEvaluator, score
+from autosparse.train.job import TrainJob, TrainResult
+from autosparse.train.recipes import Recipe, full, short
+from autosparse.tuning.autotune import TuneResult
+from autosparse.tuning.stopwatch import WHOLE
+
+# Validation samples per evaluation in the search, and in its many one-layer evaluations.
+_EVALUATION_LIMIT = 2_000
+# Part of what is left of --time-budget that the study may take; the rest trains and measures.
+_STUDY_SHARE = 0.4
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class _Work:
+    """What the stages of one run share."""
+
+    survey: Survey
+    run: RunFolder
+    pool: AbstractPool
+    progress: Progress
+    deadline_s: float | None
+
+    @property
+    def left_s(self) -> float | None:
+        """Seconds left of the time budget, None without one."""
+        return None if self.deadline_s is None else max(1.0, self.deadline_s - time.monotonic())
+
+
+def search(
+    config: SearchConfig, *, resume: bool | None = None, progress: Progress | None = None
+) -> SearchOutcome:
+    """Runs a search to its end, or continues the one that the same configuration left unfinished.
+
+    Args:
+        config: what to search.
+        resume: True insists on a run to continue, False starts a new one, None does what fits.
+        progress: told of every stage, and asked whether to stop.
+
+    Returns:
+        The run's folder and result; exit code 3 with the smallest feasible budget where the budget
+        cannot be met.
+
+    Raises:
+        UsageError: something asked for cannot be meant; nothing was started.
+        Stopped: a stop was asked for; the same call continues.
+        NoValidConfiguration: every configuration failed.
+    """
+    validate(config)
+    progress = progress or Progress()
+    deadline_s = None if config.time_budget is None else time.monotonic() + config.time_budget / 1e6
+    subject = survey(config, progress)
+    with open_run(subject, resume) as run:
+        publish.write_start(run, subject)
+        with Pool(
+            cores=subject.hardware.cpu.cores_usable,
+            address=config.address,
+            log_folder=run.folder("logs"),
+        ) as pool:
+            work = _Work(survey=subject, run=run, pool=pool, progress=progress, deadline_s=deadline_s)
+            return _search(work)
+
+
+def open_run(subject: Survey, resume: bool | None) -> RunFolder:
+    """Makes the run's folder, or takes up the unfinished one of the same configuration.
+
+    Raises:
+        RunError: there is nothing to resume although that was asked for, or it is in use.
+    """
+    config = subject.config
+    fingerprint = f"{config.fingerprint()}-{subject.hardware.hardware_id}"
+    unfinished = None if resume is False else find_unfinished(config.out, fingerprint)
+    if unfinished is not None:
+        return RunFolder.resume(unfinished)
+    if resume:
+        raise RunError(
+            f"--resume needs an unfinished run of this configuration, but {config.out} has none; "
+            "leave --resume out"
+        )
+    return RunFolder.create(
+        config.out,
+        model=config.model,
+        hardware_id=subject.hardware.hardware_id,
+        config_yaml=config.to_yaml(),
+        fingerprint=fingerprint,
+        budget_ms=None if config.latency_budget is None else config.latency_budget / 1e3,
+    )
+
+
+def _search(work: _Work) -> SearchOutcome:
+    with _stage(work, "baseline"):
+        weights = dense_weights(work.survey, work.progress)
+        dense_accuracy = _dense_accuracy(work.survey, weights)
+    evaluator = evaluator_for(work.survey, weights)
+    ledger = _ledger(work, weights, evaluator)
+    with _stage(work, "tune"):
+        tuning = measure_options(work.survey, _us(work.left_s), work.progress)
+        publish.write_latency_table(work.run, work.survey, tuning.options)
+    with _stage(work, "measure dense"):
+        ledger.measure_references()
+    with _stage(work, "sensitivity"):
+        dense_score = evaluator.dense()
+        losses = measure_losses(work.survey, evaluator, work.pool, work.progress)
+    problem = to_problem(work.survey, tuning, losses, dense_score.accuracy, ledger)
+    findings = Findings(
+        survey=work.survey,
+        command=command(work.survey.config),
+        dense_accuracy=dense_accuracy,
+        tuning=tuning,
+        study=None,
+        problem=prepare(problem).problem,
+        ledger=ledger,
+        entrants=(),
+    )
+    try:
+        return _explore(work, problem, findings, evaluator, weights)
+    except BudgetInfeasible as error:
+        return _infeasible(work, findings, error)
+
+
+def _explore(
+    work: _Work, problem: Problem, findings: Findings, evaluator: OneShotEvaluator, weights: Path
+) -> SearchOutcome:
+    """Searches, qualifies, trains and measures once more what is deployed."""
+    with _stage(work, "search"):
+        study = _study(work, problem, evaluator)
+        publish.write_trials(work.run, study)
+    with _stage(work, "measure"):
+        qualifying = qualify(
+            study, findings.ledger, top_k=work.survey.config.top_k, progress=work.progress
+        )
+    with _stage(work, "train"):
+        trained = _train(work, qualifying, weights)
+    with _stage(work, "final measurement"):
+        entrants = _final(findings.ledger, qualifying, trained, weights)
+    with _stage(work, "report"):
+        findings = dataclasses.replace(
+            findings,
+            study=study,
+            problem=qualifying.problem,
+            entrants=entrants,
+            skipped=_skipped(work.survey, findings.tuning, study, qualifying),
+        )
+        document = publish.publish(work.run, findings)
+    code = ExitCode.DONE if publish.choose(entrants) else ExitCode.INFEASIBLE
+    status = "done" if code is ExitCode.DONE else "infeasible"
+    work.run.finish(status, code)
+    return SearchOutcome(
+        run=work.run.path, document=document, summary=report.summary(work.run.path), exit_code=code
+    )
+
+
+def _infeasible(work: _Work, findings: Findings, error: BudgetInfeasible) -> SearchOutcome:
+    """Reports that no assignment meets the budget, with the fastest one, really run."""
+    plan, _ = knapsack.fastest(findings.problem)
+    if plan.id not in findings.ledger.measured:
+        findings.ledger.measure([plan])
+    finalist = Finalist(
+        plan=plan,
+        accuracy=findings.ledger.accuracy(plan),
+        measured=findings.ledger.measured[plan.id],
+        predicted_us=findings.problem.predicted_us(plan),
+        budget_us=findings.problem.budget_us,
+    )
+    entrant = Entrant(finalist=finalist, measured=finalist.measured, accuracy=finalist.accuracy)
+    document = publish.publish(
+        work.run, dataclasses.replace(findings, entrants=(entrant,), skipped=(("search", str(error)),))
+    )
+    work.run.finish("infeasible", error.exit_code, str(error))
+    return SearchOutcome(
+        run=work.run.path,
+        document=document,
+        summary=f"{report.summary(work.run.path)}\n{error}",
+        exit_code=error.exit_code,
+    )
+
+
+# ----------------------------------------------------------------------------------------- stages
+
+
+@contextmanager
+def _stage(work: _Work, name: str) -> Iterator[None]:
+    work.progress.check()
+    work.run.enter(name)
+    work.progress.log(f"stage: {name}")
+    yield
+
+
+def dense_weights(subject: Survey, progress: Progress) -> Path:
+    """Gives the dense weights: the user's, or a baseline trained once and kept."""
+    config = subject.config
+    if config.weights is not None:
+        return config.weights
+    found = baseline(
+        config.model,
+        config.data,
+        resolution=subject.data_resolution,
+        channels=subject.input_shape[0],
+        seed=config.seed,
+        progress=progress,
+    )
+    return Path(found.weights)
+
+
+def _dense_accuracy(subject: Survey, weights: Path) -> Accuracy:
+    module = models.resolve(subject.config.model, classes=subject.classes, weights=weights).module
+    torch.set_num_threads(subject.hardware.cpu.cores_usable)
+    return score(module, subject.images().test).as_accuracy("dense", "test")
+
+
+def evaluator_for(subject: Survey, weights: Path) -> OneShotEvaluator:
+    """Gives the callable that evaluates plans without training."""
+    return OneShotEvaluator(
+        model=subject.config.model,
+        weights=str(weights.resolve()),
+        data=subject.config.data,
+        resolution=subject.data_resolution,
+        channels=subject.input_shape[0],
+        classes=subject.classes,
+        limit=_EVALUATION_LIMIT,
+        seed=subject.config.seed,
+    )
+
+
+def session_request(subject: Survey) -> SessionRequest:
+    """Gives what all measuring sessions of a run have in common."""
+    config = subject.config
+    return SessionRequest(
+        model=config.model,
+        classes=subject.classes,
+        input_shape=subject.input_shape,
+        batch_size=config.batch_size,
+        threads=subject.threads,
+        dtype=config.dtype,
+        contestants=(),
+        policy=WHOLE,
+        database=subject.database,
+        seed=config.seed,
+    )
+
+
+def _ledger(work: _Work, weights: Path, evaluator: OneShotEvaluator) -> Ledger:
+    return Ledger(
+        work.run.path / "sessions.jsonl",
+        session_request(work.survey),
+        str(weights.resolve()),
+        work.pool,
+        evaluator,
+    )
+
+
+def _study(work: _Work, problem: Problem, evaluator: OneShotEvaluator) -> StudyResult:
+    config = work.survey.config
+    left_s = work.left_s
+    settings = StudySettings.of(
+        work.survey.space.study,
+        **({} if config.trials is None else {"trials": config.trials}),
+        **({} if config.parallel is None else {"batch_size": config.parallel}),
+        seed=config.seed,
+        study_name=config.study_name or work.run.name,
+        storage=config.storage,
+        time_budget_s=None if left_s is None else _STUDY_SHARE * left_s,
+        chance_accuracy=1 / work.survey.classes,
+        evaluation_key=evaluator.fingerprint(),
+    )
+    return run_study(
+        problem,
+        settings,
+        evaluator,
+        pool=work.pool,
+        folder=work.run.folder("study"),
+        progress=work.progress,
+    )
+
+
+def train_job(subject: Survey, plan: Plan, recipe: Recipe, weights: Path, folder: Path) -> TrainJob:
+    """Gives the training of one configuration."""
+    return TrainJob(
+        model=subject.config.model,
+        weights=str(weights.resolve()),
+        data=subject.config.data,
+        resolution=subject.data_resolution,
+        plan=plan,
+        recipe=recipe,
+        folder=str(folder),
+        channels=subject.input_shape[0],
+        classes=subject.classes,
+        seed=subject.config.seed,
+    )
+
+
+def recipe_for(kind: str, samples: int, seed: int) -> Recipe:
+    """Gives the preset of a kind of training for a training split of so many samples."""
+    make = {"short": short, "full": full}[kind]
+    return dataclasses.replace(make(samples), seed=seed)
+
+
+def _train(work: _Work, qualifying: Qualifying, weights: Path) -> dict[str, TrainResult]:
+    kind = work.survey.config.train
+    if kind == "none":
+        return {}
+    recipe = recipe_for(kind, len(work.survey.images().train), work.survey.config.seed)
+    jobs = {
+        finalist.plan.id: train_job(
+            work.survey, finalist.plan, recipe, weights, work.run.folder("train", finalist.plan.id)
+        )
+        for finalist in qualifying.chosen
+    }
+    cores = max(1, work.pool.cores // max(1, len(jobs)))
+    return train_all(jobs, work.pool, cores=cores, progress=work.progress)
+
+
+def _final(
+    ledger: Ledger, qualifying: Qualifying, trained: dict[str, TrainResult], weights: Path
+) -> tuple[Entrant, ...]:
+    """Measures, in one session with dense, exactly the weights that would be deployed."""
+    finalists = [f for f in qualifying.chosen if not trained or f.plan.id in trained]
+    results = ledger.measure_deployed(
+        [contestant(f.plan, trained.get(f.plan.id), weights) for f in finalists]
+    )
+    return tuple(
+        Entrant(
+            finalist=finalist,
+            measured=results[finalist.plan.id],
+            accuracy=trained[finalist.plan.id].accuracy if trained else finalist.accuracy,
+        )
+        for finalist in finalists
+    )
+
+
+def contestant(plan: Plan, result: TrainResult | None, weights: Path) -> Contestant:
+    """Gives a configuration as it would be deployed: trained weights, or dense ones to be pruned."""
+    return Contestant(
+        name=plan.id,
+        weights=result.weights if result else str(weights),
+        plan=plan,
+        pruned=result is not None,
+    )
+
+
+def _skipped(
+    subject: Survey, tuning: TuneResult, study: StudyResult, qualifying: Qualifying
+) -> tuple[tuple[str, str], ...]:
+    rows = [(scope.name, "; ".join(scope.why_dense)) for scope in subject.scopes if scope.why_dense]
+    rows += [(scope.name, reason) for scope in subject.scopes for reason in scope.refused]
+    rows += [(f"{item.layer} {item.label}", item.reason) for item in study.dropped]
+    rows += list(qualifying.reverted)
+    rows += [(f"trial {trial.number}", trial.reason) for trial in study.trials if trial.state == "FAIL"]
+    return tuple(rows)
+
+
+def command(config: SearchConfig) -> str:
+    """Gives the command line that makes the same run."""
+    default = SearchConfig(model=config.model).to_plain()
+    words = ["autosparse", "search"]
+    for key, value in config.to_plain().items():
+        if value == default[key] and key != "model":
+            continue
+        for item in value if isinstance(value, list) else [value]:
+            words += [f"--{key.replace('_', '-')}", str(item)]
+    return shlex.join(words)
+
+
+def _us(seconds: float | None) -> float | None:
+    return None if seconds is None else seconds * 1e6

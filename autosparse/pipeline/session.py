@@ -1,0 +1,217 @@
+"""One measuring session: whole models, compiled and run in turn in a process of their own.
+
+What is compared is measured in one session, A B A B, so that a machine that drifts drifts for all.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from autosparse import models
+from autosparse.engine import CompiledModel, compile
+from autosparse.patterns import sparsify
+from autosparse.plan import Plan
+from autosparse.progress import Progress
+from autosparse.records import Record, WholeLatency
+from autosparse.tuning.stopwatch import MeasurementPolicy, Timing, interleave
+
+Runner = Callable[[int], NDArray[np.int64]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Contestant(Record):
+    """One model in a session.
+
+    Attributes:
+        name: label of its figure.
+        weights: file of a state dict; None draws random weights, which is enough for a latency.
+        plan: what to prune before compiling, and which kernels to use; None leaves all dense.
+        pruned: whether the weights hold the plan's zeros already.
+        engine: ``autosparse`` compiles it, ``torch`` runs it eagerly, the better of two layouts.
+    """
+
+    name: str
+    weights: str | None = None
+    plan: Plan | None = None
+    pruned: bool = False
+    engine: Literal["autosparse", "torch"] = "autosparse"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionRequest(Record):
+    """What to measure, and how."""
+
+    model: str
+    classes: int
+    input_shape: tuple[int, ...]
+    batch_size: int
+    threads: int
+    dtype: str
+    contestants: tuple[Contestant, ...]
+    policy: MeasurementPolicy
+    database: str | None = None
+    seed: int = 0
+
+    def with_contestants(self, contestants: tuple[Contestant, ...]) -> SessionRequest:
+        """Gives this request for other contestants."""
+        return dataclasses.replace(self, contestants=contestants)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LayerTime(Record):
+    """How one layer ran inside the whole model."""
+
+    name: str
+    label: str
+    kernel: str
+    sparsity: float
+    median_us: float
+    why: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ContestantResult(Record):
+    """Figures of one contestant: the whole, and its layers where autosparse ran it."""
+
+    name: str
+    latency: WholeLatency
+    layers: tuple[LayerTime, ...] = ()
+    other_us: float = 0.0
+    weight_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionResult(Record):
+    """What a session gives back, in the order of its contestants."""
+
+    results: tuple[ContestantResult, ...]
+
+    def of(self, name: str) -> ContestantResult:
+        """Gives the figures of one contestant."""
+        return next(result for result in self.results if result.name == name)
+
+
+def run_session(request: SessionRequest) -> SessionResult:
+    """Compiles every contestant, runs them in turn, and times their layers.
+
+    Meant for a process of its own that no other work shares cores with.
+    """
+    torch.set_num_threads(request.threads)
+    generator = torch.Generator().manual_seed(request.seed)
+    sample = torch.randn(request.batch_size, *request.input_shape, generator=generator)
+    with ExitStack() as stack:
+        runners: dict[str, Runner] = {}
+        compiled: dict[str, CompiledModel] = {}
+        for contestant in request.contestants:
+            module = _module(request, contestant)
+            if contestant.engine == "torch":
+                runners[contestant.name] = _torch_runner(module, sample)
+                continue
+            program = stack.enter_context(_compiled(request, contestant, module, sample))
+            compiled[contestant.name] = program
+            runners[contestant.name] = program.run_times
+        timings = interleave(runners, request.policy, Progress())
+        results = tuple(
+            _result(request, contestant, timings[contestant.name], compiled.get(contestant.name))
+            for contestant in request.contestants
+        )
+    return SessionResult(results=results)
+
+
+def _module(request: SessionRequest, contestant: Contestant) -> torch.nn.Module:
+    weights = None if contestant.weights is None else Path(contestant.weights)
+    loaded = models.resolve(request.model, classes=request.classes, weights=weights, seed=request.seed)
+    if contestant.plan is not None and not contestant.pruned:
+        sparsify(loaded.module, contestant.plan)
+    return loaded.module
+
+
+@contextmanager
+def _compiled(
+    request: SessionRequest,
+    contestant: Contestant,
+    module: torch.nn.Module,
+    sample: torch.Tensor,
+) -> Iterator[CompiledModel]:
+    program = compile(
+        module,
+        (sample,),
+        dtype=request.dtype,
+        threads=request.threads,
+        plan=contestant.plan,
+        database=request.database,
+    )
+    try:
+        yield program
+    finally:
+        program.close()
+
+
+def _result(
+    request: SessionRequest,
+    contestant: Contestant,
+    timing: Timing,
+    program: CompiledModel | None,
+) -> ContestantResult:
+    latency = timing.whole_latency(
+        threads=request.threads,
+        batch_size=request.batch_size,
+        dtype=request.dtype,
+        engine=contestant.engine,
+    )
+    if program is None:
+        return ContestantResult(name=contestant.name, latency=latency)
+    times = program.measure_layers()
+    layers = tuple(
+        LayerTime(
+            name=layer.name,
+            label=layer.label,
+            kernel=layer.kernel,
+            sparsity=layer.sparsity,
+            median_us=times.get(layer.name, 0.0),
+            why=layer.why,
+        )
+        for layer in program.layers
+    )
+    return ContestantResult(
+        name=contestant.name,
+        latency=latency,
+        layers=layers,
+        other_us=sum(times.values()) - sum(layer.median_us for layer in layers),
+        weight_bytes=program.weight_bytes,
+    )
+
+
+def _torch_runner(module: torch.nn.Module, sample: torch.Tensor) -> Runner:
+    """Gives torch's eager mode in the layout that is faster here, channels last or contiguous."""
+
+    def runner(form: torch.memory_format) -> Runner:
+        moved = copy.deepcopy(module).to(memory_format=form)  # type: ignore[call-overload]
+        inputs = sample.to(memory_format=form)
+
+        def run(count: int) -> NDArray[np.int64]:
+            took = np.empty(count, dtype=np.int64)
+            with torch.inference_mode():
+                for index in range(count):
+                    start = time.perf_counter_ns()
+                    moved(inputs)
+                    took[index] = time.perf_counter_ns() - start
+            return took
+
+        return run
+
+    forms = [runner(torch.channels_last), runner(torch.contiguous_format)]
+    for run in forms:
+        run(3)
+    return min(forms, key=lambda run: float(np.median(run(7))))

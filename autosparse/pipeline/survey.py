@@ -1,0 +1,125 @@
+"""What a run is about, settled once before any work: model, layers, data, host and search space."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from autosparse import data, graph, limits, models, paths
+from autosparse.config import SearchConfig
+from autosparse.data import ImageData
+from autosparse.errors import DataError
+from autosparse.progress import Progress
+from autosparse.records import HardwareProfile, LayerInfo
+from autosparse.search import space as spaces
+from autosparse.search.space import LayerScope, SearchSpace
+from autosparse.tuning.autotune import TuneRequest
+from autosparse.tuning.stopwatch import LAYERS
+
+# Models made for large images shrink theirs 32-fold; data smaller than this would vanish inside them.
+_LEAST_RESOLUTION = 32
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Survey:
+    """A run's subject.
+
+    Attributes:
+        config: what was asked for.
+        hardware: the host, with its measured limits.
+        space: the search space, narrowed by the flags.
+        layers: weight-bearing layers at the latency resolution, in the order they run.
+        scopes: what each layer may become, or why it stays dense.
+        classes: outputs of the model.
+        input_shape: channels, height, width of a timed sample.
+        data_resolution: height and width of training images.
+        threads: worker threads of a timed run.
+        database: URL of the tuning database.
+    """
+
+    config: SearchConfig
+    hardware: HardwareProfile
+    space: SearchSpace
+    layers: tuple[LayerInfo, ...]
+    scopes: tuple[LayerScope, ...]
+    classes: int
+    input_shape: tuple[int, int, int]
+    data_resolution: int
+    threads: int
+    database: str
+
+    @property
+    def weight_bytes(self) -> int:
+        """Bytes of the dense model's layer weights, f32."""
+        return 4 * sum(layer.shape.weights for layer in self.layers if layer.shape)
+
+    @property
+    def weights_given(self) -> Path | None:
+        """The user's weights, if any."""
+        return self.config.weights
+
+    def images(self) -> ImageData:
+        """Loads the data set at the run's resolution."""
+        return data.resolve(
+            self.config.data,
+            resolution=self.data_resolution,
+            channels=self.input_shape[0],
+            seed=self.config.seed,
+        )
+
+    def tune_request(self, time_budget_us: float | None = None) -> TuneRequest:
+        """Gives what the tuner has to measure."""
+        sparse = {scope.name for scope in self.scopes if scope.choices}
+        return TuneRequest(
+            layers=self.layers,
+            sparse_layers=tuple(layer.name for layer in self.layers if layer.name in sparse),
+            block_ns=self.space.block_n,
+            sparsities=self.space.sparsity,
+            threads=self.threads,
+            dtype=self.config.dtype,
+            policy=LAYERS.for_model(self.weight_bytes),
+            time_budget_us=time_budget_us,
+        )
+
+
+def survey(config: SearchConfig, progress: Progress) -> Survey:
+    """Settles what a run is about.
+
+    Raises:
+        UsageError: model, data or space cannot be used as asked.
+    """
+    hardware = limits.profile(progress=progress)
+    progress.log(f"host {hardware.hardware_id}: {hardware.cpu.model}")
+    images = data.resolve(config.data, resolution=None, seed=config.seed)
+    loaded = models.resolve(
+        config.model, classes=images.classes, weights=config.weights, seed=config.seed
+    )
+    shape = config.input_shape or _image_shape(loaded.input_shape)
+    sample = torch.zeros(config.batch_size, *shape)
+    layers = graph.capture_layers(loaded.module, (sample,))
+    space = spaces.load(config.space).narrowed(include=config.include, exclude=config.exclude)
+    threads = config.threads if isinstance(config.threads, int) else hardware.cpu.cores_usable
+    return Survey(
+        config=config,
+        hardware=hardware,
+        space=space,
+        layers=layers,
+        scopes=space.applicable(layers),
+        classes=loaded.classes,
+        input_shape=shape,
+        data_resolution=config.data_resolution or _resolution(images),
+        threads=threads,
+        database=config.database or paths.tuning_database_url(),
+    )
+
+
+def _image_shape(shape: tuple[int, ...]) -> tuple[int, int, int]:
+    if len(shape) != 3:
+        raise DataError(f"a model must take images (channels, height, width), but takes {shape}")
+    return shape[0], shape[1], shape[2]
+
+
+def _resolution(images: ImageData) -> int:
+    return max(int(images.resolution), _LEAST_RESOLUTION)
