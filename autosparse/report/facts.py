@@ -1,0 +1,169 @@
+"""Labelled values of the report: key facts, hardware, measurement policy, versions."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from autosparse.records import CpuProfile, GpuProfile, HardwareProfile
+from autosparse.report import words
+from autosparse.report.document import Document
+from autosparse.report.source import Source
+from autosparse.report.verdict import dense_reference
+from autosparse.units import format_bytes
+
+Fact = tuple[str, str]
+
+# Instruction sets worth naming on a page; the profile holds the whole list.
+_NOTABLE = ("sse4_2", "avx", "avx2", "fma", "f16c", "avx_vnni", "neon", "sve")
+
+
+def key_facts(source: Source) -> list[Fact]:
+    """Gives the facts without which the numbers of the page mean nothing."""
+    document = source.document
+    device = source.hardware.cpu.model if source.hardware else f"hardware {document.hardware_id}"
+    shape = words.TIMES.join(str(n) for n in (document.batch_size, *document.input_shape))
+    data = document.data or "not recorded"
+    if document.data_resolution:
+        data += f" at {document.data_resolution}{words.TIMES}{document.data_resolution}"
+    return [
+        ("Device", device),
+        ("Threads", str(document.threads)),
+        ("Arithmetic", ", ".join(document.dtypes)),
+        ("Latency measured at", shape if document.input_shape else f"batch {document.batch_size}"),
+        ("Accuracy on", data),
+        ("Budget", words.budget(document.budget_ms) if document.budget_ms else "none, whole front"),
+    ]
+
+
+def dense_rows(document: Document) -> list[tuple[str, str, str, str, str]]:
+    """Gives engine, median, interval, runs and setting of every dense run, fastest first."""
+    runs = dict(document.dense.peers)
+    if document.dense.latency is not None:
+        runs[document.dense.latency.engine] = document.dense.latency
+    return [
+        (
+            engine,
+            words.ms(run.median_ms),
+            words.span_ms((run.ci_low_ms, run.ci_high_ms)),
+            str(run.repeats),
+            f"{run.dtype}, {words.count(run.threads, 'thread')}, batch {run.batch_size}",
+        )
+        for engine, run in sorted(runs.items(), key=lambda item: item[1].median_ms)
+    ]
+
+
+def reference_note(document: Document) -> str:
+    """Says what speed-ups are counted from."""
+    reference = dense_reference(document)
+    if reference is None:
+        return "No dense run was measured, so no speed-up can be given."
+    name = f"dense {reference.engine}, {words.ms(reference.latency.median_ms)}"
+    if not reference.beaten:
+        return f"Speed-ups count from {name}, the only dense run measured."
+    others = ", ".join(reference.beaten)
+    return f"Speed-ups count from {name}, the fastest dense run (slower: {others})."
+
+
+def hardware(profile: HardwareProfile) -> list[Fact]:
+    """Gives what a reader needs to know of the machine."""
+    facts = [("Hardware id", profile.hardware_id), *_cpu(profile.cpu)]
+    facts += [(f"GPU {gpu.index}", _gpu(gpu)) for gpu in profile.gpus]
+    if not profile.gpus:
+        facts.append(("GPU", profile.gpu_note or "none"))
+    return facts
+
+
+def _cpu(cpu: CpuProfile) -> list[Fact]:
+    isa = [name for name in cpu.isa_usable if name in _NOTABLE or name.startswith(("avx512", "amx"))]
+    withheld = sorted(set(cpu.isa_cpu) - set(cpu.isa_usable))
+    quota = f", quota {cpu.quota_cores:g} cores" if cpu.quota_cores else ""
+    facts = [
+        ("CPU", cpu.model),
+        (
+            "Cores",
+            f"{cpu.cores_usable} usable of {cpu.cores_physical} physical, {cpu.cores_logical} logical"
+            f"{quota}{', SMT' if cpu.smt else ''}",
+        ),
+        (
+            "Instruction sets",
+            ", ".join(isa or cpu.isa_usable) + f" ({cpu.simd_width_bits}-bit vectors)",
+        ),
+        (
+            "Caches",
+            ", ".join(
+                f"{name} {format_bytes(size) if size else 'unknown'}"
+                for name, size in (("L1d", cpu.l1d_bytes), ("L2", cpu.l2_bytes), ("L3", cpu.l3_bytes))
+            ),
+        ),
+        ("Frequency", f"governor {cpu.governor or 'unreadable'}, turbo {_on_off(cpu.turbo)}"),
+        ("Arithmetic, measured", _rates(cpu)),
+        ("Read bandwidth, measured", _bandwidth(cpu.read_gbytes_per_s)),
+    ]
+    if withheld:
+        facts.insert(3, ("Withheld by the system", ", ".join(withheld)))
+    return facts
+
+
+def _on_off(value: bool | None) -> str:
+    return "unreadable" if value is None else "on" if value else "off"
+
+
+def _rates(cpu: CpuProfile) -> str:
+    pairs = (
+        ("f32", cpu.f32_gflops_core, cpu.f32_gflops_all),
+        ("bf16", cpu.bf16_gflops_core, cpu.bf16_gflops_all),
+    )
+    known = [
+        f"{dtype} {words.plain(core)} GFLOP/s on one core, {words.plain(every)} on all"
+        for dtype, core, every in pairs
+        if core is not None
+    ]
+    return "; ".join(known) or "not measured"
+
+
+def _bandwidth(rates: Mapping[str, float]) -> str:
+    known = [f"{level.upper()} {words.plain(rate)} GB/s" for level, rate in rates.items()]
+    return ", ".join(known) + " (one core)" if known else "not measured"
+
+
+def _gpu(gpu: GpuProfile) -> str:
+    sparse = "with" if gpu.sparse_tensor_cores else "without"
+    return (
+        f"{gpu.name}, compute capability {gpu.compute_capability}, "
+        f"{format_bytes(gpu.memory_bytes)}, driver {gpu.driver}, {sparse} sparse tensor cores"
+    )
+
+
+def policy(document: Document) -> list[Fact]:
+    """Gives the measurement policy, each value as the run recorded it."""
+    return [(_label(name), _value(value)) for name, value in document.policy.items()]
+
+
+def _label(name: str) -> str:
+    stem, _, unit = name.rpartition("_")
+    if stem and unit in ("us", "ms", "s"):
+        return f"{stem.replace('_', ' ').capitalize()} ({unit})"
+    return re.sub(r"\bci\b", "interval", name.replace("_", " ")).capitalize()
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key}: {_value(item)}" for key, item in value.items())
+    if isinstance(value, list | tuple):
+        return ", ".join(_value(item) for item in value)
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def provenance(document: Document) -> list[Fact]:
+    """Gives what a second run needs to be the same."""
+    facts = [
+        ("autosparse", document.version or "not recorded"),
+        *document.versions.items(),
+        ("Seed", str(document.seed) if document.seed is not None else "not recorded"),
+        ("Created (UTC)", document.created_at or "not recorded"),
+    ]
+    return list(dict(facts).items())

@@ -1,0 +1,334 @@
+"""The Pareto scatter: everything the run knows about latency against accuracy."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from html import escape
+from typing import Any
+
+import plotly.graph_objects as go
+
+from autosparse.report import words
+from autosparse.report.canvas import (
+    BLUE,
+    FAINT,
+    GREEN,
+    GREY,
+    INK,
+    ORANGE,
+    PURPLE,
+    SHADE,
+    SURFACE,
+    TEAL,
+    Canvas,
+    Figure,
+    bars,
+    hover,
+)
+from autosparse.report.document import Baseline, Config, Document
+from autosparse.report.source import Source, Trial
+from autosparse.report.verdict import best, dense_reference, speedup
+
+MAX_TRIALS = 4000  # beyond this many points a browser stutters
+
+_SYMBOLS = {"full": "circle", "short": "circle", "one-shot": "circle-open", "predicted": "circle-open"}
+
+
+def pareto(source: Source) -> Figure:
+    """Draws latency against accuracy: configurations, dense, baselines, predicted front, trials."""
+    document = source.document
+    canvas = Canvas()
+    shown = _add_trials(canvas, source.trials)
+    _add_front(canvas, document)
+    _add_baselines(canvas, document.baselines)
+    _add_dense(canvas, document)
+    _add_configs(canvas, document)
+    canvas.legend.reverse()  # drawn last is on top and matters most
+    view = _view(document)
+    x_range, y_range = view or (None, None)
+    return canvas.finish(
+        f"Latency (ms) · {_setting(document)}",
+        "Top-1 accuracy (%)",
+        caption=_pareto_caption(source.trials, shown, view),
+        label="Scatter of latency in milliseconds against top-1 accuracy in per cent",
+        xaxis={"range": x_range},
+        yaxis={"range": y_range},
+        **_budget(document.budget_ms),
+    )
+
+
+def _setting(document: Document) -> str:
+    threads = words.count(document.threads, "thread")
+    return escape(f"batch {document.batch_size}, {threads}, {'/'.join(document.dtypes)}")
+
+
+def _budget(budget_ms: float | None) -> dict[str, Any]:
+    if budget_ms is None:
+        return {}
+    area = {
+        "type": "rect",
+        "xref": "x",
+        "yref": "paper",
+        "x0": 0,
+        "x1": budget_ms,
+        "y0": 0,
+        "y1": 1,
+        "layer": "below",
+        "line": {"width": 0},
+        "fillcolor": SHADE,
+    }
+    line = {
+        "type": "line",
+        "xref": "x",
+        "yref": "paper",
+        "x0": budget_ms,
+        "x1": budget_ms,
+        "y0": 0,
+        "y1": 1,
+        "layer": "below",
+        "line": {"color": GREEN, "width": 1.5, "dash": "dash"},
+    }
+    text = {
+        "x": budget_ms,
+        "xref": "x",
+        "y": 1,
+        "yref": "paper",
+        "yanchor": "bottom",
+        "showarrow": False,
+        "text": f"budget {words.budget(budget_ms)}",
+        "font": {"color": GREEN, "size": 12},
+    }
+    return {"shapes": [area, line], "annotations": [text]}
+
+
+def _add_trials(canvas: Canvas, trials: Sequence[Trial]) -> int:
+    done = [t for t in trials if t.latency_ms is not None and t.accuracy is not None]
+    step = -(-len(done) // MAX_TRIALS) or 1
+    drawn = done[::step]
+    if not drawn:
+        return 0
+    canvas.add(
+        go.Scatter(
+            x=[t.latency_ms for t in drawn],
+            y=[100 * (t.accuracy or 0.0) for t in drawn],
+            mode="markers",
+            marker={"size": 5, "color": FAINT},
+            hovertext=[
+                hover(
+                    f"trial {t.number}" + (f" · {t.kind}" if t.kind else ""),
+                    f"{words.ms(t.latency_ms)} predicted",
+                    f"{words.percent(t.accuracy)} one-shot, no training",
+                    "" if t.feasible else "over budget",
+                )
+                for t in drawn
+            ],
+            hoverinfo="text",
+        ),
+        "search trial (latency predicted, accuracy one-shot)",
+        "dot",
+        FAINT,
+    )
+    return len(drawn)
+
+
+def _add_front(canvas: Canvas, document: Document) -> None:
+    front = sorted(document.predicted_front, key=lambda point: point.latency_ms)
+    if not front:
+        return
+    canvas.add(
+        go.Scatter(
+            x=[point.latency_ms for point in front],
+            y=[100 * point.accuracy for point in front],
+            mode="lines",
+            line={"color": PURPLE, "width": 1.75, "dash": "dot"},
+            hovertext=[
+                hover(
+                    "additive model",
+                    f"{words.ms(p.latency_ms)} predicted",
+                    f"{words.percent(p.accuracy)} predicted",
+                )
+                for p in front
+            ],
+            hoverinfo="text",
+        ),
+        "front of the additive model (both predicted)",
+        "dash",
+        PURPLE,
+    )
+
+
+def _add_baselines(canvas: Canvas, baselines: Iterable[Baseline]) -> None:
+    for measured in (True, False):
+        group = [
+            b
+            for b in baselines
+            if (b.measured_latency_ms is not None) == measured and _latency_of(b) is not None
+        ]
+        if not group:
+            continue
+        how = "measured" if measured else "predicted"
+        symbol = "square" if measured else "square-open"
+        canvas.add(
+            go.Scatter(
+                x=[_latency_of(b) for b in group],
+                y=[100 * b.accuracy for b in group],
+                mode="markers",
+                marker={
+                    "symbol": symbol,
+                    "size": 9,
+                    "color": TEAL,
+                    "line": {"width": 1.5, "color": TEAL},
+                },
+                error_x=bars([(b.measured_latency_ms, b.latency_ci_ms) for b in group], TEAL),
+                hovertext=[
+                    hover(
+                        b.name,
+                        f"{words.ms_ci(_latency_of(b), b.latency_ci_ms)} {how}",
+                        f"{words.percent(b.accuracy)} {words.kind(b.accuracy_kind)}",
+                    )
+                    for b in group
+                ],
+                hoverinfo="text",
+            ),
+            f"uniform baseline ({how})",
+            symbol,
+            TEAL,
+        )
+
+
+def _latency_of(item: Baseline | Config) -> float | None:
+    return item.measured_latency_ms or item.predicted_latency_ms
+
+
+def _add_dense(canvas: Canvas, document: Document) -> None:
+    accuracy = document.dense.accuracy
+    if accuracy is None:
+        return
+    runs = dict(document.dense.peers)
+    if document.dense.latency is not None:
+        runs = {document.dense.latency.engine: document.dense.latency, **runs}
+    for engine, run in runs.items():
+        symbol = "diamond" if engine == "autosparse" else "diamond-open"
+        canvas.add(
+            go.Scatter(
+                x=[run.median_ms],
+                y=[100 * accuracy.value],
+                mode="markers",
+                marker={
+                    "symbol": symbol,
+                    "size": 12,
+                    "color": INK,
+                    "line": {"width": 1.5, "color": INK},
+                },
+                error_x=bars([(run.median_ms, (run.ci_low_ms, run.ci_high_ms))], INK),
+                hovertext=[
+                    hover(
+                        f"dense, {engine}",
+                        f"{words.ms_ci(run.median_ms, (run.ci_low_ms, run.ci_high_ms))} measured",
+                        f"{run.dtype}, {words.count(run.threads, 'thread')}, {run.repeats} runs",
+                        f"{words.percent(accuracy.value)} {accuracy.split}, {accuracy.samples} samples",
+                    )
+                ],
+                hoverinfo="text",
+            ),
+            f"dense, {engine} (measured)",
+            symbol,
+            INK,
+        )
+
+
+def _add_configs(canvas: Canvas, document: Document) -> None:
+    measured = [c for c in document.configs if c.measured_latency_ms is not None]
+    for feasible in (False, True):
+        for kind in dict.fromkeys(c.accuracy_kind for c in measured):
+            group = [c for c in measured if c.feasible == feasible and c.accuracy_kind == kind]
+            if group:
+                _add_group(canvas, document, group, feasible, kind)
+    chosen = best(document)
+    if chosen is not None and chosen.measured_latency_ms is not None:
+        ring = {"symbol": "circle-open", "size": 20, "color": ORANGE, "line": {"width": 2.5}}
+        trace = go.Scatter(
+            x=[chosen.measured_latency_ms],
+            y=[100 * chosen.accuracy],
+            mode="markers",
+            marker=ring,
+            hoverinfo="skip",
+        )
+        canvas.add(trace, "best configuration", "ring", ORANGE)
+
+
+def _add_group(
+    canvas: Canvas, document: Document, group: Sequence[Config], feasible: bool, kind: str
+) -> None:
+    color = BLUE if feasible else GREY
+    symbol = _SYMBOLS[kind]
+    marker = {"symbol": symbol, "size": 11, "color": color, "line": {"width": 2, "color": color}}
+    if kind == "short":  # a trained one is filled; the rim tells short from full training
+        marker["line"] = {"width": 2.5, "color": SURFACE}
+    canvas.add(
+        go.Scatter(
+            x=[c.measured_latency_ms for c in group],
+            y=[100 * c.accuracy for c in group],
+            mode="markers",
+            marker=marker,
+            error_x=bars([(c.measured_latency_ms, c.latency_ci_ms) for c in group], color),
+            customdata=[c.id for c in group],
+            hovertext=[_confighover(document, c) for c in group],
+            hoverinfo="text",
+        ),
+        ("" if feasible else "over budget: ") + f"configuration, measured · {words.kind(kind)}",
+        symbol,
+        color,
+    )
+
+
+def _confighover(document: Document, config: Config) -> str:
+    ratio, reference = speedup(document, config), dense_reference(document)
+    over = f"{words.times(ratio)} over dense {reference.engine}" if ratio and reference else ""
+    return hover(
+        config.id,
+        f"{words.ms_ci(config.measured_latency_ms, config.latency_ci_ms)} measured",
+        f"{words.ms(config.predicted_latency_ms)} predicted",
+        over,
+        f"{words.percent(config.accuracy)} {config.accuracy_split}, {words.kind(config.accuracy_kind)}",
+        f"{words.percent(config.sparsity)} of the weights are zero, {config.dtype}",
+        "" if config.feasible else "over budget",
+    )
+
+
+def _view(document: Document) -> tuple[list[float], list[float]] | None:
+    """Frames everything but the trials, whose poorest would squeeze the rest into a corner."""
+    xs = [c.measured_latency_ms for c in document.configs if c.measured_latency_ms is not None]
+    ys = [c.accuracy for c in document.configs if c.measured_latency_ms is not None]
+    xs += [x for x in map(_latency_of, document.baselines) if x is not None]
+    ys += [b.accuracy for b in document.baselines]
+    xs += [p.latency_ms for p in document.predicted_front]
+    ys += [p.accuracy for p in document.predicted_front]
+    xs += [run.median_ms for run in document.dense.peers.values()]
+    xs += [document.dense.latency.median_ms] if document.dense.latency else []
+    xs += [document.budget_ms] if document.budget_ms else []
+    ys += [document.dense.accuracy.value] if document.dense.accuracy else []
+    if not xs or not ys:
+        return None
+    x_pad = 0.06 * (max(xs) - min(xs)) or 0.1 * max(xs)
+    y_pad = max(100 * 0.08 * (max(ys) - min(ys)), 0.5)
+    return (
+        [max(0.0, min(xs) - x_pad), max(xs) + x_pad],
+        [100 * min(ys) - y_pad, min(100 * max(ys) + y_pad, 101.5)],
+    )
+
+
+def _pareto_caption(
+    trials: Sequence[Trial], shown: int, view: tuple[list[float], list[float]] | None
+) -> str:
+    done = [(t.latency_ms, 100 * t.accuracy) for t in trials if t.latency_ms and t.accuracy is not None]
+    parts = []
+    if shown < len(done):
+        parts.append(f"{shown} of {len(done)} trials are drawn, evenly picked.")
+    if view is not None:
+        (left, right), (low, high) = view
+        outside = sum(not (left <= x <= right and low <= y <= high) for x, y in done)
+        if outside:
+            verb = "lies" if outside == 1 else "lie"
+            parts.append(f"{words.count(outside, 'trial')} {verb} outside the first view: show all.")
+    return " ".join(parts)

@@ -1,0 +1,96 @@
+"""pareto.csv: the configurations of pareto.json as a table, every digit kept."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from autosparse.files import write_rows_csv
+from autosparse.report.document import Config, Document
+from autosparse.report.front import non_dominated
+from autosparse.report.verdict import accuracy_change, best, dense_reference, speedup
+
+FILE = "pareto.csv"
+COLUMNS = (
+    "id",
+    "measured_latency_ms",
+    "latency_ci_low_ms",
+    "latency_ci_high_ms",
+    "predicted_latency_ms",
+    "speedup",
+    "speedup_over",
+    "accuracy",
+    "accuracy_kind",
+    "accuracy_split",
+    "accuracy_change",
+    "one_shot_accuracy",
+    "sparsity",
+    "feasible",
+    "on_front",
+    "chosen",
+    "plan",
+    "dtype",
+    "threads",
+    "batch_size",
+    "hardware_id",
+)
+
+
+def measured_front(document: Document) -> frozenset[str]:
+    """Gives the ids of the configurations that no other beats in measured latency and accuracy.
+
+    Only accuracies of one split are compared with each other.
+    """
+    ids: set[str] = set()
+    for split in {config.accuracy_split for config in document.configs}:
+        rows = [
+            (config.id, config.measured_latency_ms, config.accuracy)
+            for config in document.configs
+            if config.accuracy_split == split and config.measured_latency_ms is not None
+        ]
+        front = non_dominated([(latency, accuracy) for _, latency, accuracy in rows])
+        ids |= {rows[i][0] for i in front}
+    return frozenset(ids)
+
+
+def rows(document: Document) -> list[dict[str, Any]]:
+    """Gives one row per configuration, in the order of pareto.json."""
+    front = measured_front(document)
+    return [_row(document, config, config.id in front) for config in document.configs]
+
+
+def _row(document: Document, config: Config, on_front: bool) -> dict[str, Any]:
+    low, high = config.latency_ci_ms or (None, None)
+    reference = dense_reference(document)
+    return {
+        "id": config.id,
+        "measured_latency_ms": config.measured_latency_ms,
+        "latency_ci_low_ms": low,
+        "latency_ci_high_ms": high,
+        "predicted_latency_ms": config.predicted_latency_ms,
+        "speedup": speedup(document, config),
+        "speedup_over": reference.engine if reference else None,
+        "accuracy": config.accuracy,
+        "accuracy_kind": config.accuracy_kind,
+        "accuracy_split": config.accuracy_split,
+        "accuracy_change": accuracy_change(document, config),
+        "one_shot_accuracy": config.one_shot_accuracy,
+        "sparsity": config.sparsity,
+        "feasible": config.feasible,
+        "on_front": on_front,
+        "chosen": config == best(document),
+        "plan": config.plan,
+        "dtype": config.dtype,
+        "threads": document.threads,
+        "batch_size": document.batch_size,
+        "hardware_id": document.hardware_id,
+    }
+
+
+def write(document: Document, path: Path) -> None:
+    """Writes the table.
+
+    Raises:
+        RunError: the file cannot be written.
+    """
+    write_rows_csv(path, rows(document), COLUMNS)

@@ -1,0 +1,86 @@
+"""The report on a terminal: the verdict and a small table, plain text of fixed width."""
+
+from __future__ import annotations
+
+import math
+import textwrap
+from collections.abc import Sequence
+
+from autosparse.report import words
+from autosparse.report.document import Config, Document
+from autosparse.report.facts import reference_note
+from autosparse.report.verdict import best, sentence, smallest_feasible_ms, speedup, status
+
+_HEADER = ("", "id", "measured", "predicted", "speed-up", "accuracy", "kind", "zeros", "budget")
+
+
+def summary(document: Document, *, width: int = 100, limit: int = 12) -> str:
+    """Gives the verdict and the configurations, best first by latency.
+
+    Args:
+        document: the parsed pareto.json.
+        width: columns to wrap the sentences at; the table takes about 90.
+        limit: most configurations to list.
+
+    Returns:
+        Lines of text without a final line break.
+    """
+    lines = _wrapped(document.verdict.text or sentence(document), width)
+    if status(document) == "infeasible" and (bound := smallest_feasible_ms(document)) is not None:
+        lines.append(f"Try --latency-budget {_rounded_up(bound)}ms or more.")
+    if document.configs:
+        lines += ["", *_table(document, limit), "", *_wrapped(reference_note(document), width)]
+    return "\n".join(lines)
+
+
+def _wrapped(text: str, width: int) -> list[str]:
+    """Wraps text without parting numbers from their units."""
+    return [line.replace("\N{NO-BREAK SPACE}", " ") for line in textwrap.wrap(words.glue(text), width)]
+
+
+def _rounded_up(value_ms: float) -> str:
+    step = 10.0 ** -words.decimals(value_ms)
+    return f"{math.ceil(value_ms / step) * step:.{words.decimals(value_ms)}f}"
+
+
+def _table(document: Document, limit: int) -> list[str]:
+    chosen = best(document)
+    ordered = sorted(document.configs, key=_latency)
+    shown = ordered[:limit]
+    if chosen is not None and chosen not in shown:
+        shown[-1] = chosen
+    cells = [_HEADER, *(_cells(document, config, config == chosen) for config in shown)]
+    lines = _aligned(cells)
+    lines.insert(1, "-" * len(lines[0]))
+    hidden = len(ordered) - len(shown)
+    return lines + ([f"… and {hidden} more in pareto.csv"] if hidden else [])
+
+
+def _latency(config: Config) -> float:
+    return config.measured_latency_ms or config.predicted_latency_ms or float("inf")
+
+
+def _cells(document: Document, config: Config, chosen: bool) -> tuple[str, ...]:
+    met = "" if document.budget_ms is None else "met" if config.feasible else "over"
+    return (
+        "*" if chosen else "",
+        config.id,
+        words.ms_ci(config.measured_latency_ms, config.latency_ci_ms),
+        words.ms(config.predicted_latency_ms),
+        words.times(speedup(document, config)),
+        f"{words.percent(config.accuracy)} {config.accuracy_split}",
+        config.accuracy_kind,
+        words.percent(config.sparsity, 0),
+        met,
+    )
+
+
+def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    right = {2, 3, 4, 7}
+    return [
+        "  ".join(
+            cell.rjust(widths[i]) if i in right else cell.ljust(widths[i]) for i, cell in enumerate(row)
+        ).rstrip()
+        for row in rows
+    ]

@@ -1,0 +1,126 @@
+"""What a search came to: the reference, the best configuration, and the sentence that says so."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from autosparse.records import WholeLatency
+from autosparse.report import words
+from autosparse.report.document import Config, Document
+
+Status = Literal["met", "infeasible", "front", "none"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reference:
+    """The dense run that speed-ups are counted from: the fastest there is.
+
+    Attributes:
+        engine: what ran it, such as ``autosparse`` or ``torch``.
+        latency: its latency.
+        beaten: the slower engines that were measured too.
+    """
+
+    engine: str
+    latency: WholeLatency
+    beaten: tuple[str, ...] = ()
+
+
+def dense_reference(document: Document) -> Reference | None:
+    """Gives the fastest dense run, ours or a peer's; None if no dense run was measured."""
+    runs = dict(document.dense.peers)
+    if document.dense.latency is not None:
+        runs[document.dense.latency.engine] = document.dense.latency
+    if not runs:
+        return None
+    order = sorted(runs, key=lambda engine: runs[engine].median_ms)
+    return Reference(engine=order[0], latency=runs[order[0]], beaten=tuple(order[1:]))
+
+
+def speedup(document: Document, config: Config) -> float | None:
+    """Gives the median of the fastest dense run over the configuration's; None if unmeasured."""
+    reference = dense_reference(document)
+    if reference is None or config.measured_latency_ms is None:
+        return None
+    return reference.latency.median_ms / config.measured_latency_ms
+
+
+def accuracy_change(document: Document, config: Config) -> float | None:
+    """Gives the accuracy minus the dense one, a fraction; None unless both are of the same split."""
+    dense = document.dense.accuracy
+    if dense is None or dense.split != config.accuracy_split:
+        return None
+    return config.accuracy - dense.value
+
+
+def best(document: Document) -> Config | None:
+    """Gives the configuration the verdict names, or None."""
+    return None if document.verdict.id is None else document.config(document.verdict.id)
+
+
+def status(document: Document) -> Status:
+    """Gives how it ended.
+
+    Returns:
+        ``met`` the budget is met, ``front`` there was no budget, ``infeasible`` nothing meets the
+        budget, ``none`` there is no configuration at all though a budget might be met.
+    """
+    if document.budget_ms is None:
+        return "front" if document.configs else "none"
+    if any(config.feasible for config in document.configs):
+        return "met"
+    bound = smallest_feasible_ms(document)
+    short = bound is not None and bound > document.budget_ms
+    return "infeasible" if document.configs or short else "none"
+
+
+def smallest_feasible_ms(document: Document) -> float | None:
+    """Gives the least budget that could be met: the solver's bound, else the fastest measured one."""
+    if document.feasibility is not None and document.feasibility.smallest_feasible_ms is not None:
+        return document.feasibility.smallest_feasible_ms
+    measured = [c.measured_latency_ms for c in document.configs if c.measured_latency_ms is not None]
+    return min(measured, default=None)
+
+
+def sentence(document: Document) -> str:
+    """Gives the result in one sentence; what a search stores as its verdict's text."""
+    how = status(document)
+    chosen = best(document)
+    if how in ("infeasible", "none"):
+        return _no_result(document, how)
+    front = f"{words.count(len(document.configs), 'configuration')} on the front of {document.model}"
+    if chosen is None:
+        return f"{front}; none is singled out."
+    budget = f", within the budget of {words.budget(document.budget_ms)}" if how == "met" else ""
+    opening = document.model if how == "met" else f"{front}; the best trade-off"
+    return (
+        f"{opening} runs in {_latency(document, chosen)}{budget}, with {_accuracy(document, chosen)}."
+    )
+
+
+def _no_result(document: Document, how: Status) -> str:
+    budget = "" if document.budget_ms is None else f" within {words.budget(document.budget_ms)}"
+    if how == "none":
+        return f"No configuration of {document.model}{budget} could be evaluated."
+    bound = smallest_feasible_ms(document)
+    tail = "" if bound is None else f"; the smallest feasible budget is {words.ms(bound)}"
+    return f"No configuration of {document.model} runs{budget} on this machine{tail}."
+
+
+def _latency(document: Document, config: Config) -> str:
+    if config.measured_latency_ms is None:
+        return f"a predicted {words.ms(config.predicted_latency_ms)} (not measured)"
+    text = words.ms_ci(config.measured_latency_ms, config.latency_ci_ms)
+    reference, ratio = dense_reference(document), speedup(document, config)
+    if reference is None or ratio is None:
+        return text
+    dense = f"the dense model in {reference.engine} ({words.ms(reference.latency.median_ms)})"
+    return f"{text}, {words.times(ratio)} as fast as {dense}"
+
+
+def _accuracy(document: Document, config: Config) -> str:
+    text = f"{words.percent(config.accuracy)} {config.accuracy_split} accuracy"
+    change = accuracy_change(document, config)
+    against = "" if change is None else f", {words.points(change)} against dense"
+    return f"{text} ({words.kind(config.accuracy_kind)}{against})"
