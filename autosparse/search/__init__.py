@@ -1,0 +1,15 @@
+"""The search: from tables of measured latencies and losses to plans on the accuracy-latency front.
+
+It sees tables and callables, never kernels or trainers, so it runs on a laptop from a recorded table.
+
+    space      what may be chosen: YAML in search_spaces/
+    problem    the measured table of one model on one machine, and what it predicts for a plan
+    knapsack   the exact optimum of the additive table at any budget
+    front      domination, hypervolume, promotion
+    knobs      the few numbers the study varies, and the plan they mean
+    samplers   name -> Optuna sampler
+    owner      the only writer of a study: ask, tell, retry, reconcile
+    study      `run_study`: the loop around all of it
+    pool       where evaluations run: in this process, or
+    parallel   on Ray
+"""

@@ -1,0 +1,254 @@
+"""The exact optimum of the additive table: one option per layer, least loss within a latency budget.
+
+A multiple-choice knapsack, solved to proven optimality by HiGHS (`scipy.optimize.milp`). Options that
+another option of the same layer dominates are left out first; no optimum needs them.
+
+Source: the integer program over a latency table is that of hardware-aware pruning by knapsack
+(Shen et al., "Structural Pruning via Latency-Saliency Knapsack", 2022, equation 5).
+Differs: solved exactly instead of by a greedy dynamic program, over (block size, sparsity) options
+instead of channel groups.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.optimize import Bounds, LinearConstraint, OptimizeResult, milp
+from scipy.sparse import csr_array
+
+from autosparse.errors import AutosparseError, BudgetInfeasible, UsageError
+from autosparse.plan import Plan
+from autosparse.records import LatencyOption, Record
+from autosparse.search.problem import Problem
+from autosparse.units import format_duration
+
+# Losses enter the solver as whole multiples of the greatest loss over this many steps, so that the
+# tie-break below stays far above the solver's absolute tolerance of 1e-6 and double rounding.
+_LOSS_STEPS = 10_000_000
+# The budget row is scaled to this right-hand side: the solver's absolute tolerance of 1e-6 then admits
+# plans over budget by one part in 1e10, which the exact check afterwards rejects and cuts off.
+_ROW_SCALE = 1e4
+_MAX_CUTS = 1000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Feasibility(Record):
+    """What latencies the table can reach: the certificate that a budget can or cannot be met.
+
+    Attributes:
+        fastest_us: the fastest assignment.
+        dense_us: everything dense.
+        slowest_us: the slowest assignment.
+        smallest_feasible_us: the least budget that some assignment meets; no smaller one can be met.
+        budget_us: the budget asked for, None without one.
+        feasible: whether it can be met.
+    """
+
+    fastest_us: float
+    dense_us: float
+    slowest_us: float
+    smallest_feasible_us: float
+    budget_us: float | None
+    feasible: bool
+
+
+@dataclass(frozen=True, slots=True)
+class FrontPoint:
+    """One point of the predicted front."""
+
+    plan: Plan
+    us: float
+    loss: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Item:
+    """One option with its cost in solver units: whole loss steps plus the tie-break's fraction."""
+
+    option: LatencyOption
+    us: float
+    cost: float
+
+
+def solve(problem: Problem, budget_us: float, *, note: str = "knapsack") -> Plan:
+    """Finds the plan of least predicted loss within a budget.
+
+    Of plans with equal loss (to one ten-millionth of the greatest single loss) it takes one with the
+    fewest sparse layers.
+
+    Args:
+        problem: measured options and losses.
+        budget_us: latency that the predicted one must not exceed.
+        note: what the plan's note shall say.
+
+    Raises:
+        BudgetInfeasible: no assignment meets the budget; carries the smallest that one does.
+    """
+    certificate = feasibility(problem, budget_us)
+    if not certificate.feasible:
+        raise infeasible(certificate)
+    unit = _loss_unit(problem)
+    menus = [_menu(problem, layer, unit) for layer in problem.layers]
+    best = [min(range(len(menu)), key=lambda i, m=menu: (m[i].cost, m[i].us)) for menu in menus]
+    if _total_us(problem, menus, best) > budget_us:
+        best = _solve_exactly(problem, menus, budget_us)
+    chosen = {
+        layer: menu[pick].option.choice
+        for layer, menu, pick in zip(problem.layers, menus, best, strict=True)
+    }
+    return problem.plan(chosen, note)
+
+
+def fastest(problem: Problem) -> tuple[Plan, float]:
+    """Finds the fastest plan, and of equally fast ones the most accurate.
+
+    Returns:
+        The plan and its predicted latency in microseconds.
+    """
+    chosen = {
+        layer: min(
+            problem.options[layer], key=lambda o, n=layer: (o.median_us, problem.loss(n, o.choice))
+        ).choice
+        for layer in problem.layers
+    }
+    plan = problem.plan(chosen, "fastest")
+    return plan, problem.predicted_us(plan)
+
+
+def feasibility(problem: Problem, budget_us: float | None = None) -> Feasibility:
+    """Says what the table can reach, and whether a budget (by default the problem's own) is in reach."""
+    budget = problem.budget_us if budget_us is None else budget_us
+    least = problem.total_us([min(_medians(problem, layer)) for layer in problem.layers])
+    return Feasibility(
+        fastest_us=least,
+        dense_us=problem.total_us([problem.dense_option(layer).median_us for layer in problem.layers]),
+        slowest_us=problem.total_us([max(_medians(problem, layer)) for layer in problem.layers]),
+        smallest_feasible_us=least,
+        budget_us=budget,
+        feasible=budget is None or least <= budget,
+    )
+
+
+def infeasible(certificate: Feasibility) -> BudgetInfeasible:
+    """Makes the error for a budget out of reach."""
+    asked = format_duration(certificate.budget_us or 0.0)
+    least = format_duration(certificate.smallest_feasible_us)
+    return BudgetInfeasible(
+        f"a latency budget must be within reach of the measured options, but got {asked}: the fastest "
+        f"assignment takes {least} (dense {format_duration(certificate.dense_us)}); ask for {least} or "
+        "more, or widen the search space",
+        certificate.smallest_feasible_us / 1e3,
+    )
+
+
+def front(problem: Problem, points: int) -> tuple[FrontPoint, ...]:
+    """Finds exact optima at a sweep of budgets from the fastest plan to the most accurate one.
+
+    The budgets are equally spaced; one that an optimum found at a larger budget already meets needs no
+    solving of its own.
+
+    Args:
+        problem: measured options and losses. Its budget plays no part.
+        points: budgets, at least 2.
+
+    Returns:
+        Plans that no other of them dominates, fastest first; at most `points`.
+
+    Raises:
+        UsageError: fewer than two points.
+    """
+    if points < 2:
+        raise UsageError(f"a front must have at least 2 points, but got {points}")
+    found = [_point(problem, solve(problem, math.inf))]
+    low, high = feasibility(problem).fastest_us, found[0].us
+    for budget in np.linspace(high, low, points)[1:]:
+        # The last one is the fastest itself: linspace may round it below what is reachable.
+        budget = max(float(budget), low)
+        if found[-1].us > budget:
+            found.append(_point(problem, solve(problem, budget)))
+    ordered = sorted(found, key=lambda point: (point.us, point.loss))
+    return tuple(p for p, before in zip(ordered, [None, *ordered], strict=False) if _gains(p, before))
+
+
+def _gains(point: FrontPoint, before: FrontPoint | None) -> bool:
+    return before is None or point.loss < before.loss
+
+
+def _point(problem: Problem, plan: Plan) -> FrontPoint:
+    return FrontPoint(plan, problem.predicted_us(plan), problem.predicted_loss(plan))
+
+
+def _medians(problem: Problem, layer: str) -> list[float]:
+    return [option.median_us for option in problem.options[layer]]
+
+
+def _menu(problem: Problem, layer: str, unit: float) -> list[_Item]:
+    """Prices one layer's options in steps of `unit` and leaves out the dominated ones."""
+    tie = 1.0 / (len(problem.layers) + 1)
+    items = []
+    for option in problem.options[layer]:
+        steps = round(problem.loss(layer, option.choice) / unit)
+        is_sparse = not option.choice.pattern.is_dense
+        items.append(_Item(option, option.median_us, steps + tie * is_sparse))
+    return undominated(items)
+
+
+def undominated(items: Sequence[_Item]) -> list[_Item]:
+    """Keeps the items that are cheaper than every faster one, fastest first."""
+    kept: list[_Item] = []
+    for item in sorted(items, key=lambda item: (item.us, item.cost)):
+        if not kept or item.cost < kept[-1].cost:
+            kept.append(item)
+    return kept
+
+
+def _loss_unit(problem: Problem) -> float:
+    losses = (abs(loss) for table in problem.losses.values() for loss in table.values())
+    return max(losses, default=0.0) / _LOSS_STEPS or 1.0
+
+
+def _total_us(problem: Problem, menus: list[list[_Item]], picks: Sequence[int]) -> float:
+    return problem.total_us([menu[pick].us for menu, pick in zip(menus, picks, strict=True)])
+
+
+def _solve_exactly(problem: Problem, menus: list[list[_Item]], budget_us: float) -> list[int]:
+    """Solves, and cuts off and solves again while the optimum is over budget by a solver tolerance."""
+    capacity = (budget_us - problem.overhead_us) / problem.correction
+    starts = np.cumsum([0] + [len(menu) for menu in menus])
+    costs = np.array([item.cost for menu in menus for item in menu])
+    latency = np.array([item.us for menu in menus for item in menu]) * (_ROW_SCALE / capacity)
+    owner = np.repeat(np.arange(len(menus)), np.diff(starts))
+    one_each = csr_array((np.ones(len(costs)), (owner, np.arange(len(costs)))))
+    limits = [LinearConstraint(one_each, 1, 1), LinearConstraint(latency[None, :], ub=_ROW_SCALE)]
+    for _ in range(_MAX_CUTS):
+        solution = _optimum(costs, limits)
+        picks = [
+            int(np.argmax(solution[low:high])) for low, high in zip(starts, starts[1:], strict=False)
+        ]
+        if _total_us(problem, menus, picks) <= budget_us:
+            return picks
+        limits.append(_forbid(starts[:-1] + picks, len(costs)))
+    raise AutosparseError(f"no exact optimum at {budget_us} us after {_MAX_CUTS} cuts; report this table")
+
+
+def _optimum(costs: np.ndarray, limits: list[LinearConstraint]) -> np.ndarray:
+    result: OptimizeResult = milp(
+        costs,
+        constraints=limits,
+        integrality=np.ones_like(costs),
+        bounds=Bounds(0, 1),
+        options={"mip_rel_gap": 0.0},
+    )
+    if result.status != 0:
+        raise AutosparseError(f"the knapsack solver failed on a feasible table: {result.message}")
+    return np.asarray(result.x)
+
+
+def _forbid(chosen: np.ndarray, width: int) -> LinearConstraint:
+    """Excludes one assignment, and no other."""
+    row = np.zeros((1, width))
+    row[0, chosen] = 1
+    return LinearConstraint(row, ub=len(chosen) - 1)

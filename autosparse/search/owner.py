@@ -1,0 +1,318 @@
+"""The one writer of a study: it alone asks and tells, retries what failed, and mends what was killed.
+
+It lives in the driving process, not on Ray: a study must outlast any worker, and a lost cluster must
+not take the storage's writer along. Workers get a plan and give an accuracy; no sampler, storage or
+Optuna object ever travels.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import optuna
+from optuna.distributions import distribution_to_json
+from optuna.storages import BaseStorage
+from optuna.trial import FrozenTrial, TrialState
+
+from autosparse.errors import RunError
+from autosparse.plan import Plan
+from autosparse.records import Accuracy, short_hash
+from autosparse.search import samplers
+from autosparse.search.evaluations import Evaluations
+from autosparse.search.front import feasible_front
+from autosparse.search.knobs import Knobs, TrialKind
+from autosparse.search.problem import Problem, plan_labels
+from autosparse.search.storage import JOURNAL, is_live, my_lease, open_storage
+from autosparse.search.trials import StudySettings, TrialRecord
+
+CONSTRAINT = "latency_over_budget_ms"
+_LOG = logging.getLogger(__name__)
+_DUPLICATES_IN_A_ROW = 50
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A trial that waits for its plan's accuracy."""
+
+    trial: optuna.Trial
+    plan: Plan
+    latency_ms: float
+
+    @property
+    def number(self) -> int:
+        """Optuna's number of the trial."""
+        return self.trial.number
+
+
+class StudyOwner:
+    """Opens or continues a study; the caller holds the folder's lock.
+
+    On opening, every trial that a dead process left running is told to have failed and is queued again
+    with its parameters and plan.
+
+    Args:
+        problem: prepared table.
+        settings: how the study runs.
+        folder: where plans, evaluations and the default journal live.
+
+    Raises:
+        RunError: the study in the storage is another one, or another process writes to it.
+        UsageError: the storage URL is no database.
+    """
+
+    def __init__(self, problem: Problem, settings: StudySettings, folder: Path) -> None:
+        self.problem = problem
+        self.settings = settings
+        self._folder = folder
+        self._knobs = Knobs.of(problem, settings.safety_margin)
+        self._distributions = self._knobs.distributions()
+        if settings.fresh:
+            _forget(folder)
+        storage = open_storage(folder, settings.storage)
+        self._study = _open_study(storage, settings)
+        self._check_same()
+        self._study.set_user_attr("writer", my_lease())
+        (folder / "plans").mkdir(exist_ok=True)
+        self.evaluations = Evaluations(folder / "evaluations.jsonl", settings.evaluation_key)
+        self.reconcile("its process ended before the trial did")
+        self._seed()
+
+    # ------------------------------------------------------------------------------------ reading
+
+    def records(self) -> tuple[TrialRecord, ...]:
+        """Gives every finished trial, by number."""
+        return tuple(_record(trial) for trial in self._trials(TrialState.COMPLETE, TrialState.FAIL))
+
+    def plan(self, record: TrialRecord) -> Plan:
+        """Gives the plan of a finished trial."""
+        return self._plan_of(self._study.get_trials(deepcopy=False)[record.number])
+
+    def evaluated(self) -> int:
+        """Counts the plans that are done with: told a value for the first time, or given up."""
+        done = [record for record in self.records() if record.duplicate_of is None]
+        return sum(r.state == "COMPLETE" or r.attempt >= self.settings.retries for r in done)
+
+    def is_exhausted(self) -> bool:
+        """Whether drawing goes on finding only plans that are known already."""
+        last = self.records()[-_DUPLICATES_IN_A_ROW:]
+        return len(last) == _DUPLICATES_IN_A_ROW and all(r.duplicate_of is not None for r in last)
+
+    # ------------------------------------------------------------------------------------- asking
+
+    def ask_round(self, limit: int) -> list[Asked]:
+        """Asks for the next trials to evaluate, up to `limit`.
+
+        A round holds either queued trials (seeds, retries) or drawn ones, never both: what is drawn
+        then does not depend on where an earlier run was cut off. Plans that are known already are told
+        at once and leave their place in the round empty.
+        """
+        self._study.set_user_attr("writer", my_lease())
+        queued = len(self._trials(TrialState.WAITING))
+        asked: list[Asked] = []
+        for _ in range(min(limit, queued) if queued else limit):
+            ask = self._ask()
+            before = self._known_as(ask.plan.id)
+            if before is None:
+                asked.append(ask)
+            else:
+                self._repeat(ask, before)
+        return asked
+
+    def _ask(self) -> Asked:
+        drawn = sum("fixed_params" not in t.system_attrs for t in self._trials(*TrialState))
+        self._study.sampler = samplers.make(
+            self.settings.sampler,
+            seed=self.settings.seed,
+            draw=drawn,
+            startup_trials=self.settings.startup_trials,
+        )
+        trial = self._study.ask(self._distributions)
+        plan = self._make_plan(trial)
+        latency_ms = self.problem.predicted_us(plan) / 1e3
+        self._note(
+            trial,
+            kind=trial.user_attrs.get("kind", trial.params["kind"]),
+            plan=plan_labels(plan),
+            plan_note=plan.note,
+            plan_id=plan.id,
+            latency_ms=latency_ms,
+        )
+        path = self._folder / "plans" / f"{plan.id}.yaml"
+        if not path.exists():
+            plan.save(path)
+        return Asked(trial, plan, latency_ms)
+
+    def _make_plan(self, trial: optuna.Trial) -> Plan:
+        if "plan" in trial.user_attrs:  # a retry repeats the plan, wherever the front is by now
+            return self.problem.plan_from_labels(trial.user_attrs["plan"], trial.user_attrs["plan_note"])
+        return self._knobs.plan(trial.params, self._front() if trial.params["kind"] == "local" else ())
+
+    def _front(self) -> list[Plan]:
+        records = [record for record in self.records() if record.state == "COMPLETE"]
+        return [self.plan(record) for record in feasible_front(records)]
+
+    def _known_as(self, plan_id: str) -> TrialRecord | None:
+        same = (r for r in self.records() if r.plan_id == plan_id and r.duplicate_of is None)
+        return next((r for r in same if r.state == "COMPLETE" or self._given_up(r)), None)
+
+    def _given_up(self, record: TrialRecord) -> bool:
+        return record.state == "FAIL" and record.attempt >= self.settings.retries
+
+    # ------------------------------------------------------------------------------------ telling
+
+    def tell(self, asked: Asked, accuracy: Accuracy, seconds: float, **notes: Any) -> None:
+        """Tells a trial's values: predicted latency in milliseconds, and accuracy."""
+        self._note(asked.trial, accuracy=accuracy.to_json(), evaluation_s=seconds, **notes)
+        self._constrain(asked.trial, asked.latency_ms)
+        self._study.tell(asked.trial, [asked.latency_ms, accuracy.value])
+
+    def tell_failed(self, asked: Asked, reason: str) -> None:
+        """Tells that an evaluation failed, and queues it again unless it was tried often enough."""
+        _LOG.warning("trial %d (plan %s) failed: %s", asked.number, asked.plan.id, reason)
+        self._fail(asked.trial, reason, asked.latency_ms)
+        self._requeue()
+
+    def tell_same(self, asked: Asked, first: Asked, accuracy: Accuracy) -> None:
+        """Tells a trial whose plan another trial of the same round had."""
+        self.tell(asked, accuracy, 0.0, duplicate_of=first.number)
+
+    def reconcile(self, reason: str) -> None:
+        """Ends every trial that is still running and queues it again; no one else runs trials here."""
+        for frozen in self._trials(TrialState.RUNNING):
+            trial = optuna.Trial(self._study, frozen._trial_id)
+            self._fail(trial, reason, frozen.user_attrs.get("latency_ms"))
+        self._requeue()
+
+    def close(self) -> None:
+        """Ends what still runs and gives the study back."""
+        self.reconcile("the search was interrupted")
+        self._study.set_user_attr("writer", None)
+
+    def _repeat(self, asked: Asked, before: TrialRecord) -> None:
+        if before.accuracy is None:
+            self._note(asked.trial, duplicate_of=before.number)
+            self._fail(asked.trial, f"as trial {before.number}: {before.reason}", asked.latency_ms)
+        else:
+            self.tell(asked, before.accuracy, 0.0, duplicate_of=before.number)
+
+    def _fail(self, trial: optuna.Trial, reason: str, latency_ms: float | None) -> None:
+        # A trial killed before it had a plan has no latency; it counts as meeting the budget, which
+        # no sampler looks at in a failed trial.
+        self._note(trial, reason=reason)
+        self._constrain(trial, latency_ms)
+        self._study.tell(trial, state=TrialState.FAIL)
+
+    def _requeue(self) -> None:
+        """Queues every failed trial again that has tries left and was not queued yet.
+
+        A kill costs a try as well: the plan may be what killed its process.
+        """
+        trials = self._trials(*TrialState)
+        again = {t.user_attrs["retry_of"] for t in trials if "retry_of" in t.user_attrs}
+        for trial in trials:
+            if trial.state != TrialState.FAIL or trial.number in again:
+                continue
+            notes = dict(trial.user_attrs)
+            attempt = notes.get("attempt", 0) + 1
+            if attempt > self.settings.retries or "duplicate_of" in notes:
+                continue
+            kept = {key: notes[key] for key in ("kind", "plan", "plan_note") if key in notes}
+            params = trial.system_attrs.get("fixed_params", {}) | trial.params
+            kept |= {"retry_of": trial.number, "attempt": attempt}
+            self._study.enqueue_trial(params, user_attrs=kept)
+
+    def _constrain(self, trial: optuna.Trial, latency_ms: float | None) -> None:
+        """Sets the budget's constraint; a trial without any would count as feasible."""
+        if CONSTRAINT not in trial.constraints:
+            trial.set_constraint(CONSTRAINT, _excess(self.problem, latency_ms))
+
+    def _note(self, trial: optuna.Trial, **attributes: Any) -> None:
+        for key, value in attributes.items():
+            trial.set_user_attr(key, value)
+
+    # ------------------------------------------------------------------------------------ opening
+
+    def _check_same(self) -> None:
+        writer = self._study.user_attrs.get("writer")
+        if is_live(writer):
+            raise RunError(
+                f"a study must have one writer, but process {writer['pid']} on {writer['host']} is "
+                f"working on {self.settings.study_name!r}; wait for it or choose another study name"
+            )
+        knobs = {key: distribution_to_json(value) for key, value in self._distributions.items()}
+        mine = short_hash([self.problem.structure, self.problem.budget_us, knobs])
+        theirs = self._study.user_attrs.get("structure")
+        if theirs is None:
+            self._study.set_user_attr("structure", mine)
+        elif theirs != mine:
+            raise RunError(
+                f"a study must be continued with the model, options and budget it was started with, but "
+                f"{self.settings.study_name!r} has others; start afresh or choose another study name"
+            )
+
+    def _seed(self) -> None:
+        if self._study.user_attrs.get("seeded"):
+            return
+        for kind, params in self._knobs.seeds(self.settings.seed_points, self.settings.uniform_sparsity):
+            self._study.enqueue_trial(params, user_attrs={"kind": kind}, skip_if_exists=True)
+        self._study.set_user_attr("seeded", True)
+
+    def _trials(self, *states: TrialState) -> list[FrozenTrial]:
+        return self._study.get_trials(deepcopy=False, states=states)
+
+    def _plan_of(self, trial: FrozenTrial) -> Plan:
+        notes = trial.user_attrs
+        return self.problem.plan_from_labels(notes["plan"], notes["plan_note"])
+
+
+def _excess(problem: Problem, latency_ms: float | None) -> float:
+    if problem.budget_us is None or latency_ms is None:
+        return 0.0
+    return latency_ms - problem.budget_us / 1e3
+
+
+def _open_study(storage: BaseStorage, settings: StudySettings) -> optuna.Study:
+    if settings.fresh and settings.study_name in _names(storage):
+        optuna.delete_study(study_name=settings.study_name, storage=storage)
+    return optuna.create_study(
+        study_name=settings.study_name,
+        storage=storage,
+        directions=["minimize", "maximize"],
+        load_if_exists=True,
+    )
+
+
+def _names(storage: BaseStorage) -> Iterable[str]:
+    return (study.study_name for study in storage.get_all_studies())
+
+
+def _forget(folder: Path) -> None:
+    for name in ("evaluations.jsonl", JOURNAL):
+        (folder / name).unlink(missing_ok=True)
+    shutil.rmtree(folder / "plans", ignore_errors=True)
+
+
+def _record(trial: FrozenTrial) -> TrialRecord:
+    notes = trial.user_attrs
+    accuracy = notes.get("accuracy") if trial.state == TrialState.COMPLETE else None
+    kind = cast(TrialKind, notes.get("kind", trial.params.get("kind", "policy")))
+    return TrialRecord(
+        number=trial.number,
+        state="COMPLETE" if trial.state == TrialState.COMPLETE else "FAIL",
+        kind=kind,
+        plan_id=notes.get("plan_id", ""),
+        latency_ms=notes.get("latency_ms", 0.0),
+        accuracy=Accuracy.from_json(accuracy) if accuracy else None,
+        excess_ms=trial.constraints.get(CONSTRAINT, 0.0),
+        params=dict(trial.params),
+        reason=notes.get("reason", ""),
+        duplicate_of=notes.get("duplicate_of"),
+        retry_of=notes.get("retry_of"),
+        attempt=notes.get("attempt", 0),
+        evaluation_s=notes.get("evaluation_s", 0.0),
+    )

@@ -1,0 +1,288 @@
+"""Work on Ray: a local cluster that is started and stopped here, or one joined by its address.
+
+Two kinds of work share the cores. ``train`` takes the cores it asks for. ``measure`` takes all of them:
+Ray then starts it only when nothing else runs, and nothing else while it runs, so that a measurement
+never shares cores with training.
+
+This is the only file that imports Ray.
+"""
+
+from __future__ import annotations
+
+import atexit
+import faulthandler
+import fcntl
+import itertools
+import logging
+import os
+import secrets
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+# Read by Ray while it is imported and started: no usage reports, and no word on idle accelerators.
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+
+import ray
+import ray._private.worker as ray_worker
+from ray import cloudpickle
+from ray._raylet import Config
+from ray.exceptions import RayError, RayTaskError, TaskCancelledError, WorkerCrashedError
+
+from autosparse.errors import AutosparseError, MissingDependency
+from autosparse.search.pool import Handle, Outcome, WorkKind, run_call, split
+
+_LOG = logging.getLogger(__name__)
+_OBJECT_STORE_BYTES = 256 * 2**20
+_LOG_LIMIT_BYTES = 2**20
+_PREFIX = "asr-"
+_ALIVE = "alive.lock"
+# One for all clusters this process starts: Ray keeps the first that it sees.
+_SECRET = secrets.token_hex(32)
+
+
+def _log_instead(data: Mapping[str, Any], *_: Any, **__: Any) -> None:
+    _LOG.debug("%s: %s", data.get("pid"), " ".join(map(str, data.get("lines", ()))))
+
+
+# Ray prints word of every dead worker to standard output, which belongs to results, and offers no
+# switch for it (as of 2.60). Each such death comes back as an outcome anyway.
+ray_worker.print_to_stdstream = _log_instead
+
+
+class Pool:
+    """Runs work on Ray; see `autosparse.search.pool.AbstractPool` for what every pool offers.
+
+    Closing ends what still runs; a cluster that was started here is stopped with it, also when the
+    process ends by an exception or a terminate signal.
+
+    Args:
+        cores: cores of the cluster to start. A joined cluster has its own.
+        address: ``host:port`` or ``auto`` to join a cluster, None to start one on this machine, which
+            answers only to a secret that lives as long as it does.
+        log_folder: where worker logs are kept when the pool closes; None keeps none.
+
+    Raises:
+        MissingDependency: no cluster answers at the address, or none can be started here.
+    """
+
+    def __init__(
+        self, *, cores: int, address: str | None = None, log_folder: Path | None = None
+    ) -> None:
+        self._handles: dict[int, tuple[Handle, Any, float, float | None]] = {}
+        self._functions: dict[int, tuple[Callable[..., Any], Any]] = {}
+        self._numbers = itertools.count()
+        self._log_folder = log_folder
+        self._temporary: Path | None = None
+        self._set_here: list[str] = []
+        self._is_mine = not ray.is_initialized()
+        self._is_open = True
+        atexit.register(self.close)
+        try:
+            if self._is_mine and address is None:
+                self._start(cores)
+            elif self._is_mine:
+                _join(address)
+            self.cores = cores if self._temporary else _largest_node()
+        except BaseException:  # a terminate signal included: leave nothing half started
+            self.close()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def submit(
+        self,
+        function: Callable[..., Any],
+        *args: Any,
+        cores: int = 1,
+        kind: WorkKind = "train",
+        timeout_s: float | None = None,
+    ) -> Handle:
+        """Hands over a call; see `AbstractPool.submit`.
+
+        The time limit counts from the start of the work, not from its submission, and holds even for
+        native code that never returns.
+        """
+        if not self._is_open:
+            raise AutosparseError("work must be submitted to an open pool, but this one is closed")
+        handle = Handle(next(self._numbers))
+        cores = min(cores, self.cores)
+        work = _remote.options(num_cpus=self.cores if kind == "measure" else cores)
+        reference = work.remote(self._shipped(function), cloudpickle.dumps(args), cores, timeout_s)
+        self._handles[handle.number] = (handle, reference, time.monotonic(), timeout_s)
+        return handle
+
+    def wait(
+        self, handles: Sequence[Handle], timeout_s: float | None = None
+    ) -> tuple[list[Handle], list[Handle]]:
+        """Waits until at least one of the handles has its outcome, or the time is up."""
+        pending = [self._handles[h.number] for h in handles if h.outcome is None]
+        if pending and len(pending) == len(handles):
+            references = [reference for _, reference, _, _ in pending]
+            ready, _ = ray.wait(references, num_returns=1, timeout=timeout_s)
+            for handle, reference, submitted, limit in pending:
+                if reference in ready:
+                    handle.outcome = _outcome(reference, submitted, limit)
+                    del self._handles[handle.number]
+        return split(handles)
+
+    @contextmanager
+    def exclusive(self) -> Iterator[None]:
+        """Waits until all work has ended, so that the block may measure in this process.
+
+        Outcomes are kept for a later `wait`. The caller submits nothing meanwhile.
+        """
+        references = [reference for _, reference, _, _ in self._handles.values()]
+        if references:
+            ray.wait(references, num_returns=len(references), timeout=None)
+        yield
+
+    def close(self) -> None:
+        """Ends what still runs, stops a cluster that was started here. Closing twice is fine."""
+        if not self._is_open:
+            return
+        self._is_open = False
+        atexit.unregister(self.close)
+        for handle, reference, _, _ in self._handles.values():
+            handle.outcome = Outcome(status="cancelled", reason="the pool was closed")
+            if ray.is_initialized():
+                ray.cancel(reference, force=True)
+        self._handles.clear()
+        self._functions.clear()
+        if self._is_mine:
+            ray.shutdown()
+        if self._temporary is not None:
+            self._keep_logs(self._temporary)
+            self._clean(self._temporary)
+
+    def _start(self, cores: int) -> None:
+        _sweep()
+        # A short path: Ray puts sockets below it, whose names must stay under 107 characters.
+        self._temporary = Path(tempfile.mkdtemp(prefix=_PREFIX))
+        self._alive = (self._temporary / _ALIVE).open("w")
+        fcntl.flock(self._alive, fcntl.LOCK_EX)
+        self._set_here = _require_token()
+        try:
+            ray.init(
+                num_cpus=cores,
+                num_gpus=0,
+                include_dashboard=False,
+                log_to_driver=False,
+                configure_logging=False,
+                object_store_memory=_OBJECT_STORE_BYTES,
+                _temp_dir=str(self._temporary),
+            )
+        except Exception as error:  # Ray raises many kinds here; all mean that there is no Ray
+            raise MissingDependency(
+                f"Ray must start on this machine, but got: {error}; run with --parallel 1 to do without"
+            ) from error
+
+    def _clean(self, temporary: Path) -> None:
+        for name in self._set_here:
+            os.environ.pop(name, None)
+        for _ in range(30):  # the last of Ray's processes may still be writing their farewell
+            shutil.rmtree(temporary, ignore_errors=True)
+            if not temporary.exists():
+                break
+            time.sleep(0.1)
+        self._alive.close()
+
+    def _shipped(self, function: Callable[..., Any]) -> Any:
+        """Puts a function into the object store once, however often it is submitted."""
+        if id(function) not in self._functions:
+            self._functions[id(function)] = (function, ray.put(cloudpickle.dumps(function)))
+        return self._functions[id(function)][1]
+
+    def _keep_logs(self, temporary: Path) -> None:
+        if self._log_folder is None:
+            return
+        self._log_folder.mkdir(parents=True, exist_ok=True)
+        for path in temporary.glob("session_2*/logs/worker-*"):
+            if 0 < path.stat().st_size <= _LOG_LIMIT_BYTES:
+                shutil.copy(path, self._log_folder / path.name)
+
+
+def _require_token() -> list[str]:
+    """Makes the cluster to be started refuse whoever lacks this process's secret.
+
+    Its ports are open to the network, and whoever reaches them could run code here otherwise.
+
+    Returns:
+        The environment variables that were set for it.
+    """
+    wanted = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": _SECRET}
+    set_here = [name for name in wanted if name not in os.environ]
+    os.environ.update({name: wanted[name] for name in set_here})
+    Config.initialize("")  # Ray has read its environment while it was imported; it reads it again
+    return set_here
+
+
+def _sweep() -> None:
+    """Removes what clusters of killed processes left behind; a living one holds its lock."""
+    for lock in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*/{_ALIVE}"):
+        try:
+            with lock.open("w") as file:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(lock.parent, ignore_errors=True)
+        except OSError:
+            continue  # alive, or another user's
+
+
+def _join(address: str | None) -> None:
+    try:
+        ray.init(address=address, log_to_driver=False, configure_logging=False)
+    except Exception as error:  # as above
+        raise MissingDependency(
+            f"a Ray cluster must answer at {address}, but got: {error}; start one with `ray start --head`"
+        ) from error
+
+
+def _largest_node() -> int:
+    alive = [node["Resources"].get("CPU", 0) for node in ray.nodes() if node["Alive"]]
+    return max(1, int(max(alive, default=1)))
+
+
+@ray.remote(max_retries=0)
+def _remote(function: bytes, args: bytes, cores: int, timeout_s: float | None) -> Outcome:
+    if timeout_s is not None:  # a thread below Python's own: it fires whoever holds the interpreter
+        faulthandler.dump_traceback_later(timeout_s, exit=True)
+    try:
+        return run_call(_unpack_and_call, (function, args), cores)
+    finally:
+        faulthandler.cancel_dump_traceback_later()
+
+
+def _unpack_and_call(function: bytes, args: bytes) -> Any:
+    """Unpacks here and not before, so that libraries load with their thread counts already set."""
+    return cloudpickle.loads(function)(*cloudpickle.loads(args))
+
+
+def _outcome(reference: Any, submitted: float, limit: float | None) -> Outcome:
+    seconds = time.monotonic() - submitted
+    try:
+        outcome: Outcome = ray.get(reference)
+        return outcome
+    except TaskCancelledError:
+        return Outcome(status="cancelled", reason="it was cancelled", seconds=seconds)
+    except RayTaskError as error:  # what the work returned could not be sent
+        return Outcome(status="error", reason=str(error.cause), trace=str(error), seconds=seconds)
+    except WorkerCrashedError:
+        if limit is not None and seconds >= limit:
+            reason = f"it took longer than its limit of {limit:g} s and was killed"
+            return Outcome(status="timeout", reason=reason, seconds=seconds)
+        return Outcome(status="died", reason="its process died", seconds=seconds)
+    except RayError as error:
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        return Outcome(status="died", reason=reason, seconds=seconds)

@@ -1,0 +1,128 @@
+"""Where a study is kept: a journal file in its folder, or any Optuna storage URL. One writer at a time."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import socket
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import optuna
+import psutil
+from optuna.storages import BaseStorage, JournalStorage, RDBStorage
+from optuna.storages.journal import JournalFileBackend
+from sqlalchemy.exc import SQLAlchemyError
+
+from autosparse.errors import RunError, UsageError
+
+JOURNAL = "study.journal"
+# A writer on another host cannot be asked whether it lives; it signs this often at least.
+_LEASE_S = 900.0
+
+# Optuna writes to stderr by itself otherwise; what it has to say goes the way of all log lines.
+optuna.logging.disable_default_handler()
+optuna.logging.enable_propagation()
+optuna.logging.set_verbosity(optuna.logging.WARNING)
+
+
+class FolderLock:
+    """Keeps a folder's study to one process; the kernel lets go of it when the process dies.
+
+    Raises:
+        RunError: another process holds it.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._file = (folder / "study.lock").open("a+")
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            self._file.seek(0)
+            holder = self._file.read().strip() or "unknown"
+            self._file.close()
+            if error.errno not in (errno.EAGAIN, errno.EACCES):
+                raise RunError(f"{folder} must allow file locks, but got: {error.strerror}") from None
+            raise RunError(
+                f"a study must have one writer, but process {holder} is working in {folder}; "
+                "wait for it or stop it"
+            ) from None
+        self._file.truncate(0)
+        self._file.write(str(os.getpid()))
+        self._file.flush()
+
+    def __enter__(self) -> FolderLock:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Lets go of the folder."""
+        self._file.close()
+
+
+def cut_torn_line(path: Path) -> None:
+    """Removes an unfinished last line, which a process killed while writing leaves behind."""
+    if not path.exists():
+        return
+    with path.open("rb+") as file:
+        text = file.read()
+        end = text.rfind(b"\n") + 1
+        if end < len(text):
+            file.truncate(end)
+
+
+def open_storage(folder: Path, url: str | None) -> BaseStorage:
+    """Opens the storage of a study. The caller holds the folder's lock.
+
+    Args:
+        folder: the study's folder; holds the journal if `url` is None.
+        url: an SQLAlchemy URL, such as ``sqlite:///study.db``.
+
+    Raises:
+        UsageError: the URL means nothing to SQLAlchemy, or the database cannot be opened.
+    """
+    if url is None:
+        path = folder / JOURNAL
+        # With the folder's lock in hand, a lock left on the journal is that of a dead process.
+        Path(f"{path}.lock").unlink(missing_ok=True)
+        cut_torn_line(path)
+        return JournalStorage(JournalFileBackend(str(path)))
+    try:
+        return RDBStorage(url, engine_kwargs={"pool_pre_ping": True})
+    except (SQLAlchemyError, ImportError, ValueError) as error:
+        raise UsageError(
+            f"a storage must be a database URL such as sqlite:///study.db, but got {url!r}: "
+            f"{str(error).splitlines()[0]}"
+        ) from None
+
+
+def my_lease() -> dict[str, Any]:
+    """Says who writes, for other processes that share the storage."""
+    return {
+        "host": socket.gethostname(),
+        "pid": os.getpid(),
+        "started": psutil.Process().create_time(),
+        "seen_at": time.time(),
+    }
+
+
+def is_live(lease: dict[str, Any] | None) -> bool:
+    """Whether the writer of a lease is another process that may still be at work."""
+    if not lease:
+        return False
+    if lease["host"] != socket.gethostname():
+        return bool(time.time() - lease["seen_at"] < _LEASE_S)
+    if lease["pid"] == os.getpid():
+        return False
+    try:
+        started = psutil.Process(lease["pid"]).create_time()
+    except psutil.Error:
+        return False
+    return abs(started - lease["started"]) < 1.0
