@@ -39,8 +39,7 @@ def run(arguments: Sequence[str]) -> int:
     except AutosparseError as error:
         return _expected(error, settings)
     except (KeyboardInterrupt, typer.Abort):
-        _say("interrupted")
-        return ExitCode.INTERRUPTED
+        return _finish(ExitCode.INTERRUPTED)
     except SystemExit as stop:
         return _finish(stop.code)
     except ModuleNotFoundError as error:
@@ -50,6 +49,8 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def _finish(code: object) -> int:
+    if code == ExitCode.INTERRUPTED:  # the parser turns the exception into this
+        _say("interrupted")
     return int(code) if isinstance(code, int) else ExitCode.DONE
 
 

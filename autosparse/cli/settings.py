@@ -87,8 +87,11 @@ class _CurrentStderr(logging.Handler):
 
 
 def start_logging(level: int) -> None:
-    """Sends log lines of `level` and above to stderr."""
+    """Sends autosparse's log lines of `level` and above to stderr."""
+    logger = logging.getLogger("autosparse")
+    for handler in [handler for handler in logger.handlers if isinstance(handler, _CurrentStderr)]:
+        logger.removeHandler(handler)
     handler = _CurrentStderr()
     handler.setFormatter(logging.Formatter("%(levelname)s %(name)s: %(message)s"))
-    logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
-    logging.getLogger("autosparse").setLevel(level)
+    logger.addHandler(handler)
+    logger.setLevel(level)
