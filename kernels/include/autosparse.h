@@ -80,9 +80,9 @@ typedef struct as_op {
 } as_op;
 
 typedef struct as_kernel_info {
-    char name[96];      /* f32_conv_onexn8__avx512_px3: contract __ method */
+    char name[96];      /* f32_conv_onexn8__avx512_px8x48: contract __ method */
     char family[32];    /* conv_onexn, conv_dense */
-    char method[32];    /* px: vectors along pixels; oc: vectors along output channels; ref: scalar */
+    char method[32];    /* px: vectors along pixels; oc: vectors along output channels */
     int32_t isa;        /* as_isa */
     int32_t block_n;    /* N that it serves; 0 for dense */
     int32_t tile_out;   /* output channels per register tile */
@@ -98,6 +98,8 @@ int as_limit_isa(int isa);
 
 int as_kernel_count(void);
 int as_kernel_get(int row, as_kernel_info *out);
+/* Hash over the sources and compiler flags that decide a row's speed; "" for no such row. */
+const char *as_kernel_source_hash(int row);
 /* Why a kernel cannot run this operator on this machine: reasons separated by newlines, empty if it can.
  * Returns the length needed, or a negative status. Tensor shapes are (batch, channels, height, width). */
 int as_kernel_why_not(int row, const as_op *op, const int32_t in_shape[4], char *reasons, size_t capacity);

@@ -1,0 +1,44 @@
+// What one call of a convolution kernel gets: one tile of outputs over a stretch of pixels of one image.
+#pragma once
+
+#include <stddef.h>
+#include <stdint.h>
+
+namespace autosparse {
+
+// Offsets and strides are in elements. "Origin" is pixel (0, 0) of a plane.
+struct ConvCall {
+    const float *input;         // origin of plane 0
+    const int32_t *channels;    // offset of every kept channel's plane, `kept` of them
+    const int32_t *taps;        // offset of every kernel position, `tap_count` of them
+    const float *weights;       // [kept][tap][tile_out], rows beyond `rows` are zero
+    const float *bias;          // [tile_out]
+    float *output;              // origin of the tile's first output plane
+    const float *residual;      // the same of the tensor that is added, or null
+    ptrdiff_t output_plane;     // from one output channel to the next
+    ptrdiff_t residual_plane;
+    const int32_t *valid;       // px: all ones where a flattened pixel lies in the image, else 0
+    int32_t kept, tap_count;
+    int32_t rows;               // outputs of this tile that exist, 1..tile_out
+    float low, high;            // clamp, applied last
+    int32_t first, last;        // px: vectors of flattened pixels; oc: output rows
+    int32_t width;              // oc: output pixels per row
+    int32_t stride_w;           // oc: 1 or 2
+    ptrdiff_t input_row;        // oc: from the input row of one output row to that of the next
+    ptrdiff_t output_row;       // oc: from one output row to the next
+};
+
+using ConvKernel = void (*)(const ConvCall &);
+
+// Pixels per px vector and outputs per oc vector, and one entry per row of variants.inc (null where the row
+// is of another instruction set).
+struct ConvKernels {
+    int lanes;
+    const ConvKernel *rows;
+};
+
+const ConvKernels &conv_kernels_generic();
+const ConvKernels &conv_kernels_avx2();
+const ConvKernels &conv_kernels_avx512();
+
+}  // namespace autosparse

@@ -1,0 +1,61 @@
+// The convolution operator: dense, 1xN or grouped, and linear layers.
+#pragma once
+
+#include <memory>
+#include <vector>
+
+#include "conv/phases.h"
+#include "conv/structure.h"
+#include "conv/table.h"
+#include "executor/program.h"
+
+namespace autosparse {
+
+class Convolution : public Operator {
+public:
+    // `kernel` is the row that runs it; `is_listed` whether that row is the operator's own contract.
+    Convolution(const as_op &op, const Shape &input, const Shape &output, int kernel, bool is_listed);
+
+    void constrain(Program &) override;
+    std::size_t workspace(const Program &) override;
+    void plan(Program &, int op, float *workspace) override;
+    std::size_t weight_floats() const override { return weight_count_ + bias_count_; }
+    void place_weights(float *) override;
+    int64_t index_bytes() const override {
+        return static_cast<int64_t>(layer_.channels.size() * sizeof(int32_t) + layer_.tiles.size() * sizeof(Tile));
+    }
+    int kernel() const override { return is_listed_ ? kernel_ : -1; }
+
+private:
+    struct Task {
+        int32_t image, first, last, tile;
+    };
+
+    bool is_strided() const { return op_.stride_h > 1 || op_.stride_w > 1; }
+    bool splits_phases() const { return row_.method == Method::px && is_strided(); }
+    Padding padding() const;
+    void locate_direct(const Tensor &input);
+    void locate_phases(const Tensor &output, const float *workspace);
+    void plan_split(Program &, int op, float *workspace);
+    std::vector<Task> cut_tasks(const Program &, std::vector<int64_t> &costs) const;
+    int units_per_task(const Program &, int units, int granule, int64_t bytes_per_unit) const;
+    void run_task(const Task &, const Program &) const;
+    void finish_borders(const ConvCall &, const Task &, const Tensor &output) const;
+    void activate(const ConvCall &, const Tensor &output, int isa) const;
+
+    as_op op_;
+    const Shape input_shape_, output_shape_;
+    const int kernel_;
+    const bool is_listed_;
+    const KernelRow &row_;
+    TiledLayer layer_;
+    std::size_t weight_count_, bias_count_;
+    const float *weights_ = nullptr, *bias_ = nullptr;
+    PhasePlanes phases_;
+    std::vector<int32_t> taps_, channel_offsets_;
+    const float *input_base_ = nullptr;  // origin of image 0
+    ptrdiff_t input_image_ = 0;
+    std::vector<Task> tasks_;
+};
+
+}  // namespace autosparse

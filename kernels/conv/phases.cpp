@@ -1,0 +1,60 @@
+#include "conv/phases.h"
+
+#include <algorithm>
+
+namespace autosparse {
+
+Axis split_axis(int kernel, int stride, int dilation, int padding) {
+    Axis axis;
+    for (int k = 0; k < kernel; ++k) {
+        const int reach = k * dilation - padding;
+        const int shift = reach >= 0 ? reach / stride : -((-reach + stride - 1) / stride);
+        axis.shift.push_back(shift);
+        axis.phase.push_back(reach - shift * stride);
+    }
+    axis.min_shift = std::min(0, *std::min_element(axis.shift.begin(), axis.shift.end()));
+    axis.max_shift = std::max(0, *std::max_element(axis.shift.begin(), axis.shift.end()));
+    return axis;
+}
+
+int phase_columns(int width, int phase, int stride, int max_shift, int out_width) {
+    const int have = width > phase ? (width - phase + stride - 1) / stride : 0;
+    return std::min(have, out_width + max_shift);
+}
+
+int phase_pitch(const as_op &op, const Shape &input, const Shape &output) {
+    const Axis x = split_axis(op.kernel_w, op.stride_w, op.dilation_w, op.pad_left);
+    int columns = 0;
+    for (int phase : x.phase)
+        columns = std::max(columns, phase_columns(input.width, phase, op.stride_w, x.max_shift, output.width));
+    return std::max(columns - x.min_shift, output.width + x.max_shift);
+}
+
+PhasePlanes phase_planes(const as_op &op, const Shape &input, const Shape &output, int pitch) {
+    (void)input;
+    const Axis y = split_axis(op.kernel_h, op.stride_h, op.dilation_h, op.pad_top);
+    const Axis x = split_axis(op.kernel_w, op.stride_w, op.dilation_w, op.pad_left);
+    PhasePlanes out;
+    out.pitch = pitch;
+    out.first_row = y.min_shift;
+    out.rows = output.height + y.max_shift - y.min_shift;
+    out.front = (static_cast<ptrdiff_t>(-y.min_shift) * pitch - x.min_shift + 15) / 16 * 16;
+    // One row more: the last row's windows read to its right, and whole vectors are loaded.
+    const ptrdiff_t behind = static_cast<ptrdiff_t>(output.height + y.max_shift + 1) * pitch + 16;
+    out.plane = (((out.front + behind + 15) / 16) | 1) * 16;
+    for (int ky = 0; ky < op.kernel_h; ++ky)
+        for (int kx = 0; kx < op.kernel_w; ++kx) {
+            const PhasePlanes::Plane want{y.phase[static_cast<std::size_t>(ky)], x.phase[static_cast<std::size_t>(kx)]};
+            auto at = std::find_if(out.planes.begin(), out.planes.end(), [&](const PhasePlanes::Plane &p) {
+                return p.phase_y == want.phase_y && p.phase_x == want.phase_x;
+            });
+            if (at == out.planes.end()) at = out.planes.insert(out.planes.end(), want);
+            const ptrdiff_t shift = static_cast<ptrdiff_t>(y.shift[static_cast<std::size_t>(ky)]) * pitch +
+                                    x.shift[static_cast<std::size_t>(kx)];
+            out.taps.push_back(static_cast<int32_t>((at - out.planes.begin()) * out.plane + shift));
+        }
+    out.channel = static_cast<ptrdiff_t>(out.planes.size()) * out.plane;
+    return out;
+}
+
+}  // namespace autosparse

@@ -1,0 +1,45 @@
+// Where kernel positions lie in flattened pixel space.
+//
+// With stride s, position k of an axis reads input coordinate y * s + r with r = k * dilation - padding. With
+// r = phase + s * shift it reads pixel y + shift of the plane of every s-th pixel that starts at `phase`: a
+// strided convolution is a stride-1 convolution over such phase planes, again with constant shifts.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "autosparse.h"
+#include "executor/tensor.h"
+
+namespace autosparse {
+
+// One axis: phase and shift of every kernel position.
+struct Axis {
+    std::vector<int> phase, shift;
+    int min_shift = 0, max_shift = 0;
+};
+
+Axis split_axis(int kernel, int stride, int dilation, int padding);
+
+// The phase planes of one channel, made before the convolution runs.
+struct PhasePlanes {
+    struct Plane {
+        int phase_y, phase_x;
+    };
+    std::vector<Plane> planes;
+    int first_row = 0, rows = 0;  // rows kept of every plane, first_row <= 0
+    int pitch = 0;
+    ptrdiff_t front = 0;    // elements before pixel (0, 0) of a plane
+    ptrdiff_t plane = 0;    // from one plane to the next
+    ptrdiff_t channel = 0;  // from one channel to the next
+    std::vector<int32_t> taps;  // offset of every kernel position from pixel (0, 0) of the channel's first plane
+};
+
+// Least row pitch at which the phase planes' rows do not run into each other.
+int phase_pitch(const as_op &op, const Shape &input, const Shape &output);
+PhasePlanes phase_planes(const as_op &op, const Shape &input, const Shape &output, int pitch);
+
+// Columns of a phase plane that hold pixels; the rest is zero.
+int phase_columns(int width, int phase, int stride, int max_shift, int out_width);
+
+}  // namespace autosparse

@@ -1,0 +1,30 @@
+// Which inputs every group of outputs keeps, cut into the tiles a kernel computes.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "autosparse.h"
+
+namespace autosparse {
+
+// A tile: `rows` consecutive outputs that share one list of inputs.
+struct Tile {
+    int32_t first_out, rows;
+    int32_t kept_begin, kept;  // in TiledLayer::channels
+    int64_t weights;           // offset of its packed weights
+};
+
+struct TiledLayer {
+    std::vector<Tile> tiles;
+    std::vector<int32_t> channels;  // input channels of all groups, one list after another
+    std::vector<float> weights;     // per tile [kept][tap][tile_out], padded with zero rows
+    std::vector<float> bias;        // per tile [tile_out]
+    int tile_out = 0;
+    int taps = 0;
+};
+
+// Lays out the weights of a convolution (dense, 1xN or grouped) for a kernel with `tile_out` rows.
+TiledLayer tile_layer(const as_op &op, int in_channels, int out_channels, int tile_out);
+
+}  // namespace autosparse

@@ -1,0 +1,117 @@
+#include "conv/table.h"
+
+#include "cpu/isa.h"
+#include "source_hash.h"
+
+namespace autosparse {
+namespace {
+
+constexpr int kLanesOfIsa[] = {4, 8, 16};
+constexpr const char *kNameOfIsa[] = {"generic", "avx2", "avx512"};
+
+enum Level { generic_level = AS_ISA_GENERIC, avx2_level = AS_ISA_AVX2, avx512_level = AS_ISA_AVX512 };
+
+const ConvKernels *compiled_kernels(int isa) {
+#ifdef AS_HAS_X86_LEVELS
+    if (isa == AS_ISA_AVX512) return &conv_kernels_avx512();
+    if (isa == AS_ISA_AVX2) return &conv_kernels_avx2();
+#endif
+    return isa == AS_ISA_GENERIC ? &conv_kernels_generic() : nullptr;
+}
+
+// <dtype>_<contract>__<isa>_<method><outputs>x<pixels>; kernels/README.md has the grammar.
+std::string name_of(const KernelRow &row) {
+    const std::string contract =
+        row.block_n ? "f32_conv_onexn" + std::to_string(row.block_n) : std::string("f32_conv_dense");
+    return contract + "__" + kNameOfIsa[row.isa] + (row.method == Method::px ? "_px" : "_oc") +
+           std::to_string(row.tile_out) + "x" + std::to_string(row.tile_pixels);
+}
+
+KernelRow make_row(int index, Method method, int isa, int block_n, int tile_out, int tile_pixels) {
+    KernelRow row{{}, method, isa, block_n, tile_out, tile_pixels, nullptr, nullptr};
+    row.name = name_of(row);
+    row.source_hash = kSourceHash[isa][method == Method::px ? 0 : 1];
+    if (const ConvKernels *kernels = compiled_kernels(isa)) row.run = kernels->rows[index];
+    return row;
+}
+
+std::vector<KernelRow> build_table() {
+    std::vector<KernelRow> rows;
+    int index = 0;
+#define AS_PX(isa, n, tile_out, vectors) \
+    rows.push_back(make_row(index++, Method::px, isa##_level, n, tile_out, vectors * kLanesOfIsa[isa##_level]));
+#define AS_OC(isa, n, vectors, pixels) \
+    rows.push_back(make_row(index++, Method::oc, isa##_level, n, vectors * kLanesOfIsa[isa##_level], pixels));
+#include "conv/variants.inc"
+#undef AS_PX
+#undef AS_OC
+    return rows;
+}
+
+// Share of a kernel's arithmetic that reaches the output, times how well its inner loop runs: good enough to
+// start from; the tuner measures.
+double expected_efficiency(const KernelRow &row, const as_op &op, const Shape &output) {
+    const int channels = output.channels;
+    const double tiles = (channels + row.tile_out - 1) / row.tile_out;
+    const double useful_outputs = channels / (tiles * row.tile_out);
+    if (row.method == Method::oc) {
+        const int blocks = (output.width + row.tile_pixels - 1) / row.tile_pixels;
+        const double pixels = static_cast<double>(output.width) / blocks;  // mean block
+        const int vectors = row.tile_out / lanes_of(row.isa);
+        const double fma = pixels * vectors, loads = pixels + vectors;
+        return useful_outputs * fma / (loads > fma ? loads : fma) * fma / (fma + 3);
+    }
+    const int lanes = lanes_of(row.isa), tile_vectors = row.tile_pixels / lanes;
+    const int pad = op.kernel_w > 1 ? 1 : 0;
+    const double span = static_cast<double>(output.height) * (output.width + pad);
+    const double vectors = static_cast<double>(static_cast<int>(span + lanes - 1) / lanes);
+    const double in_tile = vectors < tile_vectors ? vectors : tile_vectors;
+    const double useful_pixels = static_cast<double>(output.height) * output.width / (vectors * lanes);
+    const double fma = row.tile_out * in_tile, loads = row.tile_out + 2 * in_tile;
+    return useful_outputs * useful_pixels * fma / (loads > fma ? loads : fma) * fma / (fma + 3);
+}
+
+}  // namespace
+
+int lanes_of(int isa) { return kLanesOfIsa[isa]; }
+
+const std::vector<KernelRow> &kernel_table() {
+    static const std::vector<KernelRow> rows = build_table();
+    return rows;
+}
+
+std::vector<std::string> why_not(const KernelRow &row, const as_op &op, const Shape &input, int isa) {
+    std::vector<std::string> reasons;
+    const auto refuse = [&](bool condition, const std::string &reason) {
+        if (condition) reasons.push_back(reason);
+    };
+    (void)input;
+    refuse(!row.run, std::string("this build has no ") + kNameOfIsa[row.isa] + " kernels");
+    refuse(row.isa > isa, std::string("needs ") + kNameOfIsa[row.isa] + ", but this machine grants " + kNameOfIsa[isa]);
+    refuse(op.kind != AS_OP_CONV || op.groups != 1, "runs convolutions and linear layers without groups only");
+    if (row.block_n != op.block_n)
+        reasons.push_back(row.block_n == 0   ? "runs dense layers only"
+                          : op.block_n == 0 ? "runs 1x" + std::to_string(row.block_n) + " patterns only, but the layer is dense"
+                                            : "runs 1x" + std::to_string(row.block_n) + " patterns only, but the layer is 1x" +
+                                                  std::to_string(op.block_n));
+    refuse(row.method == Method::oc && op.stride_w > 2,
+           "vectors along outputs run horizontal strides 1 and 2 only, but the stride is " + std::to_string(op.stride_w));
+    return reasons;
+}
+
+int default_kernel(const as_op &op, const Shape &input, const Shape &output, int isa) {
+    int best = -1;
+    double best_score = -1;
+    const auto &rows = kernel_table();
+    for (std::size_t i = 0; i < rows.size(); ++i) {
+        if (!why_not(rows[i], op, input, isa).empty()) continue;
+        const double score = expected_efficiency(rows[i], op, output) * lanes_of(rows[i].isa);
+        if (score > best_score) {
+            best_score = score;
+            best = static_cast<int>(i);
+        }
+    }
+    return best;
+}
+
+}  // namespace autosparse

@@ -1,0 +1,82 @@
+#include "cpu/isa.h"
+
+#include <atomic>
+#include <cstdint>
+
+#include "autosparse.h"
+
+#if defined(__x86_64__) || defined(__i386__)
+#include <cpuid.h>
+#define AS_X86 1
+#endif
+
+namespace autosparse {
+namespace {
+
+std::atomic<int> isa_limit{AS_ISA_AVX512};
+
+#ifdef AS_X86
+struct Leaf {
+    uint32_t eax = 0, ebx = 0, ecx = 0, edx = 0;
+};
+
+Leaf cpuid(uint32_t leaf, uint32_t subleaf) {
+    Leaf out;
+    __get_cpuid_count(leaf, subleaf, &out.eax, &out.ebx, &out.ecx, &out.edx);
+    return out;
+}
+
+// Register state that the operating system saves, XCR0; 0 without XSAVE.
+uint64_t granted_state() {
+    if (!(cpuid(1, 0).ecx & (1u << 27))) return 0;
+    uint32_t low = 0, high = 0;
+    __asm__ volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
+    return (static_cast<uint64_t>(high) << 32) | low;
+}
+
+constexpr uint64_t kYmmState = 0x6;   // SSE and AVX
+constexpr uint64_t kZmmState = 0xe6;  // and opmask, upper halves, upper registers
+
+bool has_all(uint32_t word, uint32_t bits) { return (word & bits) == bits; }
+
+int detect_x86() {
+    const uint64_t state = granted_state();
+    const Leaf basic = cpuid(1, 0), extended = cpuid(7, 0);
+    constexpr uint32_t kFma = 1u << 12, kAvx = 1u << 28, kF16c = 1u << 29;
+    constexpr uint32_t kAvx2 = 1u << 5;
+    constexpr uint32_t kAvx512 = (1u << 16) | (1u << 17) | (1u << 30) | (1u << 31);  // F DQ BW VL
+    if ((state & kYmmState) != kYmmState || !has_all(basic.ecx, kFma | kAvx | kF16c) ||
+        !has_all(extended.ebx, kAvx2))
+        return AS_ISA_GENERIC;
+    if ((state & kZmmState) == kZmmState && has_all(extended.ebx, kAvx512)) return AS_ISA_AVX512;
+    return AS_ISA_AVX2;
+}
+#endif
+
+}  // namespace
+
+int detect_isa() {
+#ifdef AS_X86
+    static const int isa = detect_x86();
+    return isa;
+#else
+    return AS_ISA_GENERIC;
+#endif
+}
+
+int usable_isa() {
+    const int limit = isa_limit.load(), have = detect_isa();
+    return limit < have ? limit : have;
+}
+
+void set_isa_limit(int isa) { isa_limit.store(isa); }
+
+bool has_bf16_dot() {
+#ifdef AS_X86
+    return detect_isa() == AS_ISA_AVX512 && (cpuid(7, 1).eax & (1u << 5)) != 0;
+#else
+    return false;
+#endif
+}
+
+}  // namespace autosparse

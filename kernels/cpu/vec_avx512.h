@@ -1,0 +1,73 @@
+// AVX-512 F+BW+VL+DQ: 16 lanes, 32 registers. See cpu/vec.h.
+#pragma once
+
+#include <immintrin.h>
+
+#define AS_INLINE static inline __attribute__((always_inline))
+
+namespace autosparse::avx512 {
+
+using Vec = __m512;
+constexpr int kLanes = 16;
+constexpr int kRegisters = 32;
+
+AS_INLINE Vec load(const float *p) { return _mm512_loadu_ps(p); }
+AS_INLINE void store(float *p, Vec v) { _mm512_storeu_ps(p, v); }
+AS_INLINE __mmask16 first_lanes(int count) { return static_cast<__mmask16>((1u << count) - 1u); }
+AS_INLINE Vec load_some(const float *p, int count) { return _mm512_maskz_loadu_ps(first_lanes(count), p); }
+AS_INLINE void store_some(float *p, Vec v, int count) { _mm512_mask_storeu_ps(p, first_lanes(count), v); }
+AS_INLINE Vec broadcast(float x) { return _mm512_set1_ps(x); }
+AS_INLINE Vec zero() { return _mm512_setzero_ps(); }
+AS_INLINE Vec fma(Vec a, Vec b, Vec c) { return _mm512_fmadd_ps(a, b, c); }
+AS_INLINE Vec max(Vec a, Vec b) { return _mm512_max_ps(a, b); }
+AS_INLINE Vec min(Vec a, Vec b) { return _mm512_min_ps(a, b); }
+AS_INLINE Vec and_mask(Vec v, const int32_t *mask) {
+    return _mm512_castsi512_ps(_mm512_and_si512(_mm512_castps_si512(v), _mm512_loadu_si512(mask)));
+}
+AS_INLINE float sum(Vec v) { return _mm512_reduce_add_ps(v); }
+
+// p[0], p[2], .. p[30]; reads p[31] too.
+AS_INLINE Vec load_every_second(const float *p) {
+    const __m512i even = _mm512_set_epi32(30, 28, 26, 24, 22, 20, 18, 16, 14, 12, 10, 8, 6, 4, 2, 0);
+    return _mm512_permutex2var_ps(load(p), even, load(p + 16));
+}
+
+// 2^n for integral n within the exponent's range.
+AS_INLINE Vec power_of_two(Vec n) { return _mm512_scalef_ps(_mm512_set1_ps(1.0f), n); }
+AS_INLINE Vec round_nearest(Vec v) { return _mm512_roundscale_ps(v, 0x08); }
+AS_INLINE Vec absolute(Vec v) { return _mm512_abs_ps(v); }
+AS_INLINE Vec copy_sign(Vec magnitude, Vec sign) {
+    const __m512 bit = _mm512_set1_ps(-0.0f);
+    return _mm512_or_ps(_mm512_andnot_ps(bit, magnitude), _mm512_and_ps(bit, sign));
+}
+
+AS_INLINE void transpose(Vec row[16]) {
+    Vec a[16], b[16];
+#pragma GCC unroll 8
+    for (int i = 0; i < 8; ++i) {
+        a[2 * i] = _mm512_unpacklo_ps(row[2 * i], row[2 * i + 1]);
+        a[2 * i + 1] = _mm512_unpackhi_ps(row[2 * i], row[2 * i + 1]);
+    }
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; ++i) {  // b[4i+j]: column 4k+j of rows 4i..4i+3 in 128-bit lane k
+        const __m512d p = _mm512_castps_pd(a[4 * i]), q = _mm512_castps_pd(a[4 * i + 1]);
+        const __m512d r = _mm512_castps_pd(a[4 * i + 2]), s = _mm512_castps_pd(a[4 * i + 3]);
+        b[4 * i + 0] = _mm512_castpd_ps(_mm512_unpacklo_pd(p, r));
+        b[4 * i + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(p, r));
+        b[4 * i + 2] = _mm512_castpd_ps(_mm512_unpacklo_pd(q, s));
+        b[4 * i + 3] = _mm512_castpd_ps(_mm512_unpackhi_pd(q, s));
+    }
+#pragma GCC unroll 4
+    for (int j = 0; j < 4; ++j) {
+        const Vec low02 = _mm512_shuffle_f32x4(b[j], b[4 + j], 0x88);
+        const Vec low13 = _mm512_shuffle_f32x4(b[j], b[4 + j], 0xdd);
+        const Vec high02 = _mm512_shuffle_f32x4(b[8 + j], b[12 + j], 0x88);
+        const Vec high13 = _mm512_shuffle_f32x4(b[8 + j], b[12 + j], 0xdd);
+        row[j] = _mm512_shuffle_f32x4(low02, high02, 0x88);
+        row[8 + j] = _mm512_shuffle_f32x4(low02, high02, 0xdd);
+        row[4 + j] = _mm512_shuffle_f32x4(low13, high13, 0x88);
+        row[12 + j] = _mm512_shuffle_f32x4(low13, high13, 0xdd);
+    }
+}
+
+}  // namespace autosparse::avx512

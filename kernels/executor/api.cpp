@@ -1,0 +1,251 @@
+// The C interface: checks arguments, turns exceptions into a status and a message.
+#include "autosparse.h"
+
+#include <cstring>
+#include <new>
+#include <string>
+
+#include "conv/table.h"
+#include "cpu/isa.h"
+#include "executor/program.h"
+
+#define AS_EXPORT __attribute__((visibility("default")))
+
+using namespace autosparse;
+
+struct as_program {
+    Program program;
+};
+
+namespace {
+
+thread_local std::string last_error;
+
+int fail(int status, const char *message) noexcept {
+    try {
+        last_error = message;
+    } catch (...) {
+    }
+    return status;
+}
+
+// Runs `body`, which returns a non-negative result, behind the border.
+template <class Body>
+int guarded(Body &&body) noexcept {
+    try {
+        last_error.clear();
+        return body();
+    } catch (const Error &error) {
+        return fail(error.status, error.what());
+    } catch (const std::bad_alloc &) {
+        return fail(AS_NO_MEMORY, "out of memory");
+    } catch (const std::exception &error) {
+        return fail(AS_INTERNAL, error.what());
+    } catch (...) {
+        return fail(AS_INTERNAL, "unknown error");
+    }
+}
+
+Shape checked_shape(const int32_t *shape) {
+    require(shape != nullptr, "shape must not be NULL");
+    int64_t elements = 1;
+    for (int i = 0; i < 4; ++i) {
+        require(shape[i] >= 1, "every extent of a tensor must be at least 1, but got " + std::to_string(shape[i]));
+        elements *= shape[i];
+        require(elements < (int64_t{1} << 31), "a tensor must stay below 2^31 elements");
+    }
+    return {shape[0], shape[1], shape[2], shape[3]};
+}
+
+void check_tensor(const Program &program, int tensor, int count) {
+    (void)program;
+    require(tensor >= 0 && tensor < count, "tensor must be an id that as_program_tensor gave, but got " + std::to_string(tensor));
+}
+
+void check_borders(const Program &program, const float *const *inputs, float *const *outputs) {
+    require(program.is_finished(), "as_program_finish must come before a run");
+    require(inputs != nullptr || program.input_count() == 0, "inputs must not be NULL");
+    require(outputs != nullptr, "outputs must not be NULL");
+    for (int i = 0; i < program.input_count(); ++i)
+        require(inputs[i] != nullptr, "input " + std::to_string(i) + " must not be NULL");
+    for (int i = 0; i < program.output_count(); ++i)
+        require(outputs[i] != nullptr, "output " + std::to_string(i) + " must not be NULL");
+}
+
+const KernelRow &checked_row(int row) {
+    const auto &rows = kernel_table();
+    require(row >= 0 && row < static_cast<int>(rows.size()),
+            "row must lie in 0.." + std::to_string(rows.size() - 1) + ", but got " + std::to_string(row));
+    return rows[static_cast<std::size_t>(row)];
+}
+
+}  // namespace
+
+extern "C" {
+
+AS_EXPORT int as_abi_version(void) { return AS_ABI_VERSION; }
+
+AS_EXPORT const char *as_last_error(void) { return last_error.c_str(); }
+
+AS_EXPORT int as_detect_isa(void) { return usable_isa(); }
+
+AS_EXPORT int as_limit_isa(int isa) {
+    return guarded([&] {
+        require(isa >= AS_ISA_GENERIC && isa <= AS_ISA_AVX512, "isa must be an as_isa, but got " + std::to_string(isa));
+        set_isa_limit(isa);
+        return AS_OK;
+    });
+}
+
+AS_EXPORT int as_kernel_count(void) {
+    return guarded([] { return static_cast<int>(kernel_table().size()); });
+}
+
+AS_EXPORT int as_kernel_get(int row, as_kernel_info *out) {
+    return guarded([&] {
+        require(out != nullptr, "out must not be NULL");
+        const KernelRow &r = checked_row(row);
+        std::memset(out, 0, sizeof *out);
+        std::strncpy(out->name, r.name.c_str(), sizeof out->name - 1);
+        std::strncpy(out->family, r.block_n ? "conv_onexn" : "conv_dense", sizeof out->family - 1);
+        std::strncpy(out->method, r.method == Method::px ? "px" : "oc", sizeof out->method - 1);
+        out->isa = r.isa;
+        out->block_n = r.block_n;
+        out->tile_out = r.tile_out;
+        out->tile_pixels = r.tile_pixels;
+        return AS_OK;
+    });
+}
+
+AS_EXPORT const char *as_kernel_source_hash(int row) {
+    const auto &rows = kernel_table();
+    return row >= 0 && row < static_cast<int>(rows.size()) ? rows[static_cast<std::size_t>(row)].source_hash : "";
+}
+
+AS_EXPORT int as_kernel_why_not(int row, const as_op *op, const int32_t in_shape[4], char *reasons, size_t capacity) {
+    return guarded([&] {
+        const KernelRow &r = checked_row(row);
+        require(op != nullptr, "op must not be NULL");
+        require(reasons != nullptr || capacity == 0, "reasons must not be NULL");
+        std::string text;
+        for (const std::string &reason : why_not(r, *op, checked_shape(in_shape), usable_isa()))
+            text += (text.empty() ? "" : "\n") + reason;
+        if (capacity) {
+            const std::size_t length = text.size() < capacity - 1 ? text.size() : capacity - 1;
+            std::memcpy(reasons, text.data(), length);
+            reasons[length] = '\0';
+        }
+        return static_cast<int>(text.size());
+    });
+}
+
+AS_EXPORT as_program *as_program_new(int32_t threads, int32_t pin) {
+    as_program *made = nullptr;
+    guarded([&] {
+        require(threads >= 1 && threads <= 1024, "threads must lie in 1..1024, but got " + std::to_string(threads));
+        made = new as_program{{threads, pin != 0}};
+        return AS_OK;
+    });
+    return made;
+}
+
+AS_EXPORT void as_program_free(as_program *program) { delete program; }
+
+AS_EXPORT int as_program_tensor(as_program *program, const int32_t shape[4]) {
+    return guarded([&] {
+        require(program != nullptr, "program must not be NULL");
+        return program->program.add_tensor(checked_shape(shape));
+    });
+}
+
+AS_EXPORT int as_program_input(as_program *program, int32_t tensor) {
+    return guarded([&] {
+        require(program != nullptr, "program must not be NULL");
+        check_tensor(program->program, tensor, program->program.tensor_count());
+        program->program.add_input(tensor);
+        return AS_OK;
+    });
+}
+
+AS_EXPORT int as_program_output(as_program *program, int32_t tensor) {
+    return guarded([&] {
+        require(program != nullptr, "program must not be NULL");
+        check_tensor(program->program, tensor, program->program.tensor_count());
+        program->program.add_output(tensor);
+        return AS_OK;
+    });
+}
+
+AS_EXPORT int as_program_op(as_program *program, const as_op *op) {
+    return guarded([&] {
+        require(program != nullptr && op != nullptr, "program and op must not be NULL");
+        return program->program.add_op(*op);
+    });
+}
+
+AS_EXPORT int as_program_finish(as_program *program) {
+    return guarded([&] {
+        require(program != nullptr, "program must not be NULL");
+        program->program.finish();
+        return AS_OK;
+    });
+}
+
+AS_EXPORT int as_program_run(as_program *program, const float *const *inputs, float *const *outputs) {
+    return guarded([&] {
+        require(program != nullptr, "program must not be NULL");
+        check_borders(program->program, inputs, outputs);
+        program->program.run(inputs, outputs, 1, nullptr, nullptr);
+        return AS_OK;
+    });
+}
+
+AS_EXPORT int as_program_time(as_program *program, const float *const *inputs, float *const *outputs, int32_t repeats,
+                              int64_t *run_ns, int64_t *op_ns) {
+    return guarded([&] {
+        require(program != nullptr && run_ns != nullptr, "program and run_ns must not be NULL");
+        require(repeats >= 1, "repeats must be at least 1, but got " + std::to_string(repeats));
+        check_borders(program->program, inputs, outputs);
+        program->program.run(inputs, outputs, repeats, run_ns, op_ns);
+        return AS_OK;
+    });
+}
+
+AS_EXPORT int as_programs_time(as_program *const *programs, int32_t count, const float *const *inputs,
+                               float *const *outputs, int32_t repeats, int64_t *run_ns) {
+    return guarded([&] {
+        require(programs != nullptr && run_ns != nullptr, "programs and run_ns must not be NULL");
+        require(count >= 1 && repeats >= 1, "count and repeats must be at least 1");
+        std::vector<Program *> list;
+        for (int i = 0; i < count; ++i) {
+            require(programs[i] != nullptr, "program " + std::to_string(i) + " must not be NULL");
+            list.push_back(&programs[i]->program);
+            check_borders(*list.back(), inputs, outputs);
+            require(list.back()->threads() == list.front()->threads() && list.back()->pin() == list.front()->pin(),
+                    "programs timed in turn must agree in threads and pin");
+            require(list.back()->has_same_borders(*list.front()), "programs timed in turn must agree in inputs and outputs");
+        }
+        run_in_turn(list.data(), count, inputs, outputs, repeats, run_ns);
+        return AS_OK;
+    });
+}
+
+AS_EXPORT int64_t as_program_weight_bytes(const as_program *program) {
+    return program ? program->program.weight_bytes() : fail(AS_BAD_ARGUMENT, "program must not be NULL");
+}
+
+AS_EXPORT int64_t as_program_arena_bytes(const as_program *program) {
+    return program ? program->program.arena_bytes() : fail(AS_BAD_ARGUMENT, "program must not be NULL");
+}
+
+AS_EXPORT int as_program_op_count(const as_program *program) {
+    return program ? program->program.op_count() : fail(AS_BAD_ARGUMENT, "program must not be NULL");
+}
+
+AS_EXPORT int as_program_op_kernel(const as_program *program, int32_t op) {
+    if (!program || op < 0 || op >= program->program.op_count())
+        return fail(AS_BAD_ARGUMENT, "op must be an operator of the program");
+    return program->program.op_kernel(op);
+}
+
+}  // extern "C"

@@ -1,0 +1,64 @@
+// Places all tensors and workspaces in one arena: two things may share memory when no operator needs both.
+#include <algorithm>
+#include <vector>
+
+#include "executor/program.h"
+
+namespace autosparse {
+namespace {
+
+// Whole vectors are loaded a little before the first and beyond the last plane.
+constexpr std::size_t kGuard = 256;
+// Neighbours in the arena start on different pages of the cache's index.
+constexpr std::size_t kSkew = 16 * 17;
+
+struct Block {
+    std::size_t floats;
+    int first_op, last_op;
+    std::size_t *offset;
+};
+
+bool overlaps_in_time(const Block &a, const Block &b) { return a.first_op <= b.last_op && b.first_op <= a.last_op; }
+
+// Lowest gap between the placed blocks that live at the same time.
+std::size_t find_gap(const Block &block, const std::vector<Block> &placed) {
+    std::vector<const Block *> living;
+    for (const Block &other : placed)
+        if (overlaps_in_time(block, other)) living.push_back(&other);
+    std::sort(living.begin(), living.end(), [](const Block *a, const Block *b) { return *a->offset < *b->offset; });
+    std::size_t offset = kGuard;
+    for (const Block *other : living) {
+        if (offset + block.floats <= *other->offset) break;
+        offset = std::max(offset, *other->offset + other->floats);
+    }
+    return offset;
+}
+
+}  // namespace
+
+void Program::plan_arena() {
+    std::vector<std::size_t> tensor_offset(tensors_.size(), kGuard);
+    workspace_offset_.assign(operators_.size(), kGuard);
+    std::vector<Block> blocks;
+    for (std::size_t i = 0; i < tensors_.size(); ++i) {
+        const Tensor &t = tensors_[i];
+        if (t.is_written)
+            blocks.push_back({static_cast<std::size_t>(t.size()) + kSkew, t.first_op, t.last_op, &tensor_offset[i]});
+    }
+    for (int op = 0; op < op_count(); ++op) {
+        const std::size_t floats = operators_[static_cast<std::size_t>(op)]->workspace(*this);
+        if (floats) blocks.push_back({(floats + 15) / 16 * 16 + kSkew, op, op, &workspace_offset_[static_cast<std::size_t>(op)]});
+    }
+    std::stable_sort(blocks.begin(), blocks.end(), [](const Block &a, const Block &b) { return a.floats > b.floats; });
+    std::vector<Block> placed;
+    std::size_t end = kGuard;
+    for (const Block &block : blocks) {
+        *block.offset = find_gap(block, placed);
+        end = std::max(end, *block.offset + block.floats);
+        placed.push_back(block);
+    }
+    arena_ = Buffer(end + kGuard);
+    for (std::size_t i = 0; i < tensors_.size(); ++i) tensors_[i].data = arena_.data() + tensor_offset[i];
+}
+
+}  // namespace autosparse

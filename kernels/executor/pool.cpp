@@ -1,0 +1,238 @@
+#include "executor/pool.h"
+
+#include <pthread.h>
+#include <unistd.h>
+
+#include <algorithm>
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
+namespace autosparse {
+namespace {
+
+constexpr int kIdleSpins = 4000;     // some tens of microseconds before a waiting worker goes to sleep
+constexpr int kBarrierSpins = 4000;  // before a worker at a barrier lets others run
+
+void pause_briefly() {
+#if defined(__x86_64__)
+    _mm_pause();
+#elif defined(__aarch64__)
+    __asm__ volatile("yield");
+#endif
+}
+
+// Flushes denormals to zero on this thread; returns the former mode.
+uint64_t flush_denormals() {
+#if defined(__x86_64__)
+    const unsigned mode = _mm_getcsr();
+    _mm_setcsr(mode | 0x8040u);  // FTZ and DAZ
+    return mode;
+#elif defined(__aarch64__)
+    uint64_t mode;
+    __asm__ volatile("mrs %0, fpcr" : "=r"(mode));
+    __asm__ volatile("msr fpcr, %0" : : "r"(mode | (uint64_t{1} << 24)));
+    return mode;
+#else
+    return 0;
+#endif
+}
+
+void restore_float_mode(uint64_t mode) {
+#if defined(__x86_64__)
+    _mm_setcsr(static_cast<unsigned>(mode));
+#elif defined(__aarch64__)
+    __asm__ volatile("msr fpcr, %0" : : "r"(mode));
+#else
+    (void)mode;
+#endif
+}
+
+std::vector<int> allowed_processors() {
+    std::vector<int> out;
+    cpu_set_t set;
+    if (sched_getaffinity(0, sizeof set, &set) == 0)
+        for (int i = 0; i < CPU_SETSIZE; ++i)
+            if (CPU_ISSET(i, &set)) out.push_back(i);
+    return out;
+}
+
+bool bind_to(int processor) {
+    cpu_set_t set;
+    CPU_ZERO(&set);
+    CPU_SET(processor, &set);
+    return sched_setaffinity(0, sizeof set, &set) == 0;
+}
+
+struct PoolShelf {
+    std::mutex mutex;
+    std::vector<std::unique_ptr<Pool>> idle;
+    int programs = 0;
+    pid_t process = getpid();
+};
+
+// Never destroyed: threads may outlive static destructors.
+PoolShelf &shelf() {
+    static PoolShelf &instance = *new PoolShelf;
+    return instance;
+}
+
+// A forked child has this process's pools but not their threads: forget them. Call with the lock held.
+void forget_foreign_pools(PoolShelf &s) {
+    if (s.process == getpid()) return;
+    for (auto &pool : s.idle) pool.release();
+    s.idle.clear();
+    s.process = getpid();
+}
+
+}  // namespace
+
+void Barrier::wait() {
+    const uint32_t phase = phase_.load(std::memory_order_relaxed);
+    if (arrived_.fetch_add(1, std::memory_order_acq_rel) == count_ - 1) {
+        arrived_.store(0, std::memory_order_relaxed);
+        phase_.store(phase + 1, std::memory_order_release);
+        return;
+    }
+    for (int spin = 0; phase_.load(std::memory_order_acquire) == phase; ++spin) {
+        if (spin < kBarrierSpins)
+            pause_briefly();
+        else
+            sched_yield();
+    }
+}
+
+Pool::Pool(int threads, bool pin) : threads_(threads), pin_(pin), barrier_(threads) {
+    processors_ = allowed_processors();
+    workers_.reserve(static_cast<std::size_t>(threads - 1));
+    for (int worker = 1; worker < threads; ++worker) workers_.emplace_back([this, worker] { work(worker); });
+}
+
+Pool::~Pool() {
+    {
+        std::lock_guard<std::mutex> lock(mutex_);
+        stop_.store(true);
+    }
+    wake_.notify_all();
+    for (auto &thread : workers_) thread.join();
+}
+
+void Pool::work(int worker) {
+    if (pin_ && !processors_.empty())
+        bind_to(processors_[static_cast<std::size_t>(worker) % processors_.size()]);
+    flush_denormals();
+    uint32_t seen = 0;
+    for (;;) {
+        for (int spin = 0; spin < kIdleSpins && epoch_.load() == seen && !stop_.load(); ++spin) pause_briefly();
+        if (epoch_.load() == seen) {
+            std::unique_lock<std::mutex> lock(mutex_);
+            sleepers_.fetch_add(1);
+            wake_.wait(lock, [&] { return epoch_.load() != seen || stop_.load(); });
+            sleepers_.fetch_sub(1);
+        }
+        if (stop_.load()) return;
+        seen = epoch_.load();
+        (*job_)(worker);
+        barrier_.wait();
+    }
+}
+
+void Pool::run(const std::function<void(int)> &job) {
+    if (threads_ > 1) {
+        job_ = &job;
+        epoch_.fetch_add(1);
+        if (sleepers_.load() > 0) {
+            std::lock_guard<std::mutex> lock(mutex_);
+            wake_.notify_all();
+        }
+    }
+    job(0);
+    if (threads_ > 1) barrier_.wait();
+}
+
+PoolLease::PoolLease(int threads, bool pin) {
+    PoolShelf &s = shelf();
+    {
+        const std::vector<int> processors = allowed_processors();
+        std::lock_guard<std::mutex> lock(s.mutex);
+        forget_foreign_pools(s);
+        const auto found = std::find_if(s.idle.begin(), s.idle.end(),
+                                        [&](const auto &pool) { return pool->suits(threads, pin, processors); });
+        if (found != s.idle.end()) {
+            pool_ = std::move(*found);
+            s.idle.erase(found);
+            return;
+        }
+    }
+    pool_ = std::make_unique<Pool>(threads, pin);
+}
+
+PoolLease::~PoolLease() {
+    PoolShelf &s = shelf();
+    std::lock_guard<std::mutex> lock(s.mutex);
+    if (s.programs > 0) s.idle.push_back(std::move(pool_));
+}
+
+void retain_pools() {
+    PoolShelf &s = shelf();
+    std::lock_guard<std::mutex> lock(s.mutex);
+    ++s.programs;
+}
+
+void release_pools() {
+    PoolShelf &s = shelf();
+    std::vector<std::unique_ptr<Pool>> ending;
+    std::lock_guard<std::mutex> lock(s.mutex);
+    forget_foreign_pools(s);
+    if (--s.programs == 0) ending.swap(s.idle);
+}
+
+CallerState::CallerState(bool pin) : float_mode_(flush_denormals()) {
+    if (!pin || sched_getaffinity(0, sizeof affinity_, &affinity_) != 0) return;
+    for (int i = 0; i < CPU_SETSIZE; ++i) {
+        if (!CPU_ISSET(i, &affinity_)) continue;
+        pinned_ = bind_to(i);
+        return;
+    }
+}
+
+CallerState::~CallerState() {
+    if (pinned_) sched_setaffinity(0, sizeof affinity_, &affinity_);
+    restore_float_mode(float_mode_);
+}
+
+TaskQueue::TaskQueue(const std::vector<int64_t> &costs, int threads)
+    : count_(static_cast<int>(costs.size())), threads_(threads), runs_(new Run[static_cast<std::size_t>(threads)]) {
+    int64_t total = 0;
+    for (int64_t cost : costs) total += cost;
+    int64_t before = 0;
+    int task = 0;
+    for (int worker = 0; worker < threads; ++worker) {
+        Run &run = runs_[static_cast<std::size_t>(worker)];
+        run.begin = task;
+        const int64_t goal = total * (worker + 1) / threads;
+        // A task belongs to the worker in whose share its middle lies.
+        while (task < count_ && (worker == threads - 1 || before + costs[static_cast<std::size_t>(task)] / 2 < goal))
+            before += costs[static_cast<std::size_t>(task++)];
+        run.end = task;
+        run.next.store(run.begin);
+    }
+}
+
+int TaskQueue::next(int worker) {
+    for (int i = 0; i < threads_; ++i) {
+        Run &run = runs_[static_cast<std::size_t>((worker + i) % threads_)];
+        if (run.next.load(std::memory_order_relaxed) >= run.end) continue;
+        const int task = run.next.fetch_add(1, std::memory_order_relaxed);
+        if (task < run.end) return task;
+    }
+    return -1;
+}
+
+void TaskQueue::rewind(int worker) {
+    Run &run = runs_[static_cast<std::size_t>(worker)];
+    run.next.store(run.begin, std::memory_order_relaxed);
+}
+
+}  // namespace autosparse

@@ -1,0 +1,285 @@
+#include "executor/program.h"
+
+#include <algorithm>
+#include <chrono>
+#include <cstring>
+
+#include "cpu/isa.h"
+#include "operators/planes.h"
+
+namespace autosparse {
+namespace {
+
+int64_t now_ns() {
+    return std::chrono::duration_cast<std::chrono::nanoseconds>(std::chrono::steady_clock::now().time_since_epoch())
+        .count();
+}
+
+}  // namespace
+
+void require(bool condition, const std::string &rule) {
+    if (!condition) throw Error(AS_BAD_ARGUMENT, rule);
+}
+
+void zero_front(const Tensor &tensor, float *origin) {
+    std::memset(origin - tensor.front, 0, static_cast<std::size_t>(tensor.front) * sizeof(float));
+}
+
+void zero_tail(const Tensor &tensor, float *origin, ptrdiff_t end) {
+    const ptrdiff_t rest = tensor.plane - tensor.front - end;
+    if (rest > 0) std::memset(origin + end, 0, static_cast<std::size_t>(rest) * sizeof(float));
+}
+
+void zero_padding(const Tensor &tensor, float *origin) {
+    zero_front(tensor, origin);
+    const std::size_t gap = static_cast<std::size_t>(tensor.pitch - tensor.shape.width) * sizeof(float);
+    if (gap)
+        for (int y = 0; y + 1 < tensor.shape.height; ++y)
+            std::memset(origin + static_cast<ptrdiff_t>(y) * tensor.pitch + tensor.shape.width, 0, gap);
+    zero_tail(tensor, origin, tensor.span());
+}
+
+Program::Program(int threads, bool pin) : threads_(threads), pin_(pin), isa_(usable_isa()) { retain_pools(); }
+
+Program::~Program() { release_pools(); }
+
+int Program::add_tensor(const Shape &shape) {
+    require(!finished_, "a finished program takes no more tensors");
+    Tensor tensor;
+    tensor.shape = shape;
+    tensor.pitch_parent = static_cast<int>(tensors_.size());
+    tensors_.push_back(tensor);
+    return tensor.pitch_parent;
+}
+
+void Program::add_input(int id) {
+    require(!finished_, "a finished program takes no more inputs");
+    require(!tensor(id).is_written, "an input tensor must not be written by an operator or named an input twice");
+    tensor(id).is_input = tensor(id).is_written = true;
+    tensor(id).first_op = -1;
+    tensor(id).last_op = std::max(tensor(id).last_op, 0);
+    inputs_.push_back(id);
+}
+
+void Program::add_output(int id) {
+    require(!finished_, "a finished program takes no more outputs");
+    tensor(id).is_output = true;
+    outputs_.push_back(id);
+}
+
+int Program::add_op(const as_op &op) {
+    require(!finished_, "a finished program takes no more operators");
+    check_op(op);
+    const int index = op_count();
+    operators_.push_back(make_operator(*this, op));
+    const auto read = [&](int id) { tensor(id).last_op = std::max(tensor(id).last_op, index); };
+    for (int i = 0; i < op.input_count; ++i) read(op.inputs[i]);
+    if (op.residual >= 0) read(op.residual);
+    Tensor &out = tensor(op.output);
+    out.is_written = true;
+    out.first_op = out.last_op = index;
+    return index;
+}
+
+void Program::check_op(const as_op &op) const {
+    const int count = static_cast<int>(tensors_.size());
+    require(op.input_count >= 1 && op.input_count <= AS_MAX_INPUTS, "input_count must lie in 1..8");
+    for (int i = 0; i < op.input_count; ++i) {
+        require(op.inputs[i] >= 0 && op.inputs[i] < count, "inputs must be tensor ids");
+        require(tensor(op.inputs[i]).is_written, "an operator may only read inputs and outputs of earlier operators");
+    }
+    require(op.output >= 0 && op.output < count, "output must be a tensor id");
+    require(!tensor(op.output).is_written, "a tensor can be written only once");
+    require(op.residual >= -1 && op.residual < count, "residual must be a tensor id or -1");
+    require(op.residual < 0 || op.kind == AS_OP_CONV, "residual belongs to convolutions without groups");
+    require(op.residual < 0 || tensor(op.residual).is_written, "the residual must be written by an earlier operator");
+    require(op.activation >= AS_ACT_NONE && op.activation <= AS_ACT_GELU, "activation must be an as_activation");
+}
+
+int Program::pitch_root(int id) {
+    while (tensor(id).pitch_parent != id) {
+        tensor(id).pitch_parent = tensor(tensor(id).pitch_parent).pitch_parent;
+        id = tensor(id).pitch_parent;
+    }
+    return id;
+}
+
+void Program::share_pitch(int a, int b) { tensor(pitch_root(a)).pitch_parent = pitch_root(b); }
+
+void Program::pad(int id, const Padding &p) {
+    Padding &have = tensor(id).padding;
+    have.top = std::max(have.top, p.top);
+    have.left = std::max(have.left, p.left);
+    have.bottom = std::max(have.bottom, p.bottom);
+    have.right = std::max(have.right, p.right);
+}
+
+void Program::widen(int id, int pitch) { tensor(id).min_pitch = std::max(tensor(id).min_pitch, pitch); }
+
+void Program::lay_out() {
+    for (std::size_t i = 0; i < tensors_.size(); ++i) {
+        Tensor &t = tensors_[i];
+        const int own = std::max(t.shape.width + std::max(t.padding.left, t.padding.right), t.min_pitch);
+        Tensor &root = tensor(pitch_root(static_cast<int>(i)));
+        root.pitch = std::max(root.pitch, own);
+    }
+    for (std::size_t i = 0; i < tensors_.size(); ++i) {
+        Tensor &t = tensors_[i];
+        t.pitch = tensor(pitch_root(static_cast<int>(i))).pitch;
+        t.front = (static_cast<ptrdiff_t>(t.padding.top) * t.pitch + t.padding.left + 15) / 16 * 16;
+        const ptrdiff_t rows = t.shape.height - 1 + t.padding.bottom;
+        const ptrdiff_t behind = std::max(t.rounded_span(), rows * t.pitch + t.shape.width + t.padding.right);
+        // An odd number of cache lines spreads the planes over all sets of the caches.
+        t.plane = (((t.front + behind + 15) / 16) | 1) * 16;
+        t.image = t.plane * t.shape.channels;
+        require(t.image < INT32_MAX / 2, "one image of a tensor must stay below 2^30 elements");
+        t.valid = valid_mask(t);
+    }
+}
+
+const int32_t *Program::valid_mask(const Tensor &t) {
+    auto &mask = masks_[std::make_tuple(t.shape.height, t.shape.width, t.pitch)];
+    if (mask.empty()) {
+        mask.assign(static_cast<std::size_t>(t.rounded_span()), 0);
+        for (int y = 0; y < t.shape.height; ++y)
+            std::fill_n(mask.begin() + static_cast<ptrdiff_t>(y) * t.pitch, t.shape.width, -1);
+    }
+    return mask.data();
+}
+
+void Program::check_dataflow() {
+    for (int id : outputs_) require(tensor(id).is_written, "every output must be written by an operator or be an input");
+    require(!outputs_.empty(), "a program needs at least one output");
+    for (Tensor &t : tensors_)
+        if (t.is_output) t.last_op = op_count();
+}
+
+void Program::finish() {
+    require(!finished_, "a program can be finished only once");
+    check_dataflow();
+    for (auto &op : operators_) op->constrain(*this);
+    lay_out();
+    plan_arena();
+    std::size_t floats = 0;
+    for (const auto &op : operators_) floats += (op->weight_floats() + 15) / 16 * 16;
+    // Kernels may prefetch and load whole vectors beyond the last weight.
+    weights_ = Buffer(floats + 64);
+    std::memset(weights_.data() + floats, 0, 64 * sizeof(float));
+    float *place = weights_.data();
+    for (auto &op : operators_) {
+        op->place_weights(place);
+        place += (op->weight_floats() + 15) / 16 * 16;
+    }
+    for (const auto &op : operators_) scratch_floats_ = std::max(scratch_floats_, op->scratch(*this));
+    scratch_floats_ = (scratch_floats_ + 31) / 16 * 16;
+    scratch_ = Buffer(scratch_floats_ * static_cast<std::size_t>(threads_));
+    plan_inputs();
+    for (int op = 0; op < op_count(); ++op)
+        operators_[static_cast<std::size_t>(op)]->plan(*this, op,
+                                                       arena_.data() + workspace_offset_[static_cast<std::size_t>(op)]);
+    plan_outputs();
+    finished_ = true;
+}
+
+void Program::add_step(int op, std::vector<int64_t> costs, std::function<void(int, int)> run) {
+    auto queue = std::make_unique<TaskQueue>(costs, threads_);
+    steps_.push_back(Step{op, std::move(run), std::move(costs), std::move(queue)});
+}
+
+void Program::plan_inputs() {
+    for (std::size_t i = 0; i < inputs_.size(); ++i) {
+        const Tensor &t = tensor(inputs_[i]);
+        const int planes = t.shape.batch * t.shape.channels;
+        add_step(-1, std::vector<int64_t>(static_cast<std::size_t>(planes), 1), [this, i, &t](int plane, int) {
+            const ptrdiff_t pixels = static_cast<ptrdiff_t>(t.shape.height) * t.shape.width;
+            float *origin = t.origin(plane / t.shape.channels, plane % t.shape.channels);
+            plane_kernels(isa_).copy_rows(run_inputs_[i] + plane * pixels, t.shape.width, origin, t.pitch,
+                                          t.shape.height, t.shape.width);
+            zero_padding(t, origin);
+        });
+    }
+}
+
+void Program::plan_outputs() {
+    for (std::size_t i = 0; i < outputs_.size(); ++i) {
+        const Tensor &t = tensor(outputs_[i]);
+        const int planes = t.shape.batch * t.shape.channels;
+        // Planes of one pixel are copied in long runs.
+        const int run = std::max(1, 256 / (t.shape.height * t.shape.width));
+        const int tasks = (planes + run - 1) / run;
+        add_step(-1, std::vector<int64_t>(static_cast<std::size_t>(tasks), 1), [this, i, run, planes, &t](int task, int) {
+            const ptrdiff_t pixels = static_cast<ptrdiff_t>(t.shape.height) * t.shape.width;
+            for (int plane = task * run; plane < std::min(planes, (task + 1) * run); ++plane)
+                plane_kernels(isa_).copy_rows(t.origin(plane / t.shape.channels, plane % t.shape.channels), t.pitch,
+                                              run_outputs_[i] + plane * pixels, t.shape.width, t.shape.height,
+                                              t.shape.width);
+        });
+    }
+}
+
+void Program::run_steps(int worker, int64_t *op_ns) {
+    int64_t before = op_ns && worker == 0 ? now_ns() : 0;
+    for (Step &step : steps_) {
+        for (int task = step.queue->next(worker); task >= 0; task = step.queue->next(worker)) step.run(task, worker);
+        if (threads_ > 1) barrier_->wait();
+        step.queue->rewind(worker);
+        if (op_ns && worker == 0) {
+            const int64_t after = now_ns();
+            if (step.op >= 0) op_ns[step.op] += after - before;
+            before = after;
+        }
+    }
+}
+
+void Program::run_once(Pool &pool, int64_t *op_ns) {
+    if (op_ns) std::fill_n(op_ns, op_count(), 0);
+    barrier_ = &pool.barrier();
+    pool.run([this, op_ns](int worker) { run_steps(worker, op_ns); });
+}
+
+void Program::run(const float *const *inputs, float *const *outputs, int repeats, int64_t *run_ns, int64_t *op_ns) {
+    run_inputs_ = inputs;
+    run_outputs_ = outputs;
+    PoolLease pool(threads_, pin_);
+    CallerState caller(pin_);
+    for (int i = 0; i < repeats; ++i) {
+        const int64_t begin = run_ns ? now_ns() : 0;
+        run_once(*pool, op_ns ? op_ns + static_cast<ptrdiff_t>(i) * op_count() : nullptr);
+        if (run_ns) run_ns[i] = now_ns() - begin;
+    }
+}
+
+void run_in_turn(Program *const *programs, int count, const float *const *inputs, float *const *outputs,
+                 int repeats, int64_t *run_ns) {
+    for (int i = 0; i < count; ++i) {
+        programs[i]->run_inputs_ = inputs;
+        programs[i]->run_outputs_ = outputs;
+    }
+    PoolLease pool(programs[0]->threads_, programs[0]->pin_);
+    CallerState caller(programs[0]->pin_);
+    for (int i = 0; i < repeats; ++i) {
+        const int64_t begin = now_ns();
+        programs[i % count]->run_once(*pool, nullptr);
+        run_ns[i] = now_ns() - begin;
+    }
+}
+
+bool Program::has_same_borders(const Program &other) const {
+    const auto same = [&](const std::vector<int> &a, const std::vector<int> &b) {
+        return std::equal(a.begin(), a.end(), b.begin(), b.end(), [&](int mine, int theirs) {
+            return tensor(mine).shape == other.tensor(theirs).shape;
+        });
+    };
+    return same(inputs_, other.inputs_) && same(outputs_, other.outputs_);
+}
+
+int Program::op_kernel(int op) const { return operators_[static_cast<std::size_t>(op)]->kernel(); }
+
+int64_t Program::weight_bytes() const {
+    int64_t bytes = 0;
+    for (const auto &op : operators_)
+        bytes += static_cast<int64_t>(op->weight_floats() * sizeof(float)) + op->index_bytes();
+    return bytes;
+}
+
+}  // namespace autosparse

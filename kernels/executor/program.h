@@ -1,0 +1,129 @@
+// A program: tensors, operators, and, once finished, the steps that one inference runs through.
+#pragma once
+
+#include <functional>
+#include <map>
+#include <memory>
+#include <stdexcept>
+#include <string>
+#include <tuple>
+#include <vector>
+
+#include "autosparse.h"
+#include "executor/memory.h"
+#include "executor/pool.h"
+#include "executor/tensor.h"
+
+namespace autosparse {
+
+// What the C interface turns into a status and a message.
+class Error : public std::runtime_error {
+public:
+    Error(as_status status, const std::string &message) : std::runtime_error(message), status(status) {}
+    const as_status status;
+};
+
+// Throws AS_BAD_ARGUMENT unless `condition` holds.
+void require(bool condition, const std::string &rule);
+
+// One parallel stretch of work; all workers meet at its end.
+struct Step {
+    int op;  // operator it belongs to; -1 for the borders
+    std::function<void(int task, int worker)> run;
+    std::vector<int64_t> costs;  // one per task, any unit
+    std::unique_ptr<TaskQueue> queue;
+};
+
+class Program;
+
+class Operator {
+public:
+    virtual ~Operator() = default;
+    // States what it needs of its tensors' layout: padding, equal pitches.
+    virtual void constrain(Program &) {}
+    // Floats of arena that it needs while it runs, and floats of scratch per worker; after layout.
+    virtual std::size_t workspace(const Program &) { return 0; }
+    virtual std::size_t scratch(const Program &) { return 0; }
+    // Adds its steps; the arena exists.
+    virtual void plan(Program &, int op, float *workspace) = 0;
+    // Floats that plan() will copy into the program's one weight buffer, and where they went.
+    virtual std::size_t weight_floats() const { return 0; }
+    virtual void place_weights(float *) {}
+    virtual int64_t index_bytes() const { return 0; }
+    virtual int kernel() const { return -1; }
+};
+
+class Program {
+public:
+    Program(int threads, bool pin);
+    ~Program();
+    Program(const Program &) = delete;
+    Program &operator=(const Program &) = delete;
+
+    int add_tensor(const Shape &shape);
+    void add_input(int tensor);
+    void add_output(int tensor);
+    int add_op(const as_op &op);
+    void finish();
+    void run(const float *const *inputs, float *const *outputs, int repeats, int64_t *run_ns, int64_t *op_ns);
+
+    bool is_finished() const { return finished_; }
+    int threads() const { return threads_; }
+    bool pin() const { return pin_; }
+    int isa() const { return isa_; }
+    int op_count() const { return static_cast<int>(operators_.size()); }
+    int tensor_count() const { return static_cast<int>(tensors_.size()); }
+    int input_count() const { return static_cast<int>(inputs_.size()); }
+    int output_count() const { return static_cast<int>(outputs_.size()); }
+    bool has_same_borders(const Program &other) const;
+    int op_kernel(int op) const;
+    int64_t weight_bytes() const;
+    int64_t arena_bytes() const { return static_cast<int64_t>(arena_.size() * sizeof(float)); }
+
+    // For operators.
+    Tensor &tensor(int id) { return tensors_[static_cast<std::size_t>(id)]; }
+    const Tensor &tensor(int id) const { return tensors_[static_cast<std::size_t>(id)]; }
+    void pad(int id, const Padding &padding);
+    void widen(int id, int pitch);
+    void share_pitch(int a, int b);
+    void add_step(int op, std::vector<int64_t> costs, std::function<void(int, int)> run);
+    float *scratch(int worker) const { return scratch_.data() + static_cast<std::size_t>(worker) * scratch_floats_; }
+
+private:
+    friend void run_in_turn(Program *const *, int, const float *const *, float *const *, int, int64_t *);
+    void check_op(const as_op &op) const;
+    void lay_out();
+    void check_dataflow();
+    const int32_t *valid_mask(const Tensor &tensor);
+    void plan_arena();
+    void plan_inputs();
+    void plan_outputs();
+    void run_steps(int worker, int64_t *op_ns);
+    void run_once(Pool &pool, int64_t *op_ns);
+    int pitch_root(int id);
+
+    const int threads_;
+    const bool pin_;
+    const int isa_;
+    bool finished_ = false;
+    std::vector<Tensor> tensors_;
+    std::vector<int> inputs_, outputs_;
+    std::vector<std::unique_ptr<Operator>> operators_;
+    std::vector<std::size_t> workspace_offset_;
+    std::vector<Step> steps_;
+    Buffer arena_, scratch_, weights_;
+    std::size_t scratch_floats_ = 0;
+    std::map<std::tuple<int, int, int>, std::vector<int32_t>> masks_;  // by height, width, pitch
+    Barrier *barrier_ = nullptr;  // of the pool that runs now
+    const float *const *run_inputs_ = nullptr;
+    float *const *run_outputs_ = nullptr;
+};
+
+// Runs equal programs one after another, `repeats` times in all.
+void run_in_turn(Program *const *programs, int count, const float *const *inputs, float *const *outputs,
+                 int repeats, int64_t *run_ns);
+
+// Checks and builds one operator.
+std::unique_ptr<Operator> make_operator(const Program &program, const as_op &op);
+
+}  // namespace autosparse

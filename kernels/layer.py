@@ -1,0 +1,119 @@
+"""Programs of one layer: what the tuner times and the conformance tests check."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+
+from autosparse.errors import UsageError
+from autosparse.kernels import spec
+from autosparse.kernels.binding import FloatArray, NativeProgram
+from autosparse.kernels.spec import KernelSpec
+from autosparse.patterns.structure import BlockStructure
+from autosparse.records import LayerShape, Pattern, kept_blocks
+
+
+def random_blocks(shape: LayerShape, pattern: Pattern, sparsity: float, seed: int) -> BlockStructure:
+    """Draws a structure whose groups each keep ``kept_blocks(in_channels, sparsity)`` random inputs.
+
+    Raises:
+        UsageError: the pattern is dense, or `sparsity` lies outside [0, 1].
+    """
+    if pattern.is_dense:
+        raise UsageError("a dense layer has no blocks to draw; pass structure=None instead")
+    if not 0 <= sparsity <= 1:
+        raise UsageError(f"sparsity must lie in [0, 1], but got {sparsity}")
+    groups = -(-shape.out_channels // pattern.group_out)
+    kept = kept_blocks(shape.in_channels, sparsity)
+    generator = np.random.default_rng(seed)
+    lists = [np.sort(generator.permutation(shape.in_channels)[:kept]) for _ in range(groups)]
+    return BlockStructure(
+        block_n=pattern.group_out,
+        group_start=np.arange(groups + 1, dtype=np.int32) * np.int32(kept),
+        kept=np.concatenate(lists).astype(np.int32),
+    )
+
+
+class LayerProgram:
+    """One convolution or linear layer as a program of its own.
+
+    Args:
+        shape: the layer, activation and residual included.
+        weight: OIHW (linear: (outputs, inputs) or (outputs, inputs, 1, 1)), float32. Only kept blocks
+            are read.
+        bias: one per output, or None.
+        structure: kept blocks, or None for a dense layer.
+        kernel: what shall run it, or None for the executor's own default.
+        threads: worker threads.
+        pin: whether workers are bound to processors while they run.
+
+    Raises:
+        UsageError: arrays and shape do not fit together.
+        NoKernel: the kernel cannot run this layer here.
+    """
+
+    def __init__(
+        self,
+        shape: LayerShape,
+        *,
+        weight: FloatArray,
+        bias: FloatArray | None = None,
+        structure: BlockStructure | None = None,
+        kernel: KernelSpec | None = None,
+        threads: int = 1,
+        pin: bool = True,
+    ) -> None:
+        self.shape = shape
+        self.program = NativeProgram(threads, pin)
+        source = self.program.tensor(spec.input_shape(shape))
+        self.program.input(source)
+        residual = -1
+        if shape.residual:
+            residual = self.program.tensor(spec.output_shape(shape))
+            self.program.input(residual)
+        sink = self.program.tensor(spec.output_shape(shape))
+        pattern = Pattern(group_out=structure.block_n if structure else 0)
+        op = dataclasses.replace(
+            spec.native_op(shape, pattern, inputs=(source,), output=sink),
+            residual=residual,
+            kernel=kernel.row if kernel else -1,
+            weight=weight.reshape(shape.out_channels, shape.in_channels // shape.groups, *shape.kernel),
+            bias=bias,
+            group_start=structure.group_start if structure else None,
+            kept=structure.kept if structure else None,
+        )
+        self.program.op(op)
+        self.program.output(sink)
+        self.program.finish()
+
+    def run(self, x: FloatArray, residual: FloatArray | None = None) -> FloatArray:
+        """Runs the layer on an NCHW array."""
+        return self.program.run(self.arguments(x, residual))[0]
+
+    def arguments(self, x: FloatArray, residual: FloatArray | None = None) -> list[FloatArray]:
+        """Gives the program's inputs.
+
+        Raises:
+            UsageError: the layer adds a residual and got none, or the other way round.
+        """
+        if (residual is not None) != self.shape.residual:
+            raise UsageError(
+                f"a layer with residual={self.shape.residual} must get residual accordingly, "
+                f"but got {'one' if residual is not None else 'none'}"
+            )
+        return [x] if residual is None else [x, residual]
+
+    @property
+    def kernel_name(self) -> str | None:
+        """The kernel that runs the layer; None for a grouped convolution."""
+        return self.program.op_kernels()[0]
+
+    @property
+    def weight_bytes(self) -> int:
+        """Bytes of packed weights and index lists."""
+        return self.program.weight_bytes
+
+    def close(self) -> None:
+        """Frees the native program."""
+        self.program.close()

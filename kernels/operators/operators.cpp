@@ -1,0 +1,298 @@
+// Builds operators, and runs all that are not convolutions.
+#include <algorithm>
+#include <cmath>
+
+#include "conv/convolution.h"
+#include "conv/table.h"
+#include "executor/program.h"
+#include "operators/check.h"
+#include "operators/planes.h"
+
+namespace autosparse {
+
+const PlaneKernels &plane_kernels(int isa) {
+#ifdef AS_HAS_X86_LEVELS
+    if (isa == AS_ISA_AVX512) return plane_kernels_avx512();
+    if (isa == AS_ISA_AVX2) return plane_kernels_avx2();
+#endif
+    (void)isa;
+    return plane_kernels_generic();
+}
+
+namespace {
+
+// Operators whose tasks are single output planes.
+class PlaneOperator : public Operator {
+public:
+    explicit PlaneOperator(const as_op &op) : op_(op) { op_.weight = op_.bias = nullptr; }
+
+    void plan(Program &program, int op, float *) override {
+        const Tensor &out = program.tensor(op_.output);
+        std::vector<int64_t> costs(static_cast<std::size_t>(out.shape.batch) * out.shape.channels, 1);
+        program.add_step(op, std::move(costs), [this, &program, &out](int task, int worker) {
+            const int n = task / out.shape.channels, c = task % out.shape.channels;
+            float *origin = out.origin(n, c);
+            run_plane(program, n, c, worker, out, origin);
+            if (writes_whole_vectors()) {
+                zero_front(out, origin);
+                zero_tail(out, origin, out.rounded_span());
+            } else {
+                zero_padding(out, origin);
+            }
+            if (op_.activation != AS_ACT_NONE && !fuses_activation())
+                plane_kernels(program.isa()).activate(origin, out.valid, out.span(), op_.activation);
+        });
+    }
+
+protected:
+    virtual void run_plane(Program &, int n, int c, int worker, const Tensor &out, float *origin) = 0;
+    // Whether run_plane writes [0, rounded_span) with zeros between the rows, or single pixels.
+    virtual bool writes_whole_vectors() const { return true; }
+    virtual bool fuses_activation() const { return false; }
+
+    as_op op_;
+};
+
+// Operators that run along flattened pixels: all their tensors share one pitch.
+class FlatOperator : public PlaneOperator {
+public:
+    using PlaneOperator::PlaneOperator;
+    void constrain(Program &program) override {
+        for (int i = 0; i < op_.input_count; ++i)
+            if (program.tensor(op_.inputs[i]).shape.width == program.tensor(op_.output).shape.width)
+                program.share_pitch(op_.inputs[i], op_.output);
+    }
+};
+
+class Add : public FlatOperator {
+public:
+    using FlatOperator::FlatOperator;
+
+protected:
+    bool fuses_activation() const override {
+        return op_.activation == AS_ACT_RELU || op_.activation == AS_ACT_RELU6;
+    }
+    void run_plane(Program &program, int n, int c, int, const Tensor &out, float *origin) override {
+        const float low = fuses_activation() ? 0.0f : -INFINITY;
+        const float high = op_.activation == AS_ACT_RELU6 ? 6.0f : INFINITY;
+        plane_kernels(program.isa())
+            .add(program.tensor(op_.inputs[0]).origin(n, c), program.tensor(op_.inputs[1]).origin(n, c), origin,
+                 out.valid, out.span(), low, high);
+    }
+};
+
+class Mul : public FlatOperator {
+public:
+    using FlatOperator::FlatOperator;
+
+protected:
+    void run_plane(Program &program, int n, int c, int, const Tensor &out, float *origin) override {
+        const Tensor &a = program.tensor(op_.inputs[0]), &b = program.tensor(op_.inputs[1]);
+        if (b.shape == a.shape)
+            plane_kernels(program.isa()).mul(a.origin(n, c), b.origin(n, c), origin, out.valid, out.span());
+        else
+            plane_kernels(program.isa()).affine(a.origin(n, c), *b.origin(n, c), 0.0f, origin, out.valid, out.span());
+    }
+};
+
+class Concat : public FlatOperator {
+public:
+    using FlatOperator::FlatOperator;
+
+protected:
+    void run_plane(Program &program, int n, int c, int, const Tensor &out, float *origin) override {
+        int source = 0;
+        while (c >= program.tensor(op_.inputs[source]).shape.channels)
+            c -= program.tensor(op_.inputs[source++]).shape.channels;
+        plane_kernels(program.isa())
+            .copy_rows(program.tensor(op_.inputs[source]).origin(n, c), out.rounded_span(), origin, out.rounded_span(), 1,
+                       static_cast<int>(out.rounded_span()));
+    }
+    // Behind the last pixel of the source lies its bottom padding, or nothing.
+    bool writes_whole_vectors() const override { return false; }
+};
+
+class Affine : public FlatOperator {
+public:
+    Affine(const as_op &op, int channels) : FlatOperator(op) {
+        scale_.assign(static_cast<std::size_t>(channels), 1.0f);
+        shift_.assign(static_cast<std::size_t>(channels), 0.0f);
+        if (op.weight) std::copy_n(op.weight, channels, scale_.begin());
+        if (op.bias) std::copy_n(op.bias, channels, shift_.begin());
+    }
+
+protected:
+    void run_plane(Program &program, int n, int c, int, const Tensor &out, float *origin) override {
+        plane_kernels(program.isa())
+            .affine(program.tensor(op_.inputs[0]).origin(n, c), scale_[static_cast<std::size_t>(c)],
+                    shift_[static_cast<std::size_t>(c)], origin, out.valid, out.span());
+    }
+
+private:
+    std::vector<float> scale_, shift_;
+};
+
+class Activation : public FlatOperator {
+public:
+    using FlatOperator::FlatOperator;
+
+protected:
+    void run_plane(Program &program, int n, int c, int, const Tensor &out, float *origin) override {
+        const float *in = program.tensor(op_.inputs[0]).origin(n, c);
+        plane_kernels(program.isa()).affine(in, 1.0f, 0.0f, origin, out.valid, out.span());
+    }
+};
+
+class Pooling : public PlaneOperator {
+public:
+    using PlaneOperator::PlaneOperator;
+    std::size_t scratch(const Program &program) override { return static_cast<std::size_t>(pool_scratch(call(program))); }
+
+protected:
+    bool writes_whole_vectors() const override { return false; }
+    PoolCall call(const Program &program) const {
+        const Tensor &in = program.tensor(op_.inputs[0]), &out = program.tensor(op_.output);
+        PoolCall c{};
+        c.in_pitch = in.pitch, c.in_height = in.shape.height, c.in_width = in.shape.width;
+        c.out_pitch = out.pitch, c.out_height = out.shape.height, c.out_width = out.shape.width;
+        c.kernel_h = op_.kernel_h, c.kernel_w = op_.kernel_w;
+        c.stride_h = op_.stride_h, c.stride_w = op_.stride_w;
+        c.dilation_h = op_.dilation_h, c.dilation_w = op_.dilation_w;
+        c.pad_top = op_.pad_top, c.pad_left = op_.pad_left;
+        c.pad_bottom = op_.pad_bottom, c.pad_right = op_.pad_right;
+        c.count_include_pad = op_.count_include_pad;
+        return c;
+    }
+    void run_plane(Program &program, int n, int c, int worker, const Tensor &, float *origin) override {
+        PoolCall one = call(program);
+        one.input = program.tensor(op_.inputs[0]).origin(n, c);
+        one.output = origin;
+        one.scratch = program.scratch(worker);
+        const PlaneKernels &kernels = plane_kernels(program.isa());
+        op_.kind == AS_OP_MAX_POOL ? kernels.max_pool(one) : kernels.avg_pool(one);
+    }
+};
+
+class GlobalAveragePool : public PlaneOperator {
+public:
+    using PlaneOperator::PlaneOperator;
+
+protected:
+    bool writes_whole_vectors() const override { return false; }
+    void run_plane(Program &program, int n, int c, int, const Tensor &, float *origin) override {
+        const Tensor &in = program.tensor(op_.inputs[0]);
+        const float pixels = static_cast<float>(in.shape.height) * static_cast<float>(in.shape.width);
+        *origin = plane_kernels(program.isa()).sum(in.origin(n, c), in.valid, in.span()) / pixels;
+    }
+};
+
+class SubsamplePad : public PlaneOperator {
+public:
+    using PlaneOperator::PlaneOperator;
+
+protected:
+    bool writes_whole_vectors() const override { return false; }
+    void run_plane(Program &program, int n, int c, int, const Tensor &out, float *origin) override {
+        const Tensor &in = program.tensor(op_.inputs[0]);
+        const int source = c - op_.channels_before;
+        if (source < 0 || source >= in.shape.channels) {
+            for (int y = 0; y < out.shape.height; ++y)
+                std::fill_n(origin + static_cast<ptrdiff_t>(y) * out.pitch, out.shape.width, 0.0f);
+            return;
+        }
+        plane_kernels(program.isa())
+            .split_rows(in.origin(n, source), static_cast<ptrdiff_t>(in.pitch) * op_.stride_h, origin, out.pitch,
+                        out.shape.height, out.shape.width, op_.stride_w);
+    }
+};
+
+class Flatten : public PlaneOperator {
+public:
+    using PlaneOperator::PlaneOperator;
+
+protected:
+    bool writes_whole_vectors() const override { return false; }
+    void run_plane(Program &program, int n, int c, int, const Tensor &, float *origin) override {
+        const Tensor &in = program.tensor(op_.inputs[0]);
+        const int pixels = in.shape.height * in.shape.width, pixel = c % pixels;
+        *origin = in.origin(n, c / pixels)[static_cast<ptrdiff_t>(pixel / in.shape.width) * in.pitch + pixel % in.shape.width];
+    }
+};
+
+class Softmax : public PlaneOperator {
+public:
+    using PlaneOperator::PlaneOperator;
+    void constrain(Program &program) override { program.share_pitch(op_.inputs[0], op_.output); }
+    void plan(Program &program, int op, float *) override {
+        const Tensor &in = program.tensor(op_.inputs[0]), &out = program.tensor(op_.output);
+        std::vector<int64_t> costs(static_cast<std::size_t>(out.shape.batch), 1);
+        program.add_step(op, std::move(costs), [this, &program, &in, &out](int n, int) {
+            plane_kernels(program.isa())
+                .softmax(in.origin(n, 0), in.plane, out.origin(n, 0), out.plane, out.shape.channels, out.valid, out.span());
+            for (int c = 0; c < out.shape.channels; ++c) {
+                zero_padding(out, out.origin(n, c));
+                plane_kernels(program.isa()).activate(out.origin(n, c), out.valid, out.span(), op_.activation);
+            }
+        });
+    }
+
+protected:
+    void run_plane(Program &, int, int, int, const Tensor &, float *) override {}
+};
+
+// Outputs that one tile of a grouped convolution computes.
+int grouped_tile(int outputs_per_group) {
+    if (outputs_per_group >= 6) return 8;
+    if (outputs_per_group >= 3) return 4;
+    return outputs_per_group;
+}
+
+int grouped_kernel(int tile_out, int isa) {
+    const auto &rows = kernel_table();
+    for (std::size_t i = 0; i < rows.size(); ++i)
+        if (rows[i].run && rows[i].isa <= isa && rows[i].method == Method::px && rows[i].tile_out == tile_out)
+            return static_cast<int>(i);
+    throw Error(AS_INTERNAL, "no row of the kernel table can run a grouped convolution");
+}
+
+std::unique_ptr<Operator> make_convolution(const Program &program, const as_op &op) {
+    const Shape &input = program.tensor(op.inputs[0]).shape, &output = program.tensor(op.output).shape;
+    if (op.kind == AS_OP_CONV_GROUPED) {
+        const int tile = grouped_tile(output.channels / op.groups);
+        return std::make_unique<Convolution>(op, input, output, grouped_kernel(tile, program.isa()), false);
+    }
+    int kernel = op.kernel;
+    if (kernel >= 0) {
+        const auto reasons = why_not(kernel_table()[static_cast<std::size_t>(kernel)], op, input, program.isa());
+        if (!reasons.empty())
+            throw Error(AS_UNSUPPORTED, kernel_table()[static_cast<std::size_t>(kernel)].name + ": " + reasons.front());
+    } else {
+        kernel = default_kernel(op, input, output, program.isa());
+        if (kernel < 0)
+            throw Error(AS_UNSUPPORTED, "no kernel runs 1x" + std::to_string(op.block_n) + " patterns; block_n must be 0, 1, 2, 4, 8, 16 or 32");
+    }
+    return std::make_unique<Convolution>(op, input, output, kernel, true);
+}
+
+}  // namespace
+
+std::unique_ptr<Operator> make_operator(const Program &program, const as_op &op) {
+    check_operator(program, op);
+    switch (op.kind) {
+        case AS_OP_CONV:
+        case AS_OP_CONV_GROUPED: return make_convolution(program, op);
+        case AS_OP_MAX_POOL:
+        case AS_OP_AVG_POOL: return std::make_unique<Pooling>(op);
+        case AS_OP_GLOBAL_AVG_POOL: return std::make_unique<GlobalAveragePool>(op);
+        case AS_OP_ADD: return std::make_unique<Add>(op);
+        case AS_OP_MUL: return std::make_unique<Mul>(op);
+        case AS_OP_CONCAT: return std::make_unique<Concat>(op);
+        case AS_OP_AFFINE: return std::make_unique<Affine>(op, program.tensor(op.output).shape.channels);
+        case AS_OP_ACTIVATION: return std::make_unique<Activation>(op);
+        case AS_OP_SUBSAMPLE_PAD: return std::make_unique<SubsamplePad>(op);
+        case AS_OP_FLATTEN: return std::make_unique<Flatten>(op);
+        default: return std::make_unique<Softmax>(op);
+    }
+}
+
+}  // namespace autosparse
