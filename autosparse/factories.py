@@ -121,12 +121,17 @@ def _split(source: str, error: type[UsageError]) -> tuple[Path, str]:
 
 
 def _top_level_names(tree: ast.Module) -> set[str]:
+    """Collects what running the file would define, whichever branches it takes; ``*`` for anything."""
     names: set[str] = set()
-    for node in ast.walk(tree):
-        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+    waiting: list[ast.AST] = [tree]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
             names.add(node.name)
         elif isinstance(node, ast.Import | ast.ImportFrom):
             names |= {(alias.asname or alias.name).partition(".")[0] for alias in node.names}
         elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
             names.add(node.id)
+        else:
+            waiting += ast.iter_child_nodes(node)
     return names

@@ -48,6 +48,8 @@ def resolve(
     """
     if resolution is not None and resolution < 1:
         raise DataError(f"a data resolution must be at least 1, but got {resolution}")
+    if channels < 1:
+        raise DataError(f"channels must be at least 1, but got {channels}; take 3 or 1")
     if not 0 < validation_fraction < 1:
         raise DataError(
             f"validation_fraction must lie between 0 and 1, but got {validation_fraction}; take 0.1"
@@ -132,7 +134,7 @@ def _recoloured(images: Tensor, channels: int) -> Tensor:
         return images
     weights = torch.tensor(_LUMINANCE).view(1, 3, 1, 1)
     return torch.cat(
-        [_as_type((c.float() * weights).sum(1, True), images) for c in images.split(_CHUNK)]
+        [_as_type((c.float() * weights).sum(1, True), images) for c in torch.split(images, _CHUNK)]
     )
 
 
@@ -144,7 +146,7 @@ def _resized(images: Tensor, side: int) -> Tensor:
     shrinks = side < max(height, width)
     chunks = (
         F.interpolate(chunk.float(), (side, side), mode="bilinear", antialias=shrinks)
-        for chunk in images.split(_CHUNK)
+        for chunk in torch.split(images, _CHUNK)
     )
     return torch.cat([_as_type(chunk, images) for chunk in chunks])
 

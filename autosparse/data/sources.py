@@ -89,7 +89,7 @@ def check_source(spec: str) -> None:
 def _unknown(spec: str, name: str) -> str:
     near = difflib.get_close_matches(name.lower(), kinds(), n=2, cutoff=0.5)
     hint = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(kinds())}"
-    if Path(spec).expanduser().is_dir():
+    if spec and Path(spec).expanduser().is_dir():
         hint = f"say what the folder holds, for example imagefolder:{spec}"
     return (
         f"a data set must have a known kind, but got {spec!r}; {hint}; "

@@ -62,20 +62,28 @@ def resolve(
     parsed = parse(source)
     if state is not None:
         classes = _agreed_classes(source, parsed, classes, state, str(weights))
+    # A local hf: model comes with weights for its own classes; others are refused, not drawn anew.
+    built_for = None if parsed.kind == "hf" and state is None else classes
     with seeded(seed):
-        module = _build(parsed, classes)
+        module = _build(parsed, built_for)
         if parsed.kind == "zoo" and state is None:
             initialise(module)
     if state is not None:
         fill(module, state, str(weights))
     module = module.float().eval()
-    outputs = _head_outputs(module)
+    head = _head(module)
+    if head is None:
+        raise ModelError(
+            f"a model must have a convolution or a linear layer, but {source} has none; "
+            "without one there is nothing to make sparse"
+        )
+    outputs = int(head[1].weight.shape[0])
     _check_outputs(source, classes, outputs)
     return LoadedModel(
         source=source,
         module=module,
         input_shape=_input_shape(parsed, module),
-        classes=outputs if outputs is not None else (classes or 0),
+        classes=outputs,
         pretrained=state is not None or parsed.kind == "hf",
         weights_hash=None if weights is None else file_hash(weights),
     )
@@ -118,16 +126,11 @@ def _head(module: nn.Module) -> tuple[str, nn.Linear | nn.Conv2d] | None:
     return layers[-1] if layers else None
 
 
-def _head_outputs(module: nn.Module) -> int | None:
-    head = _head(module)
-    return None if head is None else int(head[1].weight.shape[0])
-
-
-def _check_outputs(source: str, asked: int | None, outputs: int | None) -> None:
-    if asked is not None and outputs is not None and asked != outputs:
+def _check_outputs(source: str, asked: int | None, outputs: int) -> None:
+    if asked is not None and asked != outputs:
         raise ModelError(
             f"{source} must have {asked} outputs, one per class, but its last layer has {outputs}; "
-            "let the factory take num_classes"
+            f"take data with {outputs} classes, or let a factory take num_classes"
         )
 
 
@@ -140,12 +143,7 @@ def _input_shape(source: Source, module: nn.Module) -> tuple[int, ...]:
     by_library = libraries.input_shape(module)
     if by_library is not None:
         return by_library
-    for part in module.modules():
-        if isinstance(part, nn.Conv2d):
-            return (part.in_channels, _SIDE, _SIDE)
-        if isinstance(part, nn.Linear):
-            return (part.in_features,)
-    raise ModelError(
-        f"a model must have a convolution or a linear layer, but {source.name} has none; "
-        "without one there is nothing to make sparse"
-    )
+    first = next(part for part in module.modules() if isinstance(part, nn.Conv2d | nn.Linear))
+    if isinstance(first, nn.Conv2d):
+        return (first.in_channels, _SIDE, _SIDE)
+    return (first.in_features,)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import pickle
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -50,14 +51,7 @@ def read_state(path: Path | str) -> dict[str, Tensor]:
     """
     path = Path(path).expanduser()
     _check_file(path)
-    try:
-        if path.suffix == ".safetensors":
-            found: object = safetensors.torch.load_file(path)
-        else:
-            found = torch.load(path, map_location="cpu", weights_only=True)
-    except _DAMAGE as problem:
-        raise ModelError(_unreadable(path, problem)) from None
-    state = _tensors(path, found)
+    state = _tensors(path, _content(path))
     for name, tensor in state.items():
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
             raise ModelError(
@@ -138,6 +132,17 @@ def _check_file(path: Path) -> None:
         raise ModelError(
             f"weights must be a state dict, but {path} is a Git LFS pointer; run: git lfs pull"
         )
+
+
+def _content(path: Path) -> object:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what torch suspects of a file is settled by what follows
+            if path.suffix == ".safetensors":
+                return safetensors.torch.load_file(path)
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except _DAMAGE as problem:
+        raise ModelError(_unreadable(path, problem)) from None
 
 
 def _unreadable(path: Path, problem: BaseException) -> str:
