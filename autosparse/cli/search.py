@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -65,7 +65,7 @@ def search(
     if save_config is not None:
         return _save(config, save_config)
     if dry_run:
-        return _forecast(config, as_json)
+        return _forecast(ctx, config, as_json)
     from autosparse import pipeline  # brings torch, Ray and Optuna
 
     with working(ctx.obj) as progress:
@@ -120,13 +120,13 @@ def train(
     from autosparse.runs import find_run
     from autosparse.values import choice
 
-    kind = choice(("short", "full"))(kind, "--kind")
+    length: Literal["short", "full"] = choice(("short", "full"))(kind, "--kind")
     folder = find_run(out, run)
     from autosparse import pipeline  # brings torch and Ray
 
     picked = tuple(pick or ("knee",))
     with working(ctx.obj) as progress:
-        outcome = pipeline.train(folder, picked, kind=kind, epochs=epochs, progress=progress)
+        outcome = pipeline.train(folder, picked, kind=length, epochs=epochs, progress=progress)
     _show(outcome, as_json)
     return ExitCode.DONE
 
@@ -149,10 +149,12 @@ def _save(config: SearchConfig, file: Path) -> int:
     return ExitCode.DONE
 
 
-def _forecast(config: SearchConfig, as_json: bool) -> int:
+def _forecast(ctx: typer.Context, config: SearchConfig, as_json: bool) -> int:
     from autosparse import pipeline  # brings torch
 
-    _show(pipeline.forecast(config), as_json)
+    with working(ctx.obj) as progress:
+        outcome = pipeline.forecast(config, progress)
+    _show(outcome, as_json)
     return ExitCode.DONE
 
 

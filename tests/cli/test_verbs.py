@@ -101,7 +101,7 @@ class Outcome:
 def test_dry_run_prints_the_forecast(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    fake_pipeline(monkeypatch, forecast=lambda config: Outcome())
+    fake_pipeline(monkeypatch, forecast=lambda config, progress: Outcome())
     assert run(["search", "-m", "resnet18", "--dry-run"]) == 0
     assert capsys.readouterr().out == "as text\n"
     assert run(["search", "-m", "resnet18", "--dry-run", "--json"]) == 0
