@@ -10,13 +10,12 @@ from torch import nn
 
 from autosparse import hardware
 from autosparse.engine.compiled import Border, CompiledModel, LayerReport
-from autosparse.engine.lower import Lowered, kernel_rows, lower
+from autosparse.engine.lower import Lowered, lower
 from autosparse.engine.measured import MeasuredRows
 from autosparse.engine.runners import NativeRunner, TorchRunner
 from autosparse.engine.select import Selection, select
 from autosparse.errors import UsageError
 from autosparse.graph import Graph, Node, fuse, layer_nodes, layers, trace
-from autosparse.kernels import spec
 from autosparse.plan import Plan
 from autosparse.tuning.database import TuningDatabase
 
@@ -116,8 +115,7 @@ def _border(graph: Graph, examples: Sequence[torch.Tensor]) -> Border:
 def _reports(
     graph: Graph, selections: Mapping[str, Selection], lowered: Lowered
 ) -> tuple[LayerReport, ...]:
-    rows = kernel_rows(lowered.program, lowered.operators)
-    names = {kernel.row: kernel.name for kernel in spec.all_kernels()}
+    kernels = dict(zip(lowered.operators, lowered.program.op_kernels(), strict=True))
     reports = []
     for node, layer in layer_nodes(graph):
         choice = selections[node.name]
@@ -126,7 +124,7 @@ def _reports(
             shape=layer.shape,
             pattern=choice.pattern.name,
             sparsity=choice.sparsity,
-            kernel=names.get(rows[node.name], "builtin"),
+            kernel=kernels[node.name] or "builtin",
             why=choice.why,
         )
         logger.debug("%s: %s, %s (%s)", report.name, report.pattern, report.kernel, report.why)

@@ -2,32 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from autosparse.engine.select import Selection
 from autosparse.graph import Activation, Graph, Node, Op
-from autosparse.kernels.binding import NativeOp, NativeProgram
+from autosparse.graph.ir import Dims, FloatArray
+from autosparse.kernels.binding import Activation as NativeActivation
+from autosparse.kernels.binding import NativeOp, NativeProgram, OpKind
 
-# Numbers of as_op_kind and as_activation in kernels/include/autosparse.h.
-KINDS: Mapping[Op, int] = {
-    Op.CONV: 1,
-    Op.CONV_GROUPED: 2,
-    Op.MAX_POOL: 3,
-    Op.AVG_POOL: 4,
-    Op.GLOBAL_AVG_POOL: 5,
-    Op.ADD: 6,
-    Op.MUL: 7,
-    Op.CONCAT: 8,
-    Op.AFFINE: 9,
-    Op.ACTIVATION: 10,
-    Op.SUBSAMPLE_PAD: 11,
-    Op.FLATTEN: 12,
-    Op.SOFTMAX: 13,
+KINDS: Mapping[Op, OpKind] = {op: OpKind[op.name] for op in Op if op.name in OpKind.__members__}
+ACTIVATIONS: Mapping[Activation, NativeActivation] = {
+    activation: NativeActivation[activation.name] for activation in Activation
 }
-ACTIVATIONS: Mapping[Activation, int] = {kind: number for number, kind in enumerate(Activation)}
 MAX_INPUTS = 8
 
 
@@ -37,11 +27,13 @@ class Lowered:
 
     Attributes:
         program: takes the graph's inputs and gives each distinct output tensor once.
+        input_shapes: four dimensions per input.
         operators: name of the graph's node behind every operator of the program, in order.
         outputs: for every output of the graph the index of the program's output.
     """
 
     program: NativeProgram
+    input_shapes: tuple[Dims, ...]
     operators: tuple[str, ...]
     outputs: tuple[int, ...]
 
@@ -70,6 +62,7 @@ def lower(graph: Graph, selections: Mapping[str, Selection], *, threads: int, pi
         raise
     return Lowered(
         program,
+        tuple(prepared.shapes[port.tensor] for port in prepared.inputs),
         tuple(node.name for node in prepared.nodes),
         tuple(distinct.index(port.tensor) for port in prepared.outputs),
     )
@@ -125,7 +118,6 @@ def _split(node: Node, graph: Graph) -> list[Node]:
 
 def _native(node: Node, ids: Mapping[str, int], selection: Selection) -> NativeOp:
     structure, window = selection.structure, node.window
-    top, left, bottom, right = window.padding
     return NativeOp(
         kind=KINDS[node.op],
         inputs=tuple(ids[name] for name in node.inputs),
@@ -133,19 +125,13 @@ def _native(node: Node, ids: Mapping[str, int], selection: Selection) -> NativeO
         residual=-1 if node.residual is None else ids[node.residual],
         activation=ACTIVATIONS[node.activation],
         kernel=-1 if selection.kernel is None else selection.kernel.row,
-        kernel_h=window.kernel[0],
-        kernel_w=window.kernel[1],
-        stride_h=window.stride[0],
-        stride_w=window.stride[1],
-        pad_top=top,
-        pad_left=left,
-        pad_bottom=bottom,
-        pad_right=right,
-        dilation_h=window.dilation[0],
-        dilation_w=window.dilation[1],
+        kernel_size=window.kernel,
+        stride=window.stride,
+        padding=window.padding,
+        dilation=window.dilation,
         groups=node.groups,
         channels_before=node.channels_before,
-        count_include_pad=int(node.count_include_pad),
+        count_include_pad=node.count_include_pad,
         weight=_contiguous(node.weight),
         bias=_contiguous(node.bias),
         block_n=0 if structure is None else structure.block_n,
@@ -154,10 +140,5 @@ def _native(node: Node, ids: Mapping[str, int], selection: Selection) -> NativeO
     )
 
 
-def _contiguous(values: np.ndarray | None) -> np.ndarray | None:
+def _contiguous(values: FloatArray | None) -> NDArray[np.float32] | None:
     return None if values is None else np.ascontiguousarray(values, dtype=np.float32)
-
-
-def kernel_rows(program: NativeProgram, operators: Sequence[str]) -> dict[str, int]:
-    """Gives node name to the kernel row that runs it; -1 for operators outside the kernel table."""
-    return dict(zip(operators, program.op_kernels(), strict=True))

@@ -36,12 +36,6 @@ class Runner(Protocol):
         """Gives memory and threads back."""
 
 
-def _array(value: Any) -> NDArray[np.float32]:
-    if isinstance(value, torch.Tensor):
-        value = value.detach().numpy()
-    return np.ascontiguousarray(value, dtype=np.float32)
-
-
 class NativeRunner:
     """Runs a native program."""
 
@@ -52,25 +46,35 @@ class NativeRunner:
         self.weight_bytes = int(lowered.program.weight_bytes)
         self.arena_bytes = int(lowered.program.arena_bytes)
 
+    def _arrays(self, inputs: Sequence[Any]) -> list[NDArray[np.float32]]:
+        shapes = self._lowered.input_shapes
+        return [_array(value).reshape(shape) for value, shape in zip(inputs, shapes, strict=True)]
+
     def run(self, inputs: Sequence[Any]) -> list[Any]:
-        """Runs once; the results are fresh numpy arrays, one per distinct output."""
-        made = self._lowered.program.run([_array(value) for value in inputs])
+        """Runs once; the results are fresh numpy arrays in four dimensions."""
+        made = self._lowered.program.run(self._arrays(inputs))
         return [made[index] for index in self._lowered.outputs]
 
     def time(self, inputs: Sequence[Any], repeats: int) -> NDArray[np.int64]:
         """Times runs inside the executor, without Python in between."""
-        found = self._lowered.program.time([_array(value) for value in inputs], repeats)
-        return np.asarray(found[0] if isinstance(found, tuple) else found, dtype=np.int64)
+        run_ns, _ = self._lowered.program.time(self._arrays(inputs), repeats)
+        return run_ns
 
     def time_operators(self, inputs: Sequence[Any], repeats: int) -> dict[str, NDArray[np.int64]]:
         """Times every operator of every run, at the cost of one clock read each."""
-        arrays = [_array(value) for value in inputs]
-        _, op_ns = self._lowered.program.time(arrays, repeats, per_op=True)
+        _, op_ns = self._lowered.program.time(self._arrays(inputs), repeats, per_op=True)
+        assert op_ns is not None, "asked for"
         return {name: op_ns[:, index] for index, name in enumerate(self._lowered.operators)}
 
     def close(self) -> None:
         """Frees the program and ends its threads."""
         self._lowered.program.close()
+
+
+def _array(value: Any) -> NDArray[np.float32]:
+    if isinstance(value, torch.Tensor):
+        value = value.detach().numpy()
+    return np.ascontiguousarray(value, dtype=np.float32)
 
 
 class TorchRunner:

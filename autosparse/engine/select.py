@@ -50,7 +50,7 @@ def select(graph: Graph, plan: Plan | None, measured: MeasuredRows) -> dict[str,
 
     Raises:
         PlanError: the plan's kernel cannot run its layer, or the weight lacks the plan's zeros.
-        NoKernel: the plan names a kernel that does not exist.
+        UsageError: the plan names a kernel that does not exist.
     """
     chosen = {}
     for node, layer in layer_nodes(graph):

@@ -129,6 +129,14 @@ def sub(call: Call) -> Value:
     return found
 
 
+@converts("aten.neg.default")
+def neg(call: Call) -> Value:
+    """A tensor with its sign changed."""
+    value = call.value("self")
+    ones = np.ones(value.shape[1])
+    return _affine(call, value, -ones, 0 * ones)
+
+
 @converts("aten.rsub.Scalar", "aten.rsub.Tensor")
 def rsub(call: Call) -> Value:
     """A number or per-channel constant less a tensor."""

@@ -1,0 +1,210 @@
+"""The choice of kernels: plan before measurement before default, and only rows that fit count."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from autosparse import hardware
+from autosparse.engine import compile
+from autosparse.engine.compiled import LayerReport
+from autosparse.errors import DatabaseError
+from autosparse.graph import capture_layers
+from autosparse.kernels import spec
+from autosparse.kernels.spec import KernelSpec
+from autosparse.patterns import CANDIDATES
+from autosparse.records import DENSE, LayerShape, Measurement, MeasurementKey, Pattern, Status, onexn
+from autosparse.tuning.database import TuningDatabase
+
+X = torch.randn(1, 32, 14, 14, generator=torch.Generator().manual_seed(0))
+BLOCK_N, SPARSITY = 8, 0.75
+
+
+@pytest.fixture
+def module(prune_blocks: Callable[..., None]) -> nn.Module:
+    conv = nn.Conv2d(32, 32, 3, padding=1)
+    prune_blocks(conv.weight, BLOCK_N, SPARSITY, torch.Generator().manual_seed(0))
+    return nn.Sequential(conv, nn.ReLU())
+
+
+@pytest.fixture
+def shape(module: nn.Module) -> LayerShape:
+    (layer,) = capture_layers(module, (X,))
+    assert layer.shape is not None
+    return layer.shape
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Iterator[TuningDatabase]:
+    yield TuningDatabase(str(tmp_path / "rows.db"))
+
+
+def row(
+    kernel: KernelSpec,
+    shape: LayerShape,
+    pattern: Pattern,
+    median_us: float,
+    sparsity: float = SPARSITY,
+    **changes: object,
+) -> Measurement:
+    key = {
+        "hardware_id": hardware.hardware_id(),
+        "kernel": kernel.name,
+        "kernel_hash": spec.source_hash(kernel),
+        "shape": shape.key,
+        "pattern": pattern.name,
+        "kept": -1 if pattern.is_dense else round((1 - sparsity) * shape.in_channels),
+        "config": "",
+        "dtype": "f32",
+        "threads": 1,
+        "policy": "p",
+    }
+    at = str(changes.pop("measured_at", "2025-01-01T00:00:00Z"))
+    key.update(changes)
+    return Measurement(
+        key=MeasurementKey(**key),  # type: ignore[arg-type]
+        status=Status.OK,
+        median_us=median_us,
+        ci_low_us=median_us,
+        ci_high_us=median_us,
+        repeats=10,
+        sparsity=0.0 if pattern.is_dense else sparsity,
+        measured_at=at,
+    )
+
+
+def chosen(module: nn.Module, database: TuningDatabase | str | None) -> LayerReport:
+    with compile(module, (X,), threads=1, database=database) as made:
+        return made.layers[0]
+
+
+def some(shape: LayerShape, pattern: Pattern) -> tuple[KernelSpec, ...]:
+    return spec.kernels_for(shape, pattern)
+
+
+def test_without_rows_the_default_for_the_largest_blocks(module: nn.Module) -> None:
+    found = chosen(module, None)
+    assert (found.pattern, found.sparsity) == ("1x8", 0.75)
+    assert "default" in found.why
+
+
+def test_the_fastest_row_decides(
+    module: nn.Module, shape: LayerShape, database: TuningDatabase
+) -> None:
+    kernels = some(shape, onexn(8))
+    for index, kernel in enumerate(kernels):
+        database.put(row(kernel, shape, onexn(8), 50.0 - index))
+    database.put(row(some(shape, DENSE)[0], shape, DENSE, 100.0))
+    found = chosen(module, database)
+    assert found.kernel == kernels[-1].name
+    assert found.why.startswith(f"fastest of {len(kernels) + 1} measured")
+
+
+def test_smaller_blocks_win_where_they_measured_faster(
+    module: nn.Module, shape: LayerShape, database: TuningDatabase
+) -> None:
+    database.put(row(some(shape, onexn(8))[0], shape, onexn(8), 50.0))
+    database.put(row(some(shape, onexn(4))[0], shape, onexn(4), 40.0))
+    assert chosen(module, database).pattern == "1x4"
+
+
+def test_dense_wins_where_it_measured_faster(
+    module: nn.Module, shape: LayerShape, database: TuningDatabase
+) -> None:
+    dense = some(shape, DENSE)[0]
+    database.put(row(dense, shape, DENSE, 40.0))
+    assert chosen(module, database).pattern == "1x8"  # nothing sparse to compare with
+    database.put(row(some(shape, onexn(8))[0], shape, onexn(8), 50.0))
+    found = chosen(module, database)
+    assert (found.pattern, found.kernel) == ("dense", dense.name)
+
+
+def test_blocks_larger_than_the_zeros_allow_are_stored_as_they_are(
+    module: nn.Module, shape: LayerShape, database: TuningDatabase
+) -> None:
+    # 1x32 rows at 75 % say nothing about weights whose 1x32 blocks are nearly all alive.
+    database.put(row(some(shape, onexn(32))[0], shape, onexn(32), 1.0))
+    assert chosen(module, database).pattern == "1x8"
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"hardware_id": "elsewhere"},
+        {"threads": 2},
+        {"kernel_hash": "old"},
+        {"dtype": "bf16"},
+        {"shape": "s"},
+    ],
+)
+def test_rows_of_something_else_do_not_count(
+    module: nn.Module, shape: LayerShape, database: TuningDatabase, changes: dict[str, object]
+) -> None:
+    database.put(row(some(shape, onexn(8))[-1], shape, onexn(8), 1.0, **changes))
+    assert "default" in chosen(module, database).why
+
+
+def test_rows_of_a_near_sparsity_count_and_of_a_far_one_do_not(
+    module: nn.Module, shape: LayerShape, database: TuningDatabase
+) -> None:
+    last = some(shape, onexn(8))[-1]
+    database.put(row(last, shape, onexn(8), 9.0, sparsity=0.5))
+    assert "default" in chosen(module, database).why
+    database.put(row(last, shape, onexn(8), 5.0, sparsity=0.8))
+    found = chosen(module, database)
+    assert found.kernel == last.name
+    assert "1x8@0.8" in found.why
+
+
+def test_the_newest_row_of_a_kernel_counts(
+    module: nn.Module, shape: LayerShape, database: TuningDatabase
+) -> None:
+    first, *_, last = some(shape, onexn(8))
+    if first == last:
+        pytest.skip("one kernel only")
+    database.put(row(first, shape, onexn(8), 1.0))
+    database.put(row(first, shape, onexn(8), 9.0, policy="q", measured_at="2025-02-01T00:00:00Z"))
+    database.put(row(last, shape, onexn(8), 5.0))
+    assert chosen(module, database).kernel == last.name
+
+
+def test_a_named_database_must_exist(module: nn.Module, tmp_path: Path) -> None:
+    with pytest.raises(DatabaseError, match="must exist"):
+        compile(module, (X,), database=str(tmp_path / "none.db"))
+
+
+def test_the_users_own_database_is_used(module: nn.Module, shape: LayerShape) -> None:
+    own = TuningDatabase()
+    last = some(shape, onexn(8))[-1]
+    own.put(row(last, shape, onexn(8), 1.0))
+    assert chosen(module, None).kernel == last.name
+
+
+def test_few_stray_zeros_stay_dense() -> None:
+    conv = nn.Conv2d(32, 32, 3)
+    with torch.no_grad():
+        conv.weight[3, 5] = 0.0
+    found = chosen(conv, None)
+    assert found.pattern == "dense"
+    assert "prunes less than" in found.why
+
+
+@pytest.mark.parametrize("block_n", CANDIDATES)
+def test_every_block_height_is_recognised(block_n: int, prune_blocks: Callable[..., None]) -> None:
+    conv = nn.Conv2d(32, 64, 3)
+    prune_blocks(conv.weight, block_n, 0.75, torch.Generator().manual_seed(block_n))
+    assert chosen(conv, None).pattern == f"1x{block_n}"
+
+
+def test_a_layer_pruned_altogether_still_gives_its_bias() -> None:
+    conv = nn.Conv2d(32, 16, 3)
+    with torch.no_grad():
+        conv.weight.zero_()
+        conv.bias.fill_(2.5)
+    with compile(conv, (X,), threads=1) as made:
+        assert torch.equal(made(X), torch.full((1, 16, 12, 12), 2.5))
+        assert made.layers[0].sparsity == 1.0
