@@ -1,13 +1,13 @@
 """The only stopwatch: every latency in a table, a report or a benchmark was taken by this file.
 
-A *runner* is a callable that runs something n times and returns n wall times in nanoseconds. The clock
-is read inside the native executor, so neither Python nor ctypes is in the figure.
+A *runner* is a callable that runs something n times, or somewhat more, and returns one wall time per
+run in nanoseconds. The clock is read inside the native executor, so neither Python nor ctypes is in the
+figure.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import logging
 import math
 from collections.abc import Callable, Mapping
@@ -30,6 +30,10 @@ Runner = Callable[[int], NDArray[Any]]
 # A row faster than this fraction of the machine's lower bound is a broken clock or a kernel that did
 # nothing. The slack is wide because the limits are measured too, possibly on a busy machine.
 IMPLAUSIBLE_FRACTION = 0.5
+# An interval this many times wider than the target tells of a disturbance, not of the kernel.
+WIDE = 3.0
+# A kernel this many times slower than its rival need not be timed with care.
+_HOPELESS = 2.0
 # Runs per turn of an interleaved comparison; one more goes before them, to bring back the caches that
 # the other runners took.
 _TURN_RUNS = 3
@@ -40,11 +44,12 @@ _TURN_US = 20_000.0
 class MeasurementPolicy(Record):
     """How something is measured. Its `id` is part of every row's key.
 
-    Cold weights: between two runs of one layer a model reads the weights of all its other layers.
-    A layer is therefore timed in a rotating set of identical programs, as many as hold
+    Cold weights: between two runs of one layer a model reads the weights of all its other layers. A
+    layer is therefore timed in a rotating set of copies, each with weights of its own, as many as put
     `reuse_bytes` of weights between two uses of the same copy. The distance is that of a half-pruned
-    model (`for_model`), in powers of two, so that one table serves all sparsities of a model and
-    models of similar size share rows.
+    model (`for_model`), in powers of two, so that one table serves all sparsities of a model and models
+    of similar size share rows. The set is smaller where `max_copies`, memory or time set a limit, and
+    for a kernel that takes over twice as long as its rival: that one has lost anyway.
 
     Attributes:
         name: readable part of the id.
@@ -53,8 +58,10 @@ class MeasurementPolicy(Record):
         min_repeats: samples at least, unless a rival has already won.
         max_repeats: samples at most.
         time_cap_us: sampling time at most; `min_repeats` samples are taken even beyond it.
+        patience: multiple of `time_cap_us` for a measurement so disturbed that at the cap its interval
+            is still `WIDE` times as wide as the target.
         reuse_bytes: weights read between two uses of the same weights; 0 times them warm.
-        max_copies: programs in the rotating set at most.
+        max_copies: copies in the rotating set at most.
         max_copies_bytes: memory of the rotating set at most.
         timeout_s: time after which a measurement counts as hung and its process is killed.
     """
@@ -65,6 +72,7 @@ class MeasurementPolicy(Record):
     min_repeats: int = 12
     max_repeats: int = 1_000
     time_cap_us: float = 30_000.0
+    patience: float = 4.0
     reuse_bytes: int = 0
     max_copies: int = 64
     max_copies_bytes: int = 256 << 20
@@ -89,18 +97,34 @@ class MeasurementPolicy(Record):
         half = max(model_weight_bytes / 2, 1.0)
         return dataclasses.replace(self, reuse_bytes=2 ** round(math.log2(half)))
 
-    def copies(self, weight_bytes: int, memory_bytes: int, l3_bytes: int = 0) -> int:
-        """Gives how many identical programs to rotate through.
+    def copies(
+        self,
+        weight_bytes: int,
+        *,
+        memory_bytes: int,
+        run_us: float,
+        rival_us: float | None = None,
+        l3_bytes: int = 0,
+    ) -> int:
+        """Gives how many copies of a layer to rotate through.
 
         Args:
-            weight_bytes: packed weights of one program.
-            memory_bytes: all memory of one program, weights and activations.
+            weight_bytes: packed weights of one copy.
+            memory_bytes: all memory of one copy.
+            run_us: roughly, the time of one run.
+            rival_us: time of the option to beat, None without.
             l3_bytes: size of the last cache; reading twice that evicts all, 0 where unknown.
         """
         distance = min(self.reuse_bytes, 2 * l3_bytes) if l3_bytes else self.reuse_bytes
-        wanted = math.ceil(distance / max(weight_bytes, 1))
-        affordable = self.max_copies_bytes // max(memory_bytes, 1)
-        return max(1, min(wanted, affordable, self.max_copies))
+        limits = [
+            math.ceil(distance / max(weight_bytes, 1)),
+            self.max_copies_bytes // max(memory_bytes, 1),
+            int(self.time_cap_us / max(run_us, 0.1)),
+            self.max_copies,
+        ]
+        if rival_us is not None and run_us > _HOPELESS * rival_us:
+            limits.append(FEWEST_FOR_INTERVAL)
+        return max(1, min(limits))
 
 
 def _at_least(name: str, value: int, least: int) -> None:
@@ -190,16 +214,16 @@ def measure(
             wholly above it, sampling ends.
         floor_us: lower bound of the machine; a median under half of it is not plausible.
     """
-    pace_ns = warm_up(runner, policy)
+    warm_up(runner, policy)
     samples: NDArray[np.int64] = np.empty(0, dtype=np.int64)
     batch = FEWEST_FOR_INTERVAL
     while True:
         samples = np.concatenate([samples, runner(batch)])
         median, low, high = median_ci(samples)
         beaten = rival_us is not None and low > rival_us * 1e3
-        settled = high - low <= 2 * policy.target_ci * median and samples.size >= policy.min_repeats
-        pace_ns = max(float(samples.mean()), 1.0)
-        batch = _next_batch(samples.size, float(samples.sum()), pace_ns, policy)
+        width = (high - low) / (2 * policy.target_ci * max(median, 1.0))
+        settled = width <= 1 and samples.size >= policy.min_repeats
+        batch = _next_batch(samples, width, policy)
         if beaten or settled or batch == 0:
             break
     return Timing(
@@ -223,11 +247,13 @@ def warm_up(runner: Runner, policy: MeasurementPolicy) -> float:
     return pace_ns
 
 
-def _next_batch(taken: int, spent_ns: float, pace_ns: float, policy: MeasurementPolicy) -> int:
+def _next_batch(samples: NDArray[Any], width: float, policy: MeasurementPolicy) -> int:
     """As many again, but within the caps; 0 ends the sampling."""
+    taken = samples.size
     if taken < policy.min_repeats:
         return policy.min_repeats - taken
-    affordable = int((policy.time_cap_us * 1e3 - spent_ns) / pace_ns)
+    cap_ns = policy.time_cap_us * 1e3 * (policy.patience if width > WIDE else 1.0)
+    affordable = int((cap_ns - float(samples.sum())) / max(float(np.median(samples)), 1.0))
     return max(0, min(taken, policy.max_repeats - taken, affordable))
 
 
@@ -353,13 +379,3 @@ def paired_ratio(numerator: Timing, denominator: Timing) -> tuple[float, float, 
         )
     pairs = zip(numerator.turns_us, denominator.turns_us, strict=True)
     return median_ci([above / below for above, below in pairs])
-
-
-def rotate(runners: tuple[Callable[[], int], ...]) -> Runner:
-    """Gives a runner that calls each of `runners` in turn, going on where it left off."""
-    endless = itertools.cycle(runners)
-
-    def run(count: int) -> NDArray[Any]:
-        return np.array([next(endless)() for _ in range(count)], dtype=np.int64)
-
-    return run
