@@ -208,7 +208,7 @@ def parse(values: Any, source: str = FILE) -> Document:
         RunError: another schema, a missing key, or a value of the wrong kind; names the first.
     """
     schema = values.get("schema") if isinstance(values, Mapping) else None
-    if schema != SCHEMA:
+    if type(schema) is not int or schema != SCHEMA:  # True equals 1
         raise RunError(
             f"{source} must have schema {SCHEMA}, but got {schema!r}; "
             "report on it with the version of autosparse that wrote it"

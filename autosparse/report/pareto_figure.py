@@ -272,7 +272,6 @@ def _add_group(
             mode="markers",
             marker=marker,
             error_x=bars([(c.measured_latency_ms, c.latency_ci_ms) for c in group], color),
-            customdata=[c.id for c in group],
             hovertext=[_confighover(document, c) for c in group],
             hoverinfo="text",
         ),
