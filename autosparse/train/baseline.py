@@ -1,0 +1,80 @@
+"""Dense weights to start from where the user has none: trained once, kept for good.
+
+    paths.home()/baselines/<key>/    a training folder as `autosparse.train.job` describes it
+
+The key covers everything that decides the weights, so another seed, data set or recipe is another
+folder and nothing is ever overwritten.
+"""
+
+from __future__ import annotations
+
+import logging
+
+from autosparse import data, paths
+from autosparse.plan import Plan
+from autosparse.progress import Progress
+from autosparse.records import short_hash
+from autosparse.train.evaluate import content_hash, source_file
+from autosparse.train.job import TrainJob, TrainResult
+from autosparse.train.loop import train
+from autosparse.train.recipes import Recipe, dense
+
+log = logging.getLogger(__name__)
+
+
+def baseline(
+    model: str,
+    data_spec: str,
+    *,
+    resolution: int | None = None,
+    channels: int = 3,
+    classes: int | None = None,
+    recipe: Recipe | None = None,
+    seed: int = 0,
+    threads: int | None = None,
+    progress: Progress | None = None,
+) -> TrainResult:
+    """Gives a trained dense model, at once if it was trained before.
+
+    Two processes that ask for the same one do not both train it: the second waits. An interrupted
+    training goes on at the next call.
+
+    Args:
+        model: model source, as `autosparse.models.resolve` takes it.
+        data_spec: data set, as `autosparse.data.resolve` takes it.
+        resolution: height and width of images, None for the data set's own.
+        channels: of the images.
+        classes: outputs of the model, None for as many as the data has.
+        recipe: None for `recipes.dense` at the size of the training split.
+        seed: of the data split, the initial weights and, without a recipe, the training.
+        threads: torch threads, None to leave them as they are.
+        progress: told of every epoch.
+
+    Returns:
+        The weights' path and their accuracies, of kind ``dense``.
+
+    Raises:
+        UsageError: the model or data cannot be used.
+        TrainingDiverged: the loss is no longer finite.
+        Stopped: a stop was requested; the same call resumes.
+    """
+    images = data.resolve(data_spec, resolution=resolution, channels=channels, seed=seed)
+    recipe = recipe or dense(len(images.train), seed=seed)
+    code = content_hash(source_file(model))
+    outputs = classes or images.classes
+    key = short_hash([model, code, images.id, channels, outputs, recipe.to_json(), seed], 16)
+    job = TrainJob(
+        model=model,
+        weights=None,
+        data=data_spec,
+        resolution=resolution,
+        channels=channels,
+        classes=outputs,
+        plan=Plan(model=model, note="dense baseline"),
+        recipe=recipe,
+        folder=str(paths.home() / "baselines" / key),
+        seed=seed,
+        threads=threads,
+    )
+    log.info("dense baseline of %s on %s: %s", model, images.name, job.folder)
+    return train(job, progress or Progress())
