@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from autosparse.errors import ModelError
+from autosparse.weight_files import check_weights
 
 _WRAPPERS = ("state_dict", "model_state_dict", "model")
 _PREFIXES = ("module.", "_orig_mod.")  # left by DataParallel and by torch.compile
@@ -50,7 +51,7 @@ def read_state(path: Path | str) -> dict[str, Tensor]:
         ModelError: the file is missing, damaged, of another kind, or holds no or impossible weights.
     """
     path = Path(path).expanduser()
-    _check_file(path)
+    check_weights(path)
     state = _tensors(path, _content(path))
     for name, tensor in state.items():
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
@@ -114,26 +115,6 @@ def _shape(tensor: Tensor) -> str:
     return "x".join(str(size) for size in tensor.shape) or "scalar"
 
 
-def _check_file(path: Path) -> None:
-    try:
-        with path.open("rb") as stream:
-            head = stream.read(256).lstrip().lower()
-    except OSError as problem:
-        raise ModelError(
-            f"weights must be a readable file, but got {path}: {problem.strerror}"
-        ) from None
-    if not head:
-        raise ModelError(f"weights must be a state dict, but {path} is empty; fetch it again")
-    if head.startswith((b"<!doctype", b"<html", b"<?xml")):
-        raise ModelError(
-            f"weights must be a state dict, but {path} is a web page; fetch the file itself"
-        )
-    if head.startswith(b"version https://git-lfs"):
-        raise ModelError(
-            f"weights must be a state dict, but {path} is a Git LFS pointer; run: git lfs pull"
-        )
-
-
 def _content(path: Path) -> object:
     try:
         with warnings.catch_warnings():
@@ -142,10 +123,10 @@ def _content(path: Path) -> object:
                 return safetensors.torch.load_file(path)
             return torch.load(path, map_location="cpu", weights_only=True)
     except _DAMAGE as problem:
-        raise ModelError(_unreadable(path, problem)) from None
+        raise ModelError(_reason(path, problem)) from None
 
 
-def _unreadable(path: Path, problem: BaseException) -> str:
+def _reason(path: Path, problem: BaseException) -> str:
     if isinstance(problem, pickle.UnpicklingError) and "Unsupported global" in str(problem):
         return (
             f"weights must be tensors alone, but {path} holds other objects, which might run code when "
