@@ -8,7 +8,8 @@ has another `kernel_hash`: its old rows stay, but are no longer current, and no 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 import sqlalchemy as sa
 
@@ -46,6 +47,21 @@ class TuningDatabase:
         self._url = parse_url(url)
         self._engine = open_engine(self._url, create=create)
         self._current_hashes = current_hashes
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Gives connections back; a later call opens them anew."""
+        self._engine.dispose()
 
     @property
     def url(self) -> str:
@@ -167,7 +183,7 @@ class TuningDatabase:
         query = sa.select(MEASUREMENTS).where(*conditions).order_by(MEASUREMENTS.c.id)
         with database_errors(self.url), self._engine.connect() as connection:
             found = connection.execute(query).mappings().all()
-        return [from_values(row) for row in found]
+        return [from_values(dict(row)) for row in found]
 
 
 def to_values(measurement: Measurement) -> dict[str, Any]:

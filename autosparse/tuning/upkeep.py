@@ -164,7 +164,7 @@ def _read_rows(store: TuningDatabase) -> tuple[list[Measurement], list[str]]:
     rows, damaged = [], []
     for values in found:
         try:
-            rows.append(from_values(values))
+            rows.append(from_values(dict(values)))
         except DatabaseError as error:
             damaged.append(str(error))
     return rows, damaged

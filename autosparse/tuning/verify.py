@@ -61,12 +61,12 @@ def reference(
     """
     top, left = shape.padding
     padded = np.pad(x.astype(np.float64), ((0, 0), (0, 0), (top, top), (left, left)))
-    out = np.zeros((shape.batch_size, shape.out_channels, shape.out_height * shape.out_width))
+    total = np.zeros((shape.batch_size, shape.out_channels, shape.out_height * shape.out_width))
     for tap in np.ndindex(*shape.kernel):
         rows, columns = (_taken(shape, axis, tap[axis]) for axis in (0, 1))
         pixels = padded[:, :, rows, columns].reshape(shape.batch_size, shape.in_channels, -1)
-        out += weight[:, :, tap[0], tap[1]].astype(np.float64) @ pixels
-    out = out.reshape(shape.batch_size, shape.out_channels, shape.out_height, shape.out_width)
+        total += weight[:, :, tap[0], tap[1]].astype(np.float64) @ pixels
+    out = total.reshape(shape.batch_size, shape.out_channels, shape.out_height, shape.out_width)
     out += bias.astype(np.float64)[:, None, None]
     if residual is not None:
         out += residual

@@ -1,0 +1,182 @@
+"""What the tuner is asked for, and what it answers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from autosparse.errors import UsageError
+from autosparse.records import DENSE, LatencyOption, LayerInfo, LayerShape, Measurement, onexn
+from autosparse.serial import Record
+from autosparse.tuning.narrowing import Catalogue, Narrowing, steps
+from autosparse.tuning.stopwatch import LAYERS, MeasurementPolicy
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TuneRequest(Record):
+    """What to tune.
+
+    Attributes:
+        layers: weight-bearing layers of a model.
+        block_ns: block heights N to try.
+        sparsities: fractions of pruned blocks to try.
+        threads: worker threads.
+        dtype: arithmetic type.
+        policy: how to measure; `MeasurementPolicy.for_model` gives it the model's reuse distance.
+        sparse_layers: names of those that may be sparse; None takes all without a reason against it.
+        model_weight_bytes: dense weight bytes of the model, for a policy without a reuse distance.
+        time_budget_us: no measurement begins after this much time, but for dense ones; None: no limit.
+        retry_failed: measure again what has crashed, hung or been unstable before.
+    """
+
+    layers: tuple[LayerInfo, ...]
+    block_ns: tuple[int, ...]
+    sparsities: tuple[float, ...]
+    threads: int = 1
+    dtype: str = "f32"
+    policy: MeasurementPolicy = LAYERS
+    sparse_layers: tuple[str, ...] | None = None
+    model_weight_bytes: int | None = None
+    time_budget_us: float | None = None
+    retry_failed: bool = False
+
+    def __post_init__(self) -> None:
+        if self.threads < 1:
+            raise UsageError(f"threads must be at least 1, but got {self.threads}")
+        for block_n in self.block_ns:
+            onexn(block_n)
+        for sparsity in self.sparsities:
+            if not 0 < sparsity <= 1:
+                raise UsageError(f"a sparsity to tune must lie in (0, 1], but got {sparsity}")
+
+    @property
+    def effective_policy(self) -> MeasurementPolicy:
+        """The policy with the model's reuse distance."""
+        if self.policy.reuse_bytes or not self.model_weight_bytes:
+            return self.policy
+        return self.policy.for_model(self.model_weight_bytes)
+
+    def may_be_sparse(self, layer: LayerInfo) -> bool:
+        """Whether sparse kernels are tried on a layer."""
+        return not layer.why_dense and (self.sparse_layers is None or layer.name in self.sparse_layers)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Skip(Record):
+    """How many options were not timed for one reason."""
+
+    reason: str
+    count: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TuneResult:
+    """What is known after tuning. ``considered == timed + reused + all skipped``.
+
+    Attributes:
+        options: layer name to its options: the fastest dense kernel, then per N and sparsity the
+            fastest kernel. A layer that no kernel could be timed on is missing.
+        considered: kernels times structures, over the distinct shapes.
+        timed: measured now.
+        reused: found in the database.
+        beaten: of those timed, given up early because a rival had won.
+        skipped: not timed, by reason.
+        failed: rows, new or old, of kernels that failed.
+        rows: all rows that were asked for.
+        unmeasured: layer name to the reason why it has no options.
+        unfinished: layers on which the time budget ran out.
+        seconds: wall time of the tuning.
+    """
+
+    options: Mapping[str, tuple[LatencyOption, ...]]
+    considered: int
+    timed: int
+    reused: int
+    beaten: int
+    skipped: tuple[Skip, ...]
+    failed: tuple[Measurement, ...]
+    rows: tuple[Measurement, ...]
+    unmeasured: Mapping[str, str]
+    unfinished: tuple[str, ...]
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TuneForecast(Record):
+    """What a tuning would do, and roughly what it would find.
+
+    Attributes:
+        considered: kernels times structures, over the distinct shapes.
+        to_time: rows that would be measured, if latencies are as predicted.
+        reused: rows found in the database.
+        estimated_s: time of the measurements.
+        fastest_us: sum over the layers of their fastest option.
+        dense_us: sum over the layers of their fastest dense kernel.
+        slowest_us: sum over the layers of their slowest option; None where nothing was measured.
+        basis: ``measured`` where every layer has a dense row; else ``roofline``, and then the sums are
+            lower bounds.
+    """
+
+    considered: int
+    to_time: int
+    reused: int
+    estimated_s: float
+    fastest_us: float
+    dense_us: float
+    slowest_us: float | None
+    basis: Literal["measured", "roofline"]
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """One distinct shape of a model."""
+
+    shape: LayerShape
+    layers: tuple[str, ...]
+    is_sparse: bool
+
+    @property
+    def flops(self) -> int:
+        """Operations of all its layers together: how much its latency matters."""
+        return self.shape.flops * len(self.layers)
+
+
+def distinct(request: TuneRequest) -> tuple[Work, ...]:
+    """Gives the distinct shapes of a model, the one with most arithmetic first."""
+    layers: dict[str, list[LayerInfo]] = {}
+    for layer in request.layers:
+        if layer.shape is not None:
+            layers.setdefault(layer.shape.key, []).append(layer)
+    works = [
+        Work(
+            shape=same[0].shape,
+            layers=tuple(layer.name for layer in same),
+            is_sparse=any(request.may_be_sparse(layer) for layer in same),
+        )
+        for same in layers.values()
+        if same[0].shape is not None
+    ]
+    return tuple(sorted(works, key=lambda work: (-work.flops, work.shape.key)))
+
+
+def considered(request: TuneRequest, works: Iterable[Work], catalogue: Catalogue) -> int:
+    """Counts kernels times structures over the distinct shapes."""
+    total = 0
+    for work in works:
+        total += len(catalogue.kernels(work.shape, DENSE))
+        if work.is_sparse:
+            count = len(steps(work.shape, request.sparsities))
+            for block_n in set(request.block_ns):
+                total += count * len(catalogue.kernels(work.shape, onexn(block_n)))
+    return total
+
+
+def explore(narrowing: Narrowing, request: TuneRequest, works: Iterable[Work]) -> None:
+    """Goes through all shapes: dense ones first, so that each has a figure whatever happens next."""
+    for work in works:
+        narrowing.dense(work.shape)
+    for work in works:
+        if work.is_sparse:
+            for block_n in sorted(set(request.block_ns)):
+                narrowing.sparse(work.shape, block_n, request.sparsities)
