@@ -46,6 +46,7 @@ def progress_sink(*, quiet: bool) -> Iterator[Sink]:
         TextColumn("[dim]{task.fields[message]}"),
         console=console,
         transient=True,
+        refresh_per_second=2,  # drawing must not take time from what is being measured
     ) as shown:
         yield Bars(shown, console)
 
@@ -64,7 +65,7 @@ class _TimeLeft(ProgressColumn):
 
     def render(self, task: Task) -> Text:
         left = time_left_s(task.completed, task.total, task.elapsed or 0.0)
-        return Text("" if left is None else f"{format_duration(left * 1e6)} left", style="cyan")
+        return Text("" if left is None else f"{_rounded(left)} left", style="cyan")
 
 
 def time_left_s(done: float, total: float | None, elapsed_s: float) -> float | None:
@@ -72,6 +73,10 @@ def time_left_s(done: float, total: float | None, elapsed_s: float) -> float | N
     if total is None or done <= 0 or elapsed_s <= 0:
         return None
     return max(0.0, total - done) * elapsed_s / done
+
+
+def _rounded(seconds: float) -> str:
+    return format_duration(max(1, round(seconds)) * 1e6)
 
 
 class Bars:
@@ -135,7 +140,7 @@ class PlainLines:
         self._told_s[event.step] = event.at_s
         count = f"{event.done:g}" if event.total is None else f"{event.done:g}/{event.total:g}"
         left = time_left_s(event.done, event.total, event.at_s - self._started_s[event.step])
-        rest = "" if left is None else f", about {format_duration(left * 1e6)} left"
+        rest = "" if left is None else f", about {_rounded(left)} left"
         _tell(f"{event.step}: {count}{rest}{f' ({event.message})' if event.message else ''}")
 
 

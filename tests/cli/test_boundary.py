@@ -272,6 +272,44 @@ def test_interrupted_search_ends_with_6(
     assert "run the same command again" in capsys.readouterr().err
 
 
+SLOW_SEARCH = """
+import sys, time, types
+import autosparse
+from autosparse.cli import run
+
+def search(config, *, resume, progress):
+    with progress.step("measuring", 100) as step:
+        for _ in range(100):
+            print("unit", flush=True)
+            end = time.monotonic() + 0.5
+            while time.monotonic() < end:  # a unit of work that a first interrupt must not cut
+                time.sleep(0.01)
+            print("saved", flush=True)
+            step.advance()
+
+autosparse.pipeline = types.SimpleNamespace(search=search)
+sys.exit(run(["search", "--model", "resnet18"]))
+"""
+
+
+@pytest.mark.parametrize(("interrupts", "code", "saved"), [(1, 6, 1), (2, 130, 0)])
+def test_interrupts_from_the_keyboard(interrupts: int, code: int, saved: int) -> None:
+    child = subprocess.Popen(
+        [sys.executable, "-c", SLOW_SEARCH], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert child.stdout is not None
+    assert child.stderr is not None
+    assert child.stdout.readline() == "unit\n"
+    for _ in range(interrupts):
+        child.send_signal(signal.SIGINT)
+        said = child.stderr.readline()  # each interrupt is answered before the next is sent
+        assert said.startswith("autosparse: ")
+    rest, said = child.communicate(timeout=60)
+    assert child.returncode == code
+    assert rest.count("saved") == saved
+    assert "Traceback" not in said
+
+
 def shell(*arguments: str, **environ: str) -> tuple[int, str, str, float]:
     """Runs the installed program; gives its code, output, messages and processor seconds."""
     program = Path(sys.executable).with_name("autosparse")
