@@ -8,13 +8,13 @@ folder and nothing is ever overwritten.
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 
 from autosparse import data, paths
 from autosparse.plan import Plan
 from autosparse.progress import Progress
 from autosparse.records import short_hash
-from autosparse.train.evaluate import content_hash, source_file
 from autosparse.train.job import TrainJob, TrainResult
 from autosparse.train.loop import train
 from autosparse.train.recipes import Recipe, dense
@@ -60,21 +60,20 @@ def baseline(
     """
     images = data.resolve(data_spec, resolution=resolution, channels=channels, seed=seed)
     recipe = recipe or dense(len(images.train), seed=seed)
-    code = content_hash(source_file(model))
-    outputs = classes or images.classes
-    key = short_hash([model, code, images.id, channels, outputs, recipe.to_json(), seed], 16)
     job = TrainJob(
         model=model,
         weights=None,
         data=data_spec,
         resolution=resolution,
         channels=channels,
-        classes=outputs,
+        classes=classes or images.classes,
         plan=Plan(model=model, note="dense baseline"),
         recipe=recipe,
-        folder=str(paths.home() / "baselines" / key),
+        folder="",
         seed=seed,
         threads=threads,
     )
+    key = short_hash([job.fingerprint(), images.id], 16)
+    job = dataclasses.replace(job, folder=str(paths.home() / "baselines" / key))
     log.info("dense baseline of %s on %s: %s", model, images.name, job.folder)
     return train(job, progress or Progress())

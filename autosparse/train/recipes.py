@@ -192,7 +192,7 @@ def full(samples: int, *, seed: int = 0) -> Recipe:
 def _epochs(base: int, samples: int) -> int:
     """Scales epochs with the fourth root of the samples in thousands: 42 become 250 on ImageNet."""
     _check(samples >= 1, "samples must be at least 1", samples)
-    return max(base, round(base * (samples / 1000) ** 0.25))
+    return max(base, int(base * (samples / 1000) ** 0.25 + 0.5))
 
 
 def _check(holds: bool, rule: str, got: object) -> None:

@@ -1,0 +1,114 @@
+"""Dense baselines: trained once, found again, keyed by what matters; and the presets."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from autosparse import data, models, paths
+from autosparse.errors import Stopped, UsageError
+from autosparse.progress import Progress
+from autosparse.train.baseline import baseline
+from autosparse.train.evaluate import accuracy
+from autosparse.train.lock import exclusive
+from autosparse.train.recipes import Recipe, dense, full, short
+
+NET = f"{Path(__file__).parent / 'tiny_net.py'}:make"
+QUICK = Recipe(kind="dense", epochs=3, lr=0.1, ramp_start=0, ramp_end=0)
+
+
+def make(**changes):
+    arguments = {"resolution": 8, "recipe": QUICK, "threads": 1, **changes}
+    return baseline(changes.pop("model", NET), "digits", **arguments)
+
+
+def test_trained_once_and_found_again():
+    events = []
+    first = make(progress=Progress(events.append))
+    assert [e.message[:7] for e in events if e.message.startswith("epoch")] == [
+        "epoch 1",
+        "epoch 2",
+        "epoch 3",
+    ]
+    again = make(progress=Progress(events.append))
+    assert again == first
+    assert sum(e.message.startswith("epoch") for e in events) == 3
+    assert Path(first.weights).is_relative_to(paths.home() / "baselines")
+    assert (first.accuracy.kind, first.accuracy.split) == ("dense", "test")
+    module = models.resolve(NET, classes=10, weights=Path(first.weights)).module
+    assert accuracy(module, data.resolve("digits", resolution=8).test) == first.accuracy.value
+
+
+def test_everything_that_matters_is_in_the_key(tmp_path):
+    copy = tmp_path / "copied_net.py"
+    copy.write_text(Path(NET.rpartition(":")[0]).read_text())
+    found = [
+        make().weights,
+        make(seed=1).weights,
+        make(resolution=9).weights,
+        make(recipe=Recipe(kind="dense", epochs=1, ramp_start=0, ramp_end=0)).weights,
+        baseline(f"{copy}:make", "digits", resolution=8, recipe=QUICK, threads=1).weights,
+    ]
+    copy.write_text(copy.read_text().replace("Dropout(0.1)", "Dropout(0.2)"))
+    found.append(baseline(f"{copy}:make", "digits", resolution=8, recipe=QUICK, threads=1).weights)
+    assert len(set(found)) == len(found)
+
+
+def test_a_stopped_baseline_goes_on():
+    done = []
+
+    def sink(event):
+        if event.message.startswith("epoch"):
+            done.append(event.message)
+
+    with pytest.raises(Stopped):
+        make(progress=Progress(sink, should_stop=lambda: len(done) == 2))
+    make(progress=Progress(sink))
+    assert [m[:7] for m in done] == ["epoch 1", "epoch 2", "epoch 3"]
+
+
+def test_the_lock_waits_for_its_holder_and_dies_with_it(tmp_path):
+    path = tmp_path / "lock"
+    hold = (
+        "import fcntl, sys, time\n"
+        f"file = open({str(path)!r}, 'a'); fcntl.flock(file, fcntl.LOCK_EX)\n"
+        "print('held', flush=True); time.sleep(60)"
+    )
+    with subprocess.Popen([sys.executable, "-c", hold], stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout.readline() == "held\n"
+        said = []
+        progress = Progress(lambda e: said.append(e.message), should_stop=lambda: len(said) > 0)
+        with pytest.raises(Stopped), exclusive(path, progress):
+            pytest.fail("the lock was held by another process")
+        assert "waiting for another process" in said[0]
+        threading.Timer(0.3, holder.kill).start()
+        with exclusive(path, Progress()):
+            assert holder.wait(5) != 0
+
+
+def test_presets_scale_with_the_data():
+    assert [dense(n).epochs for n in (100, 1_151, 45_000)] == [10, 10, 26]
+    assert [short(n).epochs for n in (1_151, 45_000)] == [4, 10]
+    assert full(1_281_167).epochs == 251
+    assert full(45_000).from_scratch and not short(45_000).from_scratch
+    for samples in (1, 1_151, 45_000, 1_281_167):
+        for recipe in (dense(samples), short(samples), full(samples)):
+            assert recipe.first_final_epoch < recipe.epochs
+    assert {r.kind for r in (dense(10), short(10), full(10))} == {"dense", "short", "full"}
+    assert short(10, seed=4).seed == 4
+    assert short(1_151).enforced(0) == 0.5 and short(1_151).enforced(1) == 1.0
+    with pytest.raises(UsageError, match="samples"):
+        short(0)
+
+
+def test_full_follows_the_published_schedule():
+    recipe = full(1_281_167)
+    assert (recipe.lr, recipe.momentum, recipe.nesterov, recipe.weight_decay) == (0.1, 0.9, False, 1e-4)
+    assert (recipe.decay, recipe.tau, recipe.label_smoothing, recipe.ramp) == (2e-4, 1.0, 0.1, "cubic")
+    assert recipe.enforced(10) == 0.0
+    assert recipe.enforced(95) == pytest.approx(0.125, abs=0.01)  # an eighth at half way
+    assert recipe.first_final_epoch == 181
