@@ -5,13 +5,11 @@ A study may be killed between an evaluation and its telling; the evaluation is h
 
 from __future__ import annotations
 
-import json
-import os
 import time
 from pathlib import Path
 
+from autosparse.files import append_jsonl, read_jsonl
 from autosparse.records import Accuracy
-from autosparse.search.storage import cut_torn_line
 
 
 class Evaluations:
@@ -19,19 +17,17 @@ class Evaluations:
 
     Args:
         path: the file; made when the first result comes.
-        key: fingerprint of what decides an accuracy beside the plan; lines with another are passed over.
+        key: fingerprint of what decides an accuracy beside the plan; lines with another one are
+            passed over.
     """
 
     def __init__(self, path: Path, key: str) -> None:
         self._path = path
         self._key = key
         self._known: dict[str, Accuracy] = {}
-        cut_torn_line(path)
-        if path.exists():
-            for line in path.read_text().splitlines():
-                entry = json.loads(line)
-                if entry["key"] == key:
-                    self._known[entry["plan"]] = Accuracy.from_json(entry["accuracy"])
+        for entry in read_jsonl(path):
+            if entry["key"] == key:
+                self._known[entry["plan"]] = Accuracy.from_json(entry["accuracy"])
 
     def get(self, plan_id: str) -> Accuracy | None:
         """Gives the accuracy a plan was found to have, None if it was never evaluated."""
@@ -46,8 +42,5 @@ class Evaluations:
             "seconds": round(seconds, 6),
             "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         }
-        with self._path.open("a") as file:
-            file.write(json.dumps(entry) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
+        append_jsonl(self._path, entry)
         self._known[plan_id] = accuracy

@@ -11,6 +11,7 @@ instead of channel groups.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,9 +26,11 @@ from autosparse.records import LatencyOption, Record
 from autosparse.search.problem import Problem
 from autosparse.units import format_duration
 
-# Losses enter the solver as whole multiples of the greatest loss over this many steps, so that the
-# tie-break below stays far above the solver's absolute tolerance of 1e-6 and double rounding.
-_LOSS_STEPS = 10_000_000
+# Losses are scaled so that the greatest is this, and a sparse layer costs the tie-break in addition:
+# well above the solver's absolute tolerance of 1e-6 and the rounding of sums of doubles (some 1e-8),
+# and a billionth of the greatest loss, far below what any data set can resolve.
+_LOSS_SCALE = 1e6
+_TIE_BREAK = 1e-3
 # The budget row is scaled to this right-hand side: the solver's absolute tolerance of 1e-6 then admits
 # plans over budget by one part in 1e10, which the exact check afterwards rejects and cuts off.
 _ROW_SCALE = 1e4
@@ -66,7 +69,7 @@ class FrontPoint:
 
 @dataclass(frozen=True, slots=True)
 class _Item:
-    """One option with its cost in solver units: whole loss steps plus the tie-break's fraction."""
+    """One option with its cost in solver units."""
 
     option: LatencyOption
     us: float
@@ -76,8 +79,8 @@ class _Item:
 def solve(problem: Problem, budget_us: float, *, note: str = "knapsack") -> Plan:
     """Finds the plan of least predicted loss within a budget.
 
-    Of plans with equal loss (to one ten-millionth of the greatest single loss) it takes one with the
-    fewest sparse layers.
+    Of plans with equal loss (to a billionth of the greatest single loss per layer) it takes one with
+    the fewest sparse layers.
 
     Args:
         problem: measured options and losses.
@@ -90,9 +93,9 @@ def solve(problem: Problem, budget_us: float, *, note: str = "knapsack") -> Plan
     certificate = feasibility(problem, budget_us)
     if not certificate.feasible:
         raise infeasible(certificate)
-    unit = _loss_unit(problem)
-    menus = [_menu(problem, layer, unit) for layer in problem.layers]
-    best = [min(range(len(menu)), key=lambda i, m=menu: (m[i].cost, m[i].us)) for menu in menus]
+    scale = _loss_scale(problem)
+    menus = [_menu(problem, layer, scale) for layer in problem.layers]
+    best = [len(menu) - 1 for menu in menus]  # the slowest of an undominated menu costs the least
     if _total_us(problem, menus, best) > budget_us:
         best = _solve_exactly(problem, menus, budget_us)
     chosen = {
@@ -108,18 +111,14 @@ def fastest(problem: Problem) -> tuple[Plan, float]:
     Returns:
         The plan and its predicted latency in microseconds.
     """
-    chosen = {
-        layer: min(
-            problem.options[layer], key=lambda o, n=layer: (o.median_us, problem.loss(n, o.choice))
-        ).choice
-        for layer in problem.layers
-    }
+    scale = _loss_scale(problem)
+    chosen = {layer: _menu(problem, layer, scale)[0].option.choice for layer in problem.layers}
     plan = problem.plan(chosen, "fastest")
     return plan, problem.predicted_us(plan)
 
 
 def feasibility(problem: Problem, budget_us: float | None = None) -> Feasibility:
-    """Says what the table can reach, and whether a budget (by default the problem's own) is in reach."""
+    """Says what the table can reach, and if a budget (by default the problem's own) is in reach."""
     budget = problem.budget_us if budget_us is None else budget_us
     least = problem.total_us([min(_medians(problem, layer)) for layer in problem.layers])
     return Feasibility(
@@ -185,14 +184,13 @@ def _medians(problem: Problem, layer: str) -> list[float]:
     return [option.median_us for option in problem.options[layer]]
 
 
-def _menu(problem: Problem, layer: str, unit: float) -> list[_Item]:
-    """Prices one layer's options in steps of `unit` and leaves out the dominated ones."""
-    tie = 1.0 / (len(problem.layers) + 1)
+def _menu(problem: Problem, layer: str, scale: float) -> list[_Item]:
+    """Prices one layer's options and leaves out the dominated ones, fastest first."""
     items = []
     for option in problem.options[layer]:
-        steps = round(problem.loss(layer, option.choice) / unit)
-        is_sparse = not option.choice.pattern.is_dense
-        items.append(_Item(option, option.median_us, steps + tie * is_sparse))
+        tie = 0.0 if option.choice.pattern.is_dense else _TIE_BREAK
+        cost = scale * problem.loss(layer, option.choice) + tie
+        items.append(_Item(option, option.median_us, cost))
     return undominated(items)
 
 
@@ -205,9 +203,9 @@ def undominated(items: Sequence[_Item]) -> list[_Item]:
     return kept
 
 
-def _loss_unit(problem: Problem) -> float:
+def _loss_scale(problem: Problem) -> float:
     losses = (abs(loss) for table in problem.losses.values() for loss in table.values())
-    return max(losses, default=0.0) / _LOSS_STEPS or 1.0
+    return _LOSS_SCALE / (max(losses, default=0.0) or 1.0)
 
 
 def _total_us(problem: Problem, menus: list[list[_Item]], picks: Sequence[int]) -> float:
@@ -225,13 +223,13 @@ def _solve_exactly(problem: Problem, menus: list[list[_Item]], budget_us: float)
     limits = [LinearConstraint(one_each, 1, 1), LinearConstraint(latency[None, :], ub=_ROW_SCALE)]
     for _ in range(_MAX_CUTS):
         solution = _optimum(costs, limits)
-        picks = [
-            int(np.argmax(solution[low:high])) for low, high in zip(starts, starts[1:], strict=False)
-        ]
+        picks = [int(np.argmax(solution[low:high])) for low, high in itertools.pairwise(starts)]
         if _total_us(problem, menus, picks) <= budget_us:
             return picks
         limits.append(_forbid(starts[:-1] + picks, len(costs)))
-    raise AutosparseError(f"no exact optimum at {budget_us} us after {_MAX_CUTS} cuts; report this table")
+    raise AutosparseError(
+        f"no exact optimum at {budget_us} us after {_MAX_CUTS} cuts; report this table"
+    )
 
 
 def _optimum(costs: np.ndarray, limits: list[LinearConstraint]) -> np.ndarray:

@@ -1,8 +1,8 @@
 """The few numbers a study varies, and the plan that a setting of them means.
 
 A sampler cannot learn sixty raw parameters from sixty trials. It sets a handful of knobs instead, and
-the exact solver fills in the layers. Three kinds of trial share the knobs, so that all trials of a study
-have the same parameters whatever the sampler needs:
+the exact solver fills in the layers. Three kinds of trial share the knobs, so that all trials of a
+study have the same parameters, as some samplers need:
 
     policy   the knapsack at some part of the budget, with the losses bent by exponent, smoothing and a
              factor per stage: what additive losses misjudge is searched here
@@ -243,7 +243,9 @@ def stages(problem: Problem) -> tuple[tuple[str, ...], ...]:
     eight runs become eight equal parts: neither one knob nor dozens would tell the sampler anything.
     """
     free = [layer for layer in problem.layers if len(problem.options[layer]) > 1]
-    runs = [tuple(run) for _, run in itertools.groupby(free, key=lambda n: _stage_key(problem.extents, n))]
+    runs = [
+        tuple(run) for _, run in itertools.groupby(free, key=lambda n: _stage_key(problem.extents, n))
+    ]
     if len(runs) == 1 and len(free) > 3:
         return _equal_parts(free, 4)
     return tuple(runs) if len(runs) <= _MAX_STAGES else _equal_parts(free, _MAX_STAGES)

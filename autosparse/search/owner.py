@@ -20,6 +20,7 @@ from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from autosparse.errors import RunError
+from autosparse.files import write_yaml
 from autosparse.plan import Plan
 from autosparse.records import Accuracy, short_hash
 from autosparse.search import samplers
@@ -33,6 +34,7 @@ from autosparse.search.trials import StudySettings, TrialRecord
 CONSTRAINT = "latency_over_budget_ms"
 _LOG = logging.getLogger(__name__)
 _DUPLICATES_IN_A_ROW = 50
+_KEPT_IN_RETRIES = ("kind", "plan", "plan_note")
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +73,7 @@ class StudyOwner:
         self._folder = folder
         self._knobs = Knobs.of(problem, settings.safety_margin)
         self._distributions = self._knobs.distributions()
+        self._records: dict[int, TrialRecord] = {}
         if settings.fresh:
             _forget(folder)
         storage = open_storage(folder, settings.storage)
@@ -86,7 +89,10 @@ class StudyOwner:
 
     def records(self) -> tuple[TrialRecord, ...]:
         """Gives every finished trial, by number."""
-        return tuple(_record(trial) for trial in self._trials(TrialState.COMPLETE, TrialState.FAIL))
+        for trial in self._trials(TrialState.COMPLETE, TrialState.FAIL):
+            if trial.number not in self._records:
+                self._records[trial.number] = _record(trial)
+        return tuple(self._records[number] for number in sorted(self._records))
 
     def plan(self, record: TrialRecord) -> Plan:
         """Gives the plan of a finished trial."""
@@ -95,7 +101,8 @@ class StudyOwner:
     def evaluated(self) -> int:
         """Counts the plans that are done with: told a value for the first time, or given up."""
         done = [record for record in self.records() if record.duplicate_of is None]
-        return sum(r.state == "COMPLETE" or r.attempt >= self.settings.retries for r in done)
+        given_up = {r.plan_id for r in done if r.plan_id and self._is_given_up(r.plan_id)}
+        return sum(r.state == "COMPLETE" for r in done) + len(given_up)
 
     def is_exhausted(self) -> bool:
         """Whether drawing goes on finding only plans that are known already."""
@@ -141,15 +148,21 @@ class StudyOwner:
             plan_note=plan.note,
             plan_id=plan.id,
             latency_ms=latency_ms,
+            attempt=self._failures(plan.id),
         )
+        self._save(plan)
+        return Asked(trial, plan, latency_ms)
+
+    def _save(self, plan: Plan) -> None:
         path = self._folder / "plans" / f"{plan.id}.yaml"
         if not path.exists():
-            plan.save(path)
-        return Asked(trial, plan, latency_ms)
+            write_yaml(path, plan.to_json())
 
     def _make_plan(self, trial: optuna.Trial) -> Plan:
         if "plan" in trial.user_attrs:  # a retry repeats the plan, wherever the front is by now
-            return self.problem.plan_from_labels(trial.user_attrs["plan"], trial.user_attrs["plan_note"])
+            return self.problem.plan_from_labels(
+                trial.user_attrs["plan"], trial.user_attrs["plan_note"]
+            )
         return self._knobs.plan(trial.params, self._front() if trial.params["kind"] == "local" else ())
 
     def _front(self) -> list[Plan]:
@@ -157,11 +170,19 @@ class StudyOwner:
         return [self.plan(record) for record in feasible_front(records)]
 
     def _known_as(self, plan_id: str) -> TrialRecord | None:
-        same = (r for r in self.records() if r.plan_id == plan_id and r.duplicate_of is None)
-        return next((r for r in same if r.state == "COMPLETE" or self._given_up(r)), None)
+        """Gives the trial that settled a plan: that has its values, or was the last try."""
+        same = [r for r in self.records() if r.plan_id == plan_id and r.duplicate_of is None]
+        last_try = same[-1] if same and self._is_given_up(plan_id) else None
+        return next((r for r in same if r.state == "COMPLETE"), last_try)
 
-    def _given_up(self, record: TrialRecord) -> bool:
-        return record.state == "FAIL" and record.attempt >= self.settings.retries
+    def _failures(self, plan_id: str) -> int:
+        return sum(
+            r.plan_id == plan_id and r.state == "FAIL" and r.duplicate_of is None
+            for r in self.records()
+        )
+
+    def _is_given_up(self, plan_id: str) -> bool:
+        return self._failures(plan_id) > self.settings.retries
 
     # ------------------------------------------------------------------------------------ telling
 
@@ -171,15 +192,12 @@ class StudyOwner:
         self._constrain(asked.trial, asked.latency_ms)
         self._study.tell(asked.trial, [asked.latency_ms, accuracy.value])
 
-    def tell_failed(self, asked: Asked, reason: str) -> None:
+    def tell_failed(self, asked: Asked, reason: str, **notes: Any) -> None:
         """Tells that an evaluation failed, and queues it again unless it was tried often enough."""
         _LOG.warning("trial %d (plan %s) failed: %s", asked.number, asked.plan.id, reason)
+        self._note(asked.trial, **notes)
         self._fail(asked.trial, reason, asked.latency_ms)
         self._requeue()
-
-    def tell_same(self, asked: Asked, first: Asked, accuracy: Accuracy) -> None:
-        """Tells a trial whose plan another trial of the same round had."""
-        self.tell(asked, accuracy, 0.0, duplicate_of=first.number)
 
     def reconcile(self, reason: str) -> None:
         """Ends every trial that is still running and queues it again; no one else runs trials here."""
@@ -208,23 +226,20 @@ class StudyOwner:
         self._study.tell(trial, state=TrialState.FAIL)
 
     def _requeue(self) -> None:
-        """Queues every failed trial again that has tries left and was not queued yet.
+        """Queues every failed trial again that was not yet, unless its plan is settled.
 
         A kill costs a try as well: the plan may be what killed its process.
         """
-        trials = self._trials(*TrialState)
-        again = {t.user_attrs["retry_of"] for t in trials if "retry_of" in t.user_attrs}
-        for trial in trials:
-            if trial.state != TrialState.FAIL or trial.number in again:
+        again = {trial.user_attrs.get("retry_of") for trial in self._trials(*TrialState)}
+        for trial in self._trials(TrialState.FAIL):
+            notes = trial.user_attrs
+            if trial.number in again or "duplicate_of" in notes:
                 continue
-            notes = dict(trial.user_attrs)
-            attempt = notes.get("attempt", 0) + 1
-            if attempt > self.settings.retries or "duplicate_of" in notes:
+            if "plan_id" in notes and self._known_as(notes["plan_id"]):
                 continue
-            kept = {key: notes[key] for key in ("kind", "plan", "plan_note") if key in notes}
+            kept: dict[str, Any] = {key: notes[key] for key in _KEPT_IN_RETRIES if key in notes}
             params = trial.system_attrs.get("fixed_params", {}) | trial.params
-            kept |= {"retry_of": trial.number, "attempt": attempt}
-            self._study.enqueue_trial(params, user_attrs=kept)
+            self._study.enqueue_trial(params, user_attrs=kept | {"retry_of": trial.number})
 
     def _constrain(self, trial: optuna.Trial, latency_ms: float | None) -> None:
         """Sets the budget's constraint; a trial without any would count as feasible."""
@@ -239,7 +254,7 @@ class StudyOwner:
 
     def _check_same(self) -> None:
         writer = self._study.user_attrs.get("writer")
-        if is_live(writer):
+        if writer and is_live(writer):
             raise RunError(
                 f"a study must have one writer, but process {writer['pid']} on {writer['host']} is "
                 f"working on {self.settings.study_name!r}; wait for it or choose another study name"
@@ -251,14 +266,16 @@ class StudyOwner:
             self._study.set_user_attr("structure", mine)
         elif theirs != mine:
             raise RunError(
-                f"a study must be continued with the model, options and budget it was started with, but "
+                "a study must be continued with the model, options and budget it was started with, but "
                 f"{self.settings.study_name!r} has others; start afresh or choose another study name"
             )
 
     def _seed(self) -> None:
         if self._study.user_attrs.get("seeded"):
             return
-        for kind, params in self._knobs.seeds(self.settings.seed_points, self.settings.uniform_sparsity):
+        for kind, params in self._knobs.seeds(
+            self.settings.seed_points, self.settings.uniform_sparsity
+        ):
             self._study.enqueue_trial(params, user_attrs={"kind": kind}, skip_if_exists=True)
         self._study.set_user_attr("seeded", True)
 

@@ -32,7 +32,7 @@ os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 import ray
 import ray._private.worker as ray_worker
 from ray import cloudpickle
-from ray._raylet import Config
+from ray._raylet import Config  # type: ignore[attr-defined]
 from ray.exceptions import RayError, RayTaskError, TaskCancelledError, WorkerCrashedError
 
 from autosparse.errors import AutosparseError, MissingDependency
@@ -120,7 +120,7 @@ class Pool:
         handle = Handle(next(self._numbers))
         cores = min(cores, self.cores)
         work = _remote.options(num_cpus=self.cores if kind == "measure" else cores)
-        reference = work.remote(self._shipped(function), cloudpickle.dumps(args), cores, timeout_s)
+        reference = work.remote(self._shipped(function), _packed(args), cores, timeout_s)
         self._handles[handle.number] = (handle, reference, time.monotonic(), timeout_s)
         return handle
 
@@ -202,7 +202,7 @@ class Pool:
     def _shipped(self, function: Callable[..., Any]) -> Any:
         """Puts a function into the object store once, however often it is submitted."""
         if id(function) not in self._functions:
-            self._functions[id(function)] = (function, ray.put(cloudpickle.dumps(function)))
+            self._functions[id(function)] = (function, ray.put(_packed(function)))
         return self._functions[id(function)][1]
 
     def _keep_logs(self, temporary: Path) -> None:
@@ -245,12 +245,13 @@ def _join(address: str | None) -> None:
         ray.init(address=address, log_to_driver=False, configure_logging=False)
     except Exception as error:  # as above
         raise MissingDependency(
-            f"a Ray cluster must answer at {address}, but got: {error}; start one with `ray start --head`"
+            f"a Ray cluster must answer at {address}, but got: {error}; start one by `ray start --head`"
         ) from error
 
 
 def _largest_node() -> int:
-    alive = [node["Resources"].get("CPU", 0) for node in ray.nodes() if node["Alive"]]
+    nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
+    alive = [node["Resources"].get("CPU", 0) for node in nodes if node["Alive"]]
     return max(1, int(max(alive, default=1)))
 
 
@@ -262,6 +263,11 @@ def _remote(function: bytes, args: bytes, cores: int, timeout_s: float | None) -
         return run_call(_unpack_and_call, (function, args), cores)
     finally:
         faulthandler.cancel_dump_traceback_later()
+
+
+def _packed(value: Any) -> bytes:
+    data: bytes = cloudpickle.dumps(value)  # type: ignore[no-untyped-call]
+    return data
 
 
 def _unpack_and_call(function: bytes, args: bytes) -> Any:

@@ -8,6 +8,7 @@ miss is what the rest of the search is for.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -25,7 +26,7 @@ class Problem(Record):
         model: the model's name as the user gave it.
         layers: all weight-bearing layers in the order they run.
         options: per layer, the ways to run it; always a dense one among them.
-        losses: per layer, a choice's label (``1x16@0.75``) to the accuracy it costs alone, as a fraction.
+        losses: per layer, a choice's label (``1x16@0.75``) to the accuracy that it costs alone.
         overhead_us: time of a run outside the listed layers.
         budget_us: latency budget, None to search the whole front.
         correction: factor from the sum of layers to the measured whole.
@@ -62,7 +63,9 @@ class Problem(Record):
     @property
     def structure(self) -> str:
         """Hash of what may be chosen where, whatever it was measured to cost."""
-        labels = {layer: sorted(option_key(o.choice) for o in self.options[layer]) for layer in self.layers}
+        labels = {
+            layer: sorted(option_key(o.choice) for o in self.options[layer]) for layer in self.layers
+        }
         return short_hash([self.model, list(self.layers), labels, dict(self.extents)])
 
     def dense_option(self, layer: str) -> LatencyOption:
@@ -157,7 +160,7 @@ class Problem(Record):
         return self.plan({}, "dense")
 
     def uniform_plan(self, block_n: int, sparsity: float) -> Plan:
-        """Gives the plan with one block size and sparsity wherever the table offers it, dense elsewhere."""
+        """Gives the plan of one block size and sparsity where the table offers it, dense elsewhere."""
         choices = {
             layer: option.choice
             for layer in self.layers
@@ -196,7 +199,9 @@ def option_key(choice: LayerChoice) -> str:
 def plan_labels(plan: Plan) -> dict[str, str]:
     """Gives the sparse part of a plan as layer to `option_key`, a short form for study records."""
     return {
-        layer: option_key(choice) for layer, choice in plan.layers.items() if not choice.pattern.is_dense
+        layer: option_key(choice)
+        for layer, choice in plan.layers.items()
+        if not choice.pattern.is_dense
     }
 
 
@@ -220,6 +225,8 @@ def prepare(problem: Problem) -> Prepared:
             else:
                 kept.append(option)
         options[layer] = tuple(kept)
+        labels = {option.choice.label for option in kept}
+        losses[layer] = {label: x for label, x in losses[layer].items() if label in labels}
     return Prepared(dataclasses.replace(problem, options=options, losses=losses), tuple(dropped))
 
 
@@ -252,7 +259,9 @@ def complete_losses(problem: Problem, layer: str) -> dict[str, float]:
     choices = [o.choice for o in problem.options[layer] if not o.choice.pattern.is_dense]
     for choice in choices:
         if choice.label in given:
-            points.setdefault(choice.pattern.group_out, []).append((choice.sparsity, given[choice.label]))
+            points.setdefault(choice.pattern.group_out, []).append(
+                (choice.sparsity, given[choice.label])
+            )
     curves = {block_n: _envelope(measured) for block_n, measured in points.items()}
     completed = {}
     for choice in choices:
@@ -277,7 +286,7 @@ def _read_off(curves: Mapping[int, list[tuple[float, float]]], choice: LayerChoi
     wanted = math.log2(choice.pattern.group_out)
     block_n = min(curves, key=lambda n: (abs(math.log2(n) - wanted), -n))
     curve = curves[block_n]
-    for (low, low_loss), (high, high_loss) in zip(curve, curve[1:], strict=False):
+    for (low, low_loss), (high, high_loss) in itertools.pairwise(curve):
         if choice.sparsity <= high:
             share = (choice.sparsity - low) / (high - low) if high > low else 1.0
             return low_loss + share * (high_loss - low_loss) if share < 1 else high_loss

@@ -19,7 +19,15 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
 
 from autosparse.errors import ConfigError
-from autosparse.records import LayerChoice, LayerInfo, LayerShape, Record, kept_blocks, onexn, short_hash
+from autosparse.records import (
+    LayerChoice,
+    LayerInfo,
+    LayerShape,
+    Record,
+    kept_blocks,
+    onexn,
+    short_hash,
+)
 
 BLOCK_NS = (1, 2, 4, 8, 16, 32)
 
@@ -255,7 +263,9 @@ def names() -> tuple[str, ...]:
     """Gives the names of the shipped spaces."""
     folder = importlib.resources.files("autosparse.search_spaces")
     return tuple(
-        sorted(entry.name[: -len(".yaml")] for entry in folder.iterdir() if entry.name.endswith(".yaml"))
+        sorted(
+            entry.name[: -len(".yaml")] for entry in folder.iterdir() if entry.name.endswith(".yaml")
+        )
     )
 
 
@@ -312,9 +322,7 @@ def _explain(error: ValidationError, model: type[BaseModel]) -> str:
     if first["type"] == "extra_forbidden":
         known = _fields_at(model, path[:-1])
         inside = f" in {'.'.join(path[:-1])!r}" if path[:-1] else ""
-        return (
-            f"unknown key {path[-1]!r}{inside}{_nearest(path[-1], known)}; keys: {', '.join(known)}"
-        )
+        return f"unknown key {path[-1]!r}{inside}{_nearest(path[-1], known)}; keys: {', '.join(known)}"
     rule = first["msg"].removeprefix("Value error, ")
     got = "" if first["type"] == "missing" else f", but got {first['input']!r}"
     return f"{'.'.join(path)}: {rule}{got}"

@@ -7,15 +7,14 @@ was running is asked again.
 
 from __future__ import annotations
 
-import json
 import logging
 import math
-import os
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from autosparse.errors import NoValidConfiguration
+from autosparse.files import read_json, write_json
 from autosparse.paths import writable_folder
 from autosparse.plan import Plan
 from autosparse.progress import Progress, Step
@@ -179,7 +178,9 @@ class _Flight:
         )
 
     def _wait(self, all_of_them: bool) -> None:
-        pending = {plan_id: handle for plan_id, (_, handle) in self._first.items() if not handle.outcome}
+        pending = {
+            plan_id: handle for plan_id, (_, handle) in self._first.items() if not handle.outcome
+        }
         ready = len(pending) < len(self._first)
         while pending and (all_of_them or not ready):
             self._pool.wait(list(pending.values()), _POLL_S)
@@ -196,20 +197,22 @@ class _Flight:
         value = outcome.value
         if not (isinstance(value, Accuracy) and 0 <= value.value <= 1):
             return Outcome(
-                status="error", reason=f"an evaluation must give an accuracy in [0, 1], but got {value!r}"
+                status="error",
+                reason=f"an evaluation must give an accuracy in [0, 1], but got {value!r}",
             )
         self._owner.evaluations.put(plan_id, value, outcome.seconds)
         return outcome
 
     def _tell(self, asked: Asked, first: Asked, outcome: Outcome) -> None:
-        if outcome.status != "ok":
+        """Tells one trial; of several with one plan, the later ones as duplicates of the first."""
+        notes = {} if asked is first else {"duplicate_of": first.number}
+        seconds = outcome.seconds if asked is first else 0.0
+        if outcome.status == "ok":
+            self._owner.tell(asked, outcome.value, seconds, **notes)
+        else:
             if outcome.trace:
                 _LOG.debug("%s", outcome.trace)
-            self._owner.tell_failed(asked, f"{outcome.status}: {outcome.reason}")
-        elif asked is first:
-            self._owner.tell(asked, outcome.value, outcome.seconds)
-        else:
-            self._owner.tell_same(asked, first, outcome.value)
+            self._owner.tell_failed(asked, f"{outcome.status}: {outcome.reason}", **notes)
 
 
 def _give_up_if_hopeless(owner: StudyOwner) -> None:
@@ -227,16 +230,14 @@ def _keep_problem(problem: Problem, folder: Path, *, fresh: bool) -> Problem:
     """Gives the table this folder's study was started with, and writes it if this is the start."""
     path = folder / "problem.json"
     if path.exists() and not fresh:
-        kept = Problem.from_json(json.loads(path.read_text()))
+        kept = Problem.from_json(read_json(path))
         if kept == problem:
             return kept
         if kept.structure == problem.structure and kept.budget_us == problem.budget_us:
             _LOG.info("the study goes on with the measurements it was started with")
             return kept
         return problem  # another study: the owner refuses to continue this folder's with it
-    temporary = path.with_suffix(".json.new")
-    temporary.write_text(json.dumps(problem.to_json(), indent=1))
-    os.replace(temporary, path)
+    write_json(path, problem.to_json())
     return problem
 
 
@@ -270,4 +271,3 @@ def _volumes(complete: list[TrialRecord], reference: Reference) -> Iterable[Hype
     for record in complete:
         best = feasible_front((*best, record))
         yield HypervolumePoint(record.number, hypervolume(best, reference))
-

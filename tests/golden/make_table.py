@@ -1,8 +1,8 @@
 """Writes table.json: a small table with the shape of a measured one, made by formula.
 
-Ten layers of a small residual network. Latencies follow a fixed cost plus kept work, block sizes differ in
-efficiency, small blocks lose to dense at low sparsity; losses rise steeply with sparsity and block size
-and carry noise, some of it below zero. Run it to remake the file: python tests/golden/make_table.py
+Ten layers of a small residual network. Latencies follow a fixed cost plus kept work, block sizes differ
+in efficiency, small blocks lose to dense at low sparsity; losses rise steeply with sparsity and block
+size and carry noise, some of it below zero. To remake the file: python tests/golden/make_table.py
 """
 
 from __future__ import annotations
