@@ -81,7 +81,10 @@ def hypervolume(document: Document) -> Figure | None:
             line={"color": BLUE, "width": 2, "shape": "hv"},
             fill="tozeroy" if min(p.value for p in points) == 0 else None,
             fillcolor=SHADE,
-            hovertext=[hover(f"after trial {p.trial}", f"{words.plain(p.value, 4)}") for p in points],
+            hovertext=[
+                hover(f"after trial {p.trial}", f"{words.plain(p.value, 4)} ms {words.TIMES} accuracy")
+                for p in points
+            ],
             hoverinfo="text",
         ),
         "hypervolume of the trials so far",
@@ -90,6 +93,6 @@ def hypervolume(document: Document) -> Figure | None:
     )
     return canvas.finish(
         "Trials",
-        "Hypervolume",
+        f"Hypervolume (ms {words.TIMES} accuracy)",
         label="Line of the hypervolume of the front over the number of trials",
     )

@@ -107,6 +107,7 @@ def _add_trials(canvas: Canvas, trials: Sequence[Trial]) -> int:
     drawn = done[::step]
     if not drawn:
         return 0
+    kinds = " or ".join(dict.fromkeys(t.accuracy_kind for t in drawn))
     canvas.add(
         go.Scatter(
             x=[t.latency_ms for t in drawn],
@@ -117,14 +118,14 @@ def _add_trials(canvas: Canvas, trials: Sequence[Trial]) -> int:
                 hover(
                     f"trial {t.number}" + (f" · {t.kind}" if t.kind else ""),
                     f"{words.ms(t.latency_ms)} predicted",
-                    f"{words.percent(t.accuracy)} one-shot, no training",
+                    f"{words.percent(t.accuracy)} {words.kind(t.accuracy_kind)}",
                     "" if t.feasible else "over budget",
                 )
                 for t in drawn
             ],
             hoverinfo="text",
         ),
-        "search trial (latency predicted, accuracy one-shot)",
+        f"search trial (latency predicted, accuracy {kinds})",
         "dot",
         FAINT,
     )

@@ -28,8 +28,10 @@ class Trial:
         state: ``COMPLETE`` or how else it ended.
         kind: how it was proposed or evaluated, as the search names it.
         latency_ms: predicted latency, None if it has none.
-        accuracy: one-shot accuracy as a fraction, None if it has none.
+        accuracy: accuracy as a fraction, None if it has none.
         feasible: whether its predicted latency meets the budget.
+        accuracy_kind: how the accuracy came about.
+        reason: why it failed, or empty.
     """
 
     number: int
@@ -38,6 +40,8 @@ class Trial:
     latency_ms: float | None
     accuracy: float | None
     feasible: bool
+    accuracy_kind: str = "one-shot"
+    reason: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,6 +86,12 @@ class Source:
     def unfinished_trials(self) -> Mapping[str, int]:
         """How many trials did not complete, by what became of them."""
         return dict(Counter(_FATES.get(t.state, t.state) for t in self.trials if t.state != "COMPLETE"))
+
+    @property
+    def trial_reasons(self) -> list[tuple[str, int]]:
+        """Why trials did not complete, the most frequent reason first."""
+        lost = (t.reason or "no reason recorded" for t in self.trials if t.state != "COMPLETE")
+        return Counter(lost).most_common()
 
 
 def read(run: Path) -> Source:
@@ -133,6 +143,8 @@ def _trials(path: Path) -> tuple[Trial, ...]:
             latency_ms=_number(row["latency_ms"]),
             accuracy=_number(row["accuracy"]),
             feasible=row["feasible"].lower() in ("true", "1"),
+            accuracy_kind=row.get("accuracy_kind") or "one-shot",
+            reason=row.get("reason", ""),
         )
         for row in rows
     )

@@ -143,6 +143,8 @@ class FakeSearch:
             "latency_ms": None if failed else latency,
             "accuracy": None if failed else max(0.1, self.accuracy(latency) - loss),
             "feasible": self.budget_ms is None or latency <= self.budget_ms,
+            "accuracy_kind": "" if failed else "one-shot",
+            "reason": "the evaluation ran out of memory" if failed else "",
             "params": {"slack": round(float(self.rng.uniform()), 3)},
         }
 
@@ -206,6 +208,12 @@ class FakeSearch:
                 for x in np.linspace(0.2 * self.dense_ms, self.dense_ms, 30).tolist()
             ],
             "calibration": self.calibration(),
+            **self.extras(smallest),
+            "verdict": {"id": best["id"] if best else None, "text": ""},
+        }
+
+    def extras(self, smallest: float) -> dict[str, Any]:
+        return {
             "hypervolume": [
                 {"trial": t["number"], "value": 0.71 * (1 - math.exp(-0.09 * (i // 3 * 3 + 4)))}
                 for i, t in enumerate(self.trials)
@@ -242,7 +250,6 @@ class FakeSearch:
                 "slowest_ms": 1.8 * self.dense_ms,
                 "smallest_feasible_ms": smallest,
             },
-            "verdict": {"id": best["id"] if best else None, "text": ""},
         }
 
     def calibration(self) -> dict[str, Any]:
@@ -333,7 +340,8 @@ def write_run(
     write_json(run / "hardware.json", hardware().to_json())
     table = fake.latency_table()
     write_rows_csv(run / "latency_table.csv", table, list(table[0]))
-    columns = ["number", "state", "kind", "latency_ms", "accuracy", "feasible", "params"]
+    columns = ["number", "state", "kind", "latency_ms", "accuracy", "accuracy_kind"]
+    columns += ["feasible", "reason", "params"]
     write_rows_csv(run / "trials.csv", fake.trials, columns)
     (run / "configs").mkdir()
     for config in fake.configs:
