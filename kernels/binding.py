@@ -47,6 +47,7 @@ class OpKind(IntEnum):
     SUBSAMPLE_PAD = 11
     FLATTEN = 12
     SOFTMAX = 13
+    ADAPTIVE_AVG_POOL = 14
 
 
 class Activation(IntEnum):

@@ -1,4 +1,5 @@
-// What one call of a convolution kernel gets: one tile of outputs over a stretch of pixels of one image.
+// What one call of a convolution kernel gets: tiles of outputs that share their inputs, over a stretch of
+// pixels of one image.
 #pragma once
 
 #include <stddef.h>
@@ -11,15 +12,16 @@ struct ConvCall {
     const float *input;         // origin of plane 0
     const int32_t *channels;    // offset of every kept channel's plane, `kept` of them
     const int32_t *taps;        // offset of every kernel position, `tap_count` of them
-    const float *weights;       // [kept][tap][tile_out], rows beyond `rows` are zero
-    const float *bias;          // [tile_out]
-    float *output;              // origin of the tile's first output plane
+    const float *weights;       // [tile][kept][tap][tile_out], rows beyond `rows` are zero
+    const float *bias;          // [tile][tile_out]
+    float *output;              // origin of the first output plane
     const float *residual;      // the same of the tensor that is added, or null
     ptrdiff_t output_plane;     // from one output channel to the next
     ptrdiff_t residual_plane;
     const int32_t *valid;       // px: all ones where a flattened pixel lies in the image, else 0
     int32_t kept, tap_count;
-    int32_t rows;               // outputs of this tile that exist, 1..tile_out
+    int32_t tiles;              // tiles of outputs that share the list of channels
+    int32_t rows;               // outputs that exist, 1..tiles * tile_out
     float low, high;            // clamp, applied last
     int32_t first, last;        // px: vectors of flattened pixels; oc: output rows
     int32_t width;              // oc: output pixels per row

@@ -116,9 +116,9 @@ int Convolution::units_per_task(const Program &program, int units, int granule, 
     };
     int64_t most = round_up(kInputBytesPerTask / std::max<int64_t>(1, bytes_per_unit));
     if (most * 3 >= units * 2) most = round_up(units);  // no small rest
-    const int64_t tiles = static_cast<int64_t>(layer_.tiles.size()) * output_shape_.batch;
+    const int64_t strips = static_cast<int64_t>(layer_.strips.size()) * output_shape_.batch;
     const int64_t wanted = program.threads() > 1 ? kTasksPerThread * program.threads() : 1;
-    if (tiles < wanted) most = std::min(most, round_up(units * tiles / wanted));
+    if (strips < wanted) most = std::min(most, round_up(units * strips / wanted));
     return static_cast<int>(std::min<int64_t>(most, units));
 }
 
@@ -134,11 +134,12 @@ std::vector<Convolution::Task> Convolution::cut_tasks(const Program &program, st
     std::vector<Task> tasks;
     for (int n = 0; n < output_shape_.batch; ++n)
         for (int first = 0; first < units; first += step)
-            for (std::size_t tile = 0; tile < layer_.tiles.size(); ++tile) {
+            for (std::size_t i = 0; i < layer_.strips.size(); ++i) {
                 const int last = std::min(units, first + step);
-                tasks.push_back({n, first, last, static_cast<int32_t>(tile)});
+                const Strip &strip = layer_.strips[i];
+                tasks.push_back({n, first, last, static_cast<int32_t>(i)});
                 // The epilogue counts as a few channels.
-                costs.push_back((layer_.tiles[tile].kept * layer_.taps + 8) * pixels * (last - first));
+                costs.push_back((strip.kept * layer_.taps + 8) * strip.tiles * pixels * (last - first));
             }
     return tasks;
 }
@@ -152,27 +153,28 @@ void Convolution::plan(Program &program, int op, float *workspace) {
     }
     std::vector<int64_t> costs;
     tasks_ = cut_tasks(program, costs);
-    program.add_step(op, std::move(costs), [this, &program](int task, int) { run_task(tasks_[static_cast<std::size_t>(task)], program); });
+    program.add_step(op, costs, [this, &program](int task, int) { run_task(tasks_[static_cast<std::size_t>(task)], program); });
 }
 
 void Convolution::run_task(const Task &task, const Program &program) const {
     const Tensor &output = program.tensor(op_.output);
     const Tensor *residual = op_.residual >= 0 ? &program.tensor(op_.residual) : nullptr;
-    const Tile &tile = layer_.tiles[static_cast<std::size_t>(task.tile)];
+    const Strip &strip = layer_.strips[static_cast<std::size_t>(task.strip)];
     ConvCall call{};
     call.input = input_base_ + task.image * input_image_;
-    call.channels = channel_offsets_.data() + tile.kept_begin;
+    call.channels = channel_offsets_.data() + strip.kept_begin;
     call.taps = taps_.data();
-    call.weights = weights_ + tile.weights;
-    call.bias = bias_ + static_cast<ptrdiff_t>(task.tile) * row_.tile_out;
-    call.output = output.origin(task.image, tile.first_out);
-    call.residual = residual ? residual->origin(task.image, tile.first_out) : nullptr;
+    call.weights = weights_ + strip.weights;
+    call.bias = bias_ + strip.bias;
+    call.output = output.origin(task.image, strip.first_out);
+    call.residual = residual ? residual->origin(task.image, strip.first_out) : nullptr;
     call.output_plane = output.plane;
     call.residual_plane = residual ? residual->plane : 0;
     call.valid = output.valid;
-    call.kept = tile.kept;
+    call.kept = strip.kept;
+    call.tiles = strip.tiles;
     call.tap_count = layer_.taps;
-    call.rows = tile.rows;
+    call.rows = strip.rows;
     const bool clamps = op_.activation == AS_ACT_RELU || op_.activation == AS_ACT_RELU6;
     call.low = clamps ? 0.0f : -INFINITY;
     call.high = op_.activation == AS_ACT_RELU6 ? 6.0f : INFINITY;

@@ -22,13 +22,13 @@ public:
     std::size_t weight_floats() const override { return weight_count_ + bias_count_; }
     void place_weights(float *) override;
     int64_t index_bytes() const override {
-        return static_cast<int64_t>(layer_.channels.size() * sizeof(int32_t) + layer_.tiles.size() * sizeof(Tile));
+        return static_cast<int64_t>(layer_.channels.size() * sizeof(int32_t) + layer_.strips.size() * sizeof(Strip));
     }
     int kernel() const override { return is_listed_ ? kernel_ : -1; }
 
 private:
     struct Task {
-        int32_t image, first, last, tile;
+        int32_t image, first, last, strip;
     };
 
     bool is_strided() const { return op_.stride_h > 1 || op_.stride_w > 1; }

@@ -3,7 +3,7 @@
 // A tile is O vectors of outputs x P pixels of one output row, exact pixel counts, any padding, stride 1 or 2
 // along the row:
 //
-//     for output row, for block of P pixels:
+//     for tile of outputs, for output row, for block of P pixels:
 //         acc[P][O] = bias
 //         for c in kept channels, t in taps:
 //             w[O] = load(weights[c][t])
@@ -18,77 +18,84 @@
 
 namespace autosparse::AS_ISA_NS {
 
-// Stores vectors of outputs (rows of `tile`, one per pixel) as pixels of their planes.
-AS_INLINE void oc_store(const ConvCall &call, Vec (&tile)[kLanes], int first_row, ptrdiff_t pixel, int count) {
+// Stores vectors of outputs (rows of `block`, one per pixel) as pixels of their planes.
+AS_INLINE void oc_store(const ConvCall &call, Vec (&block)[kLanes], int first_row, ptrdiff_t pixel, int count) {
     const Vec low = broadcast(call.low), high = broadcast(call.high);
-    transpose(tile);
+    transpose(block);
 #pragma GCC unroll 16
     for (int lane = 0; lane < kLanes; ++lane) {
         const int row = first_row + lane;
         if (row >= call.rows) break;
-        Vec y = tile[lane];
+        Vec y = block[lane];
         if (call.residual) y = y + load_some(call.residual + row * call.residual_plane + pixel, count);
         store_some(call.output + row * call.output_plane + pixel, min(high, max(low, y)), count);
     }
 }
 
+// acc += P inputs at one kernel position times the weights of O vectors of outputs.
 template <int O, int P, int S>
-static void oc_block(const ConvCall &call, ptrdiff_t input_pixel, ptrdiff_t output_pixel) {
+AS_INLINE void oc_position(Vec (&acc)[P][O], const float *x, const float *w) {
+    Vec wv[O];
+#pragma GCC unroll 8
+    for (int o = 0; o < O; ++o) wv[o] = load(w + o * kLanes);
+#pragma GCC unroll 32
+    for (int p = 0; p < P; ++p) {
+        const Vec xp = broadcast(x[p * S]);
+#pragma GCC unroll 8
+        for (int o = 0; o < O; ++o) acc[p][o] = fma(wv[o], xp, acc[p][o]);
+    }
+}
+
+template <int O, int P, int S>
+static void oc_block(const ConvCall &call, int tile, ptrdiff_t input_pixel, ptrdiff_t output_pixel) {
     Vec acc[P][O];
 #pragma GCC unroll 32
     for (int p = 0; p < P; ++p) {
 #pragma GCC unroll 8
-        for (int o = 0; o < O; ++o) acc[p][o] = load(call.bias + o * kLanes);
+        for (int o = 0; o < O; ++o) acc[p][o] = load(call.bias + (tile * O + o) * kLanes);
     }
-    const float *w = call.weights;
+    const float *w = call.weights + static_cast<ptrdiff_t>(tile) * call.kept * call.tap_count * O * kLanes;
     const float *input = call.input + input_pixel;
-    for (int c = 0; c < call.kept; ++c) {
-        const float *plane = input + call.channels[c];
-        for (int t = 0; t < call.tap_count; ++t) {
-            const float *x = plane + call.taps[t];
-            Vec wv[O];
-#pragma GCC unroll 8
-            for (int o = 0; o < O; ++o) wv[o] = load(w + o * kLanes);
-#pragma GCC unroll 32
-            for (int p = 0; p < P; ++p) {
-                const Vec xp = broadcast(x[p * S]);
-#pragma GCC unroll 8
-                for (int o = 0; o < O; ++o) acc[p][o] = fma(wv[o], xp, acc[p][o]);
-            }
-            w += O * kLanes;
+    if (call.tap_count == 1) {
+        input += call.taps[0];
+        for (int c = 0; c < call.kept; ++c, w += O * kLanes) oc_position<O, P, S>(acc, input + call.channels[c], w);
+    } else {
+        for (int c = 0; c < call.kept; ++c) {
+            const float *plane = input + call.channels[c];
+            for (int t = 0; t < call.tap_count; ++t, w += O * kLanes) oc_position<O, P, S>(acc, plane + call.taps[t], w);
         }
     }
 #pragma GCC unroll 8
     for (int o = 0; o < O; ++o) {
 #pragma GCC unroll 8
         for (int start = 0; start < P; start += kLanes) {
-            Vec tile[kLanes];
+            Vec block[kLanes];
 #pragma GCC unroll 16
             for (int lane = 0; lane < kLanes; ++lane)
-                tile[lane] = start + lane < P ? acc[start + lane < P ? start + lane : 0][o] : zero();
-            oc_store(call, tile, o * kLanes, output_pixel + start, P - start < kLanes ? P - start : kLanes);
+                block[lane] = start + lane < P ? acc[start + lane < P ? start + lane : 0][o] : zero();
+            oc_store(call, block, (tile * O + o) * kLanes, output_pixel + start, P - start < kLanes ? P - start : kLanes);
         }
     }
 }
 
 template <int O, int P, int S>
-static void oc_pixels(const ConvCall &call, ptrdiff_t input_pixel, ptrdiff_t output_pixel, int count) {
+static void oc_pixels(const ConvCall &call, int tile, ptrdiff_t input_pixel, ptrdiff_t output_pixel, int count) {
     if constexpr (P > 0) {
         if (count == P)
-            oc_block<O, P, S>(call, input_pixel, output_pixel);
+            oc_block<O, P, S>(call, tile, input_pixel, output_pixel);
         else
-            oc_pixels<O, P - 1, S>(call, input_pixel, output_pixel, count);
+            oc_pixels<O, P - 1, S>(call, tile, input_pixel, output_pixel, count);
     }
 }
 
 template <int O, int P, int S>
-static void oc_rows(const ConvCall &call) {
+static void oc_rows(const ConvCall &call, int tile) {
     const int blocks = (call.width + P - 1) / P;
     for (int row = call.first; row < call.last; ++row) {
         int x = 0;
         for (int block = 0; block < blocks; ++block) {
             const int count = (call.width - x + blocks - block - 1) / (blocks - block);
-            oc_pixels<O, P, S>(call, row * call.input_row + x * S, row * call.output_row + x, count);
+            oc_pixels<O, P, S>(call, tile, row * call.input_row + x * S, row * call.output_row + x, count);
             x += count;
         }
     }
@@ -96,10 +103,12 @@ static void oc_rows(const ConvCall &call) {
 
 template <int O, int P>
 static void oc(const ConvCall &call) {
-    if (call.stride_w == 2)
-        oc_rows<O, P, 2>(call);
-    else
-        oc_rows<O, P, 1>(call);
+    for (int tile = 0; tile < call.tiles; ++tile) {
+        if (call.stride_w == 2)
+            oc_rows<O, P, 2>(call, tile);
+        else
+            oc_rows<O, P, 1>(call, tile);
+    }
 }
 
 }  // namespace autosparse::AS_ISA_NS

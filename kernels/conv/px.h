@@ -3,13 +3,14 @@
 // Both tensors have the same row pitch, so that kernel position t is a constant shift in flattened pixel
 // space. A tile is R outputs x V vectors:
 //
-//     for block of V vectors:                          # pixels
-//         acc[R][V] = bias
-//         for c in kept channels:                      # one index per block of the pattern
-//             for t in taps:                           # implied, never stored
-//                 x[V]   = load(input + channel[c] + tap[t] + pixel)
-//                 acc[r][v] += weights[c][t][r] * x[v]
-//         output = clamp(acc + residual), zero where the pixel is padding
+//     for block of V vectors:                              # pixels
+//         for tile of R outputs:                           # find the block's inputs in the first-level cache
+//             acc[R][V] = bias
+//             for c in kept channels:                      # one index per block of the pattern
+//                 for t in taps:                           # implied, never stored
+//                     x[V]   = load(input + channel[c] + tap[t] + pixel)
+//                     acc[r][v] += weights[tile][c][t][r] * x[v]
+//             output = clamp(acc + residual), zero where the pixel is padding
 //
 // Loads reach at most one vector beyond the last pixel plus padding, which may be another plane's data; such
 // lanes are never stored other than as zero. Stores reach to the end of the last vector: planes have room.
@@ -21,13 +22,14 @@
 namespace autosparse::AS_ISA_NS {
 
 template <int R, int V>
-AS_INLINE void px_store(const ConvCall &call, Vec (&acc)[R][V], ptrdiff_t pixel) {
+AS_INLINE void px_store(const ConvCall &call, int first_row, Vec (&acc)[R][V], ptrdiff_t pixel) {
     const Vec low = broadcast(call.low), high = broadcast(call.high);
 #pragma GCC unroll 32
     for (int r = 0; r < R; ++r) {
-        if (r >= call.rows) break;
-        float *out = call.output + r * call.output_plane + pixel;
-        const float *residual = call.residual ? call.residual + r * call.residual_plane + pixel : nullptr;
+        const ptrdiff_t row = first_row + r;
+        if (row >= call.rows) break;
+        float *out = call.output + row * call.output_plane + pixel;
+        const float *residual = call.residual ? call.residual + row * call.residual_plane + pixel : nullptr;
 #pragma GCC unroll 32
         for (int v = 0; v < V; ++v) {
             Vec y = acc[r][v];
@@ -38,34 +40,41 @@ AS_INLINE void px_store(const ConvCall &call, Vec (&acc)[R][V], ptrdiff_t pixel)
     }
 }
 
+// acc += the block's inputs at one kernel position times the weights of R outputs.
 template <int R, int V>
-static void px_block(const ConvCall &call, int vector) {
+AS_INLINE void px_position(Vec (&acc)[R][V], const float *x, const float *w) {
+    Vec xv[V];
+#pragma GCC unroll 32
+    for (int v = 0; v < V; ++v) xv[v] = load(x + v * kLanes);
+#pragma GCC unroll 32
+    for (int r = 0; r < R; ++r) {
+        const Vec wr = broadcast(w[r]);
+#pragma GCC unroll 32
+        for (int v = 0; v < V; ++v) acc[r][v] = fma(wr, xv[v], acc[r][v]);
+    }
+}
+
+template <int R, int V>
+static void px_block(const ConvCall &call, int tile, int vector) {
     const ptrdiff_t pixel = static_cast<ptrdiff_t>(vector) * kLanes;
     Vec acc[R][V];
 #pragma GCC unroll 32
     for (int r = 0; r < R; ++r) {
 #pragma GCC unroll 32
-        for (int v = 0; v < V; ++v) acc[r][v] = broadcast(call.bias[r]);
+        for (int v = 0; v < V; ++v) acc[r][v] = broadcast(call.bias[tile * R + r]);
     }
-    const float *w = call.weights;
+    const float *w = call.weights + static_cast<ptrdiff_t>(tile) * call.kept * call.tap_count * R;
     const float *input = call.input + pixel;
-    for (int c = 0; c < call.kept; ++c) {
-        const float *plane = input + call.channels[c];
-        for (int t = 0; t < call.tap_count; ++t) {
-            const float *x = plane + call.taps[t];
-            Vec xv[V];
-#pragma GCC unroll 32
-            for (int v = 0; v < V; ++v) xv[v] = load(x + v * kLanes);
-#pragma GCC unroll 32
-            for (int r = 0; r < R; ++r) {
-                const Vec wr = broadcast(w[r]);
-#pragma GCC unroll 32
-                for (int v = 0; v < V; ++v) acc[r][v] = fma(wr, xv[v], acc[r][v]);
-            }
-            w += R;
+    if (call.tap_count == 1) {
+        input += call.taps[0];
+        for (int c = 0; c < call.kept; ++c, w += R) px_position<R, V>(acc, input + call.channels[c], w);
+    } else {
+        for (int c = 0; c < call.kept; ++c) {
+            const float *plane = input + call.channels[c];
+            for (int t = 0; t < call.tap_count; ++t, w += R) px_position<R, V>(acc, plane + call.taps[t], w);
         }
     }
-    px_store<R, V>(call, acc, pixel);
+    px_store<R, V>(call, tile * R, acc, pixel);
 }
 
 // The last block has fewer vectors: the same loop with a smaller V.
@@ -73,7 +82,7 @@ template <int R, int V>
 static void px_tail(const ConvCall &call, int vector, int count) {
     if constexpr (V > 0) {
         if (count == V)
-            px_block<R, V>(call, vector);
+            for (int tile = 0; tile < call.tiles; ++tile) px_block<R, V>(call, tile, vector);
         else
             px_tail<R, V - 1>(call, vector, count);
     }
@@ -82,7 +91,8 @@ static void px_tail(const ConvCall &call, int vector, int count) {
 template <int R, int V>
 static void px(const ConvCall &call) {
     int vector = call.first;
-    for (; vector + V <= call.last; vector += V) px_block<R, V>(call, vector);
+    for (; vector + V <= call.last; vector += V)
+        for (int tile = 0; tile < call.tiles; ++tile) px_block<R, V>(call, tile, vector);
     if (vector < call.last) px_tail<R, V - 1>(call, vector, call.last - vector);
 }
 

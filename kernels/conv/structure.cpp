@@ -33,16 +33,33 @@ std::vector<Group> dense_groups(const as_op &op, int in_channels, int out_channe
     return groups;
 }
 
-void pack_tile(const as_op &op, int inputs_per_group, const Group &group, const Tile &tile, TiledLayer &layer) {
-    float *to = layer.weights.data() + tile.weights;
-    for (int k = 0; k < tile.kept; ++k) {
-        const int column = layer.channels[static_cast<std::size_t>(tile.kept_begin + k)] - group.first_in;
-        for (int t = 0; t < layer.taps; ++t, to += layer.tile_out)
-            for (int r = 0; r < tile.rows; ++r) {
-                const int64_t row = tile.first_out + r;
-                to[r] = op.weight[(row * inputs_per_group + column) * layer.taps + t];
-            }
+// Groups longer than this many outputs (dense layers) are cut, so that there are tasks to share.
+constexpr int kMostOutputsPerStrip = 32;
+
+std::vector<Strip> cut_strips(const Group &group, int tile_out) {
+    const int most = std::max(tile_out, kMostOutputsPerStrip / tile_out * tile_out);
+    std::vector<Strip> strips;
+    for (int out = group.first_out; out < group.end_out; out += most) {
+        const int rows = std::min(most, group.end_out - out);
+        strips.push_back({out, rows, (rows + tile_out - 1) / tile_out, group.kept_begin, group.kept, 0, 0});
     }
+    return strips;
+}
+
+void pack_strip(const as_op &op, int inputs_per_group, int first_in, const Strip &strip, TiledLayer &layer) {
+    float *to = layer.weights.data() + strip.weights;
+    for (int tile = 0; tile < strip.tiles; ++tile) {
+        const int first = tile * layer.tile_out, rows = std::min(layer.tile_out, strip.rows - first);
+        for (int k = 0; k < strip.kept; ++k) {
+            const int column = layer.channels[static_cast<std::size_t>(strip.kept_begin + k)] - first_in;
+            for (int t = 0; t < layer.taps; ++t, to += layer.tile_out)
+                for (int r = 0; r < rows; ++r) {
+                    const int64_t row = strip.first_out + first + r;
+                    to[r] = op.weight[(row * inputs_per_group + column) * layer.taps + t];
+                }
+        }
+    }
+    if (op.bias) std::copy_n(op.bias + strip.first_out, strip.rows, layer.bias.begin() + strip.bias);
 }
 
 }  // namespace
@@ -53,21 +70,21 @@ TiledLayer tile_layer(const as_op &op, int in_channels, int out_channels, int ti
     layer.taps = op.kernel_h * op.kernel_w;
     const std::vector<Group> groups =
         op.block_n ? onexn_groups(op, out_channels, layer) : dense_groups(op, in_channels, out_channels, layer);
-    std::vector<const Group *> group_of;
-    int64_t floats = 0;
+    std::vector<int> first_in;  // of every strip
+    int64_t weights = 0, bias = 0;
     for (const Group &group : groups)
-        for (int out = group.first_out; out < group.end_out; out += tile_out) {
-            layer.tiles.push_back({out, std::min(tile_out, group.end_out - out), group.kept_begin, group.kept, floats});
-            group_of.push_back(&group);
-            floats += static_cast<int64_t>(group.kept) * layer.taps * tile_out;
+        for (Strip strip : cut_strips(group, tile_out)) {
+            strip.weights = weights;
+            strip.bias = bias;
+            bias += static_cast<int64_t>(strip.tiles) * tile_out;
+            weights += static_cast<int64_t>(strip.tiles) * tile_out * strip.kept * layer.taps;
+            layer.strips.push_back(strip);
+            first_in.push_back(group.first_in);
         }
-    layer.weights.assign(static_cast<std::size_t>(floats), 0.0f);
-    layer.bias.assign(layer.tiles.size() * static_cast<std::size_t>(tile_out), 0.0f);
-    for (std::size_t i = 0; i < layer.tiles.size(); ++i) {
-        const Tile &tile = layer.tiles[i];
-        pack_tile(op, in_channels / op.groups, *group_of[i], tile, layer);
-        if (op.bias) std::copy_n(op.bias + tile.first_out, tile.rows, &layer.bias[i * static_cast<std::size_t>(tile_out)]);
-    }
+    layer.weights.assign(static_cast<std::size_t>(weights), 0.0f);
+    layer.bias.assign(static_cast<std::size_t>(bias), 0.0f);
+    for (std::size_t i = 0; i < layer.strips.size(); ++i)
+        pack_strip(op, in_channels / op.groups, first_in[i], layer.strips[i], layer);
     return layer;
 }
 

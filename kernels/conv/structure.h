@@ -8,18 +8,18 @@
 
 namespace autosparse {
 
-// A tile: `rows` consecutive outputs that share one list of inputs.
-struct Tile {
-    int32_t first_out, rows;
+// A strip: `rows` consecutive outputs that share one list of inputs, in tiles of `tile_out`.
+struct Strip {
+    int32_t first_out, rows, tiles;
     int32_t kept_begin, kept;  // in TiledLayer::channels
-    int64_t weights;           // offset of its packed weights
+    int64_t weights, bias;     // offsets of its packed weights and biases
 };
 
 struct TiledLayer {
-    std::vector<Tile> tiles;
+    std::vector<Strip> strips;
     std::vector<int32_t> channels;  // input channels of all groups, one list after another
-    std::vector<float> weights;     // per tile [kept][tap][tile_out], padded with zero rows
-    std::vector<float> bias;        // per tile [tile_out]
+    std::vector<float> weights;     // per strip [tile][kept][tap][tile_out], padded with zero rows
+    std::vector<float> bias;        // per strip [tile][tile_out]
     int tile_out = 0;
     int taps = 0;
 };

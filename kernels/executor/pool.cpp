@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <chrono>
 
 #if defined(__x86_64__)
 #include <immintrin.h>
@@ -88,10 +89,16 @@ void forget_foreign_pools(PoolShelf &s) {
 
 }  // namespace
 
-void Barrier::wait() {
+int64_t now_ns() {
+    return std::chrono::duration_cast<std::chrono::nanoseconds>(std::chrono::steady_clock::now().time_since_epoch())
+        .count();
+}
+
+void Barrier::wait(int64_t *arrival_ns) {
     const uint32_t phase = phase_.load(std::memory_order_relaxed);
     if (arrived_.fetch_add(1, std::memory_order_acq_rel) == count_ - 1) {
         arrived_.store(0, std::memory_order_relaxed);
+        if (arrival_ns) *arrival_ns = now_ns();
         phase_.store(phase + 1, std::memory_order_release);
         return;
     }

@@ -14,11 +14,12 @@
 
 namespace autosparse {
 
-// All workers wait here until the last one has come. Spins, then yields: steps are short.
+// All workers wait here until the last one has come. Spins, then yields: steps are short. The last one notes
+// the time in `*arrival_ns` if asked to, before it lets the others go.
 class Barrier {
 public:
     explicit Barrier(int count) : count_(count) {}
-    void wait();
+    void wait(int64_t *arrival_ns = nullptr);
 
 private:
     const int count_;
@@ -91,6 +92,9 @@ private:
     cpu_set_t affinity_;
     uint64_t float_mode_;
 };
+
+// Steady clock, nanoseconds.
+int64_t now_ns();
 
 // Tasks of one step, cut into one run of neighbours per worker by cost; a worker that is done with its own
 // run takes tasks from the others'. Which worker runs a task never changes its result.

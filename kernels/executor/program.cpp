@@ -1,22 +1,12 @@
 #include "executor/program.h"
 
 #include <algorithm>
-#include <chrono>
 #include <cstring>
 
 #include "cpu/isa.h"
 #include "operators/planes.h"
 
 namespace autosparse {
-namespace {
-
-int64_t now_ns() {
-    return std::chrono::duration_cast<std::chrono::nanoseconds>(std::chrono::steady_clock::now().time_since_epoch())
-        .count();
-}
-
-}  // namespace
-
 void require(bool condition, const std::string &rule) {
     if (!condition) throw Error(AS_BAD_ARGUMENT, rule);
 }
@@ -181,9 +171,9 @@ void Program::finish() {
     finished_ = true;
 }
 
-void Program::add_step(int op, std::vector<int64_t> costs, std::function<void(int, int)> run) {
+void Program::add_step(int op, const std::vector<int64_t> &costs, std::function<void(int, int)> run) {
     auto queue = std::make_unique<TaskQueue>(costs, threads_);
-    steps_.push_back(Step{op, std::move(run), std::move(costs), std::move(queue)});
+    steps_.push_back(Step{op, std::move(run), std::move(queue)});
 }
 
 void Program::plan_inputs() {
@@ -217,24 +207,28 @@ void Program::plan_outputs() {
     }
 }
 
-void Program::run_steps(int worker, int64_t *op_ns) {
-    int64_t before = op_ns && worker == 0 ? now_ns() : 0;
+// A step ends when its last worker arrives, whenever worker 0 comes to notice.
+void Program::run_steps(int worker, bool timed) {
     for (Step &step : steps_) {
         for (int task = step.queue->next(worker); task >= 0; task = step.queue->next(worker)) step.run(task, worker);
-        if (threads_ > 1) barrier_->wait();
+        if (threads_ > 1)
+            barrier_->wait(timed ? &step.end_ns : nullptr);
+        else if (timed)
+            step.end_ns = now_ns();
         step.queue->rewind(worker);
-        if (op_ns && worker == 0) {
-            const int64_t after = now_ns();
-            if (step.op >= 0) op_ns[step.op] += after - before;
-            before = after;
-        }
     }
 }
 
 void Program::run_once(Pool &pool, int64_t *op_ns) {
-    if (op_ns) std::fill_n(op_ns, op_count(), 0);
     barrier_ = &pool.barrier();
-    pool.run([this, op_ns](int worker) { run_steps(worker, op_ns); });
+    int64_t begin = op_ns ? now_ns() : 0;
+    pool.run([this, op_ns](int worker) { run_steps(worker, op_ns != nullptr); });
+    if (!op_ns) return;
+    std::fill_n(op_ns, op_count(), 0);
+    for (const Step &step : steps_) {
+        if (step.op >= 0) op_ns[step.op] += step.end_ns - begin;
+        begin = step.end_ns;
+    }
 }
 
 void Program::run(const float *const *inputs, float *const *outputs, int repeats, int64_t *run_ns, int64_t *op_ns) {

@@ -30,8 +30,8 @@ void require(bool condition, const std::string &rule);
 struct Step {
     int op;  // operator it belongs to; -1 for the borders
     std::function<void(int task, int worker)> run;
-    std::vector<int64_t> costs;  // one per task, any unit
     std::unique_ptr<TaskQueue> queue;
+    int64_t end_ns = 0;  // of the last timed run
 };
 
 class Program;
@@ -86,7 +86,8 @@ public:
     void pad(int id, const Padding &padding);
     void widen(int id, int pitch);
     void share_pitch(int a, int b);
-    void add_step(int op, std::vector<int64_t> costs, std::function<void(int, int)> run);
+    // `costs`: one per task, any unit.
+    void add_step(int op, const std::vector<int64_t> &costs, std::function<void(int task, int worker)> run);
     float *scratch(int worker) const { return scratch_.data() + static_cast<std::size_t>(worker) * scratch_floats_; }
 
 private:
@@ -98,7 +99,7 @@ private:
     void plan_arena();
     void plan_inputs();
     void plan_outputs();
-    void run_steps(int worker, int64_t *op_ns);
+    void run_steps(int worker, bool timed);
     void run_once(Pool &pool, int64_t *op_ns);
     int pitch_root(int id);
 

@@ -47,7 +47,8 @@ typedef enum as_op_kind {
     AS_OP_ACTIVATION,
     AS_OP_SUBSAMPLE_PAD,   /* x[:, :, ::stride_h, ::stride_w] with channels_before zero channels in front */
     AS_OP_FLATTEN,         /* (b, c, h, w) -> (b, c*h*w, 1, 1) in NCHW order */
-    AS_OP_SOFTMAX          /* over channels */
+    AS_OP_SOFTMAX,         /* over channels */
+    AS_OP_ADAPTIVE_AVG_POOL /* mean of rows y*H/h to (y+1)*H/h, rounded outward, and columns alike */
 } as_op_kind;
 
 typedef enum as_activation {

@@ -133,7 +133,7 @@ void check_subsample(const Program &program, const as_op &op) {
 }  // namespace
 
 void check_operator(const Program &program, const as_op &op) {
-    require(op.kind >= AS_OP_CONV && op.kind <= AS_OP_SOFTMAX, "kind must be an as_op_kind, but got " + std::to_string(op.kind));
+    require(op.kind >= AS_OP_CONV && op.kind <= AS_OP_ADAPTIVE_AVG_POOL, "kind must be an as_op_kind, but got " + std::to_string(op.kind));
     const Shape &in = program.tensor(op.inputs[0]).shape, &out = program.tensor(op.output).shape;
     switch (op.kind) {
         case AS_OP_CONV:
@@ -141,6 +141,7 @@ void check_operator(const Program &program, const as_op &op) {
         case AS_OP_MAX_POOL:
         case AS_OP_AVG_POOL: return check_pooling(program, op);
         case AS_OP_GLOBAL_AVG_POOL: check_inputs(op, 1); return check_shape({in.batch, in.channels, 1, 1}, out);
+        case AS_OP_ADAPTIVE_AVG_POOL: check_inputs(op, 1); return check_shape({in.batch, in.channels, out.height, out.width}, out);
         case AS_OP_ADD: return check_same(program, op, 2);
         case AS_OP_MUL: return check_mul(program, op);
         case AS_OP_CONCAT: return check_concat(program, op);

@@ -29,7 +29,7 @@ public:
     void plan(Program &program, int op, float *) override {
         const Tensor &out = program.tensor(op_.output);
         std::vector<int64_t> costs(static_cast<std::size_t>(out.shape.batch) * out.shape.channels, 1);
-        program.add_step(op, std::move(costs), [this, &program, &out](int task, int worker) {
+        program.add_step(op, costs, [this, &program, &out](int task, int worker) {
             const int n = task / out.shape.channels, c = task % out.shape.channels;
             float *origin = out.origin(n, c);
             run_plane(program, n, c, worker, out, origin);
@@ -186,6 +186,34 @@ protected:
     }
 };
 
+// Any output size. Every window is summed by itself: rare, and small where it occurs.
+class AdaptiveAveragePool : public PlaneOperator {
+public:
+    using PlaneOperator::PlaneOperator;
+
+protected:
+    bool writes_whole_vectors() const override { return false; }
+    void run_plane(Program &program, int n, int c, int, const Tensor &out, float *origin) override {
+        const Tensor &in = program.tensor(op_.inputs[0]);
+        const float *from = in.origin(n, c);
+        for (int y = 0; y < out.shape.height; ++y)
+            for (int x = 0; x < out.shape.width; ++x) {
+                const int top = begin(y, in.shape.height, out.shape.height), bottom = end(y, in.shape.height, out.shape.height);
+                const int left = begin(x, in.shape.width, out.shape.width), right = end(x, in.shape.width, out.shape.width);
+                float total = 0.0f;
+                for (int i = top; i < bottom; ++i)
+                    for (int j = left; j < right; ++j) total += from[static_cast<ptrdiff_t>(i) * in.pitch + j];
+                origin[static_cast<ptrdiff_t>(y) * out.pitch + x] = total / static_cast<float>((bottom - top) * (right - left));
+            }
+    }
+
+private:
+    static int begin(int i, int size, int outputs) { return static_cast<int>(static_cast<int64_t>(i) * size / outputs); }
+    static int end(int i, int size, int outputs) {
+        return static_cast<int>((static_cast<int64_t>(i + 1) * size + outputs - 1) / outputs);
+    }
+};
+
 class SubsamplePad : public PlaneOperator {
 public:
     using PlaneOperator::PlaneOperator;
@@ -226,7 +254,7 @@ public:
     void plan(Program &program, int op, float *) override {
         const Tensor &in = program.tensor(op_.inputs[0]), &out = program.tensor(op_.output);
         std::vector<int64_t> costs(static_cast<std::size_t>(out.shape.batch), 1);
-        program.add_step(op, std::move(costs), [this, &program, &in, &out](int n, int) {
+        program.add_step(op, costs, [this, &program, &in, &out](int n, int) {
             plane_kernels(program.isa())
                 .softmax(in.origin(n, 0), in.plane, out.origin(n, 0), out.plane, out.shape.channels, out.valid, out.span());
             for (int c = 0; c < out.shape.channels; ++c) {
@@ -291,6 +319,7 @@ std::unique_ptr<Operator> make_operator(const Program &program, const as_op &op)
         case AS_OP_ACTIVATION: return std::make_unique<Activation>(op);
         case AS_OP_SUBSAMPLE_PAD: return std::make_unique<SubsamplePad>(op);
         case AS_OP_FLATTEN: return std::make_unique<Flatten>(op);
+        case AS_OP_ADAPTIVE_AVG_POOL: return std::make_unique<AdaptiveAveragePool>(op);
         default: return std::make_unique<Softmax>(op);
     }
 }
