@@ -9,12 +9,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
+
 from autosparse.engine.measured import Found, MeasuredRows
 from autosparse.errors import PlanError
 from autosparse.graph import Graph, Node, Op, layer_nodes
+from autosparse.graph.ir import FloatArray
 from autosparse.kernels import spec
 from autosparse.kernels.spec import KernelSpec
-from autosparse.patterns import BlockStructure, find_structure
+from autosparse.patterns import CANDIDATES, BlockStructure, find_structure
+from autosparse.patterns.structure import STRAY_ZEROS
 from autosparse.plan import Plan
 from autosparse.records import DENSE, LayerInfo, LayerShape, Pattern, onexn
 
@@ -70,9 +75,35 @@ def select(graph: Graph, plan: Plan | None, measured: MeasuredRows) -> dict[str,
 def _candidates(node: Node) -> tuple[Selection, ...]:
     """Gives the ways to store a layer: sparse ones best first, then dense."""
     assert node.weight is not None
-    in_channels = node.weight.shape[1]
-    found = [_stored(structure, in_channels) for structure in find_structure(node.weight)]
-    return (*(candidate for candidate in found if candidate.sparsity > 0), Selection())
+    live = _live(node.weight)
+    heights = _useful_heights(live)
+    found = find_structure(live, candidates=heights) if heights else ()
+    return (*(_stored(structure, live.shape[1]) for structure in found), Selection())
+
+
+def _live(weight: FloatArray) -> NDArray[np.bool_]:
+    """Gives which (output, input) pairs have any non-zero weight."""
+    live: NDArray[np.bool_] = weight[:, :, 0, 0] != 0
+    for row, column in np.ndindex(*weight.shape[2:]):
+        live |= weight[:, :, row, column] != 0
+    return live
+
+
+def _useful_heights(live: NDArray[np.bool_]) -> tuple[int, ...]:
+    """Gives the block heights at which whole blocks are dead.
+
+    Blocks of one and two outputs count only where they leave out clearly more weights than blocks twice
+    their height: their kernels are slower, and their lists of a large linear layer would be huge.
+    """
+    heights, blocks, height = [], live, 1
+    stored: dict[int, int] = {}
+    while height <= max(CANDIDATES):
+        stored[height] = int(np.count_nonzero(blocks)) * height
+        if stored[height] < blocks.size * height:
+            heights.append(height)
+        blocks = np.logical_or.reduceat(blocks, np.arange(0, len(blocks), 2), axis=0)
+        height *= 2
+    return tuple(n for n in heights if n >= 4 or stored[n] < (1 - STRAY_ZEROS) * stored[2 * n])
 
 
 def _stored(structure: BlockStructure, in_channels: int) -> Selection:
@@ -168,7 +199,7 @@ def _why_fastest(found: Found, rivals: int) -> str:
 def _default(candidates: tuple[Selection, ...], note: str) -> Selection:
     best = candidates[0]
     if best.structure is None:
-        return Selection(why=f"no zero blocks; {note}: the executor's default")
+        return Selection(why=f"its zeros make no 1xN blocks; {note}: the executor's default")
     needed = BREAK_EVEN[best.structure.block_n]
     if best.sparsity < needed:
         label = f"{best.pattern.name}@{best.sparsity:.3g}"

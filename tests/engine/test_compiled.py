@@ -118,7 +118,7 @@ def test_mixed_kinds_are_refused() -> None:
     ],
 )
 def test_wrong_options_are_refused(options: dict[str, object]) -> None:
-    with pytest.raises(UsageError, match="threads must be|dtype must be"):
+    with pytest.raises(UsageError, match=r"threads must be|dtype must be"):
         compile(net(), (X,), **options)  # type: ignore[arg-type]
 
 

@@ -48,6 +48,7 @@ def row(
     shape: LayerShape,
     pattern: Pattern,
     median_us: float,
+    /,
     sparsity: float = SPARSITY,
     **changes: object,
 ) -> Measurement:
@@ -139,6 +140,7 @@ def test_blocks_larger_than_the_zeros_allow_are_stored_as_they_are(
         {"kernel_hash": "old"},
         {"dtype": "bf16"},
         {"shape": "s"},
+        {"pattern": "1x16"},
     ],
 )
 def test_rows_of_something_else_do_not_count(
@@ -190,7 +192,15 @@ def test_few_stray_zeros_stay_dense() -> None:
         conv.weight[3, 5] = 0.0
     found = chosen(conv, None)
     assert found.pattern == "dense"
-    assert "prunes less than" in found.why
+    assert "no 1xN blocks" in found.why
+
+
+def test_small_blocks_must_leave_out_much_to_be_used(prune_blocks: Callable[..., None]) -> None:
+    conv = nn.Conv2d(32, 32, 3)
+    prune_blocks(conv.weight, 1, 0.25, torch.Generator().manual_seed(0))
+    found = chosen(conv, None)
+    assert found.pattern == "dense"
+    assert "1x1@0.25 prunes less than" in found.why
 
 
 @pytest.mark.parametrize("block_n", CANDIDATES)
