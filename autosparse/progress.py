@@ -62,6 +62,10 @@ class Step:
         self._progress.emit("advance", self.name, self.done, self.total, message)
         self._progress.check()
 
+    def show(self, done: float) -> None:
+        """Shows how far the unit under way has come, where the work must not stop in its middle."""
+        self._progress.emit("advance", self.name, done, self.total, "")
+
     def resize(self, total: float) -> None:
         """Corrects the number of units in all."""
         self.total = total

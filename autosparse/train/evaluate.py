@@ -52,7 +52,7 @@ class Score(Record):
         )
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def score(module: nn.Module, split: Split, batch_size: int = 256, limit: int | None = None) -> Score:
     """Evaluates a module on a split, in eval mode; the mode it was in comes back.
 

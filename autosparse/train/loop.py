@@ -65,9 +65,9 @@ def _train(job: TrainJob, folder: Path, progress: Progress) -> TrainResult:
         step.advance(run.next_epoch)
         while run.next_epoch < job.recipe.epochs:
             epoch = run.next_epoch
-            row = _train_epoch(run, epoch, folder)
+            row = _train_epoch(run, epoch, folder, step)
             if epoch >= job.recipe.first_final_epoch and row["validation_accuracy"] >= best.accuracy:
-                best = _Best(row["validation_accuracy"], epoch, run.snapshot())
+                best = run.snapshot(row["validation_accuracy"])
             run.next_epoch += 1
             append_metrics(folder, row)
             checkpoint.save(folder, epoch, run.state(best))
@@ -82,6 +82,7 @@ class _Best:
     accuracy: float = -1.0
     epoch: int = -1
     weights: dict[str, Tensor] = field(default_factory=dict)
+    masks: dict[str, Tensor] = field(default_factory=dict)
 
 
 @dataclass
@@ -96,10 +97,11 @@ class _Run:
     next_epoch: int = 0
     seconds: float = 0.0
 
-    def snapshot(self) -> dict[str, Tensor]:
+    def snapshot(self, accuracy: float) -> _Best:
         """Copies the weights as they are used: masked."""
         with self.pruner.masked():
-            return {k: v.detach().clone() for k, v in self.module.state_dict().items()}
+            weights = {k: v.detach().clone() for k, v in self.module.state_dict().items()}
+        return _Best(accuracy, self.next_epoch, weights, self.pruner.state())
 
     def state(self, best: _Best) -> dict[str, Any]:
         return {
@@ -107,7 +109,7 @@ class _Run:
             "optimizer": self.optimizer.state_dict(),
             "masks": self.pruner.state(),
             "seconds": self.seconds,
-            "best": {"accuracy": best.accuracy, "epoch": best.epoch, "weights": best.weights},
+            "best": vars(best),
         }
 
 
@@ -159,10 +161,10 @@ def _resume(run: _Run, folder: Path) -> _Best:
 # ---------------------------------------------------------------------------------------- epochs
 
 
-def _train_epoch(run: _Run, epoch: int, folder: Path) -> dict[str, Any]:
+def _train_epoch(run: _Run, epoch: int, folder: Path, step: Step) -> dict[str, Any]:
     started = time.monotonic()
     changed = run.pruner.start_epoch(epoch)
-    loss = _steps(run, epoch)
+    loss = _steps(run, epoch, step)
     if not math.isfinite(loss):
         raise _diverged(folder, epoch, loss)
     with run.pruner.masked():
@@ -183,7 +185,7 @@ def _train_epoch(run: _Run, epoch: int, folder: Path) -> dict[str, Any]:
     }
 
 
-def _steps(run: _Run, epoch: int) -> float:
+def _steps(run: _Run, epoch: int, progress: Step) -> float:
     """Runs one pass over the training split and gives its mean loss; stops at a loss not finite."""
     recipe, train_split = run.job.recipe, run.images.train
     steps = max(len(train_split) // recipe.batch_size, 1)
@@ -196,6 +198,7 @@ def _steps(run: _Run, epoch: int) -> float:
             group["lr"] = recipe.lr_at(epoch, index, steps)
         loss = _step(run, images, labels)
         total += loss
+        progress.show(epoch + (index + 1) / steps)
         if not math.isfinite(loss):
             return loss
     return total / steps
@@ -246,6 +249,7 @@ def _report(step: Step, epoch: int, row: Mapping[str, Any]) -> None:
 
 def _finish(run: _Run, best: _Best, folder: Path) -> TrainResult:
     run.module.load_state_dict(best.weights)
+    run.pruner.restore(best.masks)
     if run.job.recipe.recalibrate_batches:
         recalibrate_batchnorm(
             run.module,
@@ -279,5 +283,9 @@ def _result(run: _Run, best: _Best, validation: Score, test: Score, weights: Pat
 
 def _save_weights(module: nn.Module, path: Path) -> None:
     temporary = path.with_name(f".{path.name}.tmp")
-    save_file({k: v.contiguous() for k, v in module.state_dict().items()}, temporary)
+    # Clones, because the format refuses tensors that share memory, as tied weights do.
+    tensors = {
+        k: v.clone(memory_format=torch.contiguous_format) for k, v in module.state_dict().items()
+    }
+    save_file(tensors, temporary)
     temporary.replace(path)

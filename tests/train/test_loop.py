@@ -25,6 +25,7 @@ from autosparse.train.evaluate import accuracy
 from autosparse.train.job import TrainJob, TrainResult, load_result
 from autosparse.train.loop import train
 from autosparse.train.recipes import Recipe
+from autosparse.train.subp import SoftPruner
 
 NET = f"{Path(__file__).parent / 'tiny_net.py'}:make"
 PLAN = Plan(
@@ -271,3 +272,17 @@ def test_job_and_result_travel_as_json(whole):
     job = job_in(folder)
     assert TrainJob.from_json(json.loads(json.dumps(job.to_json()))) == job
     assert TrainResult.from_json(json.loads(json.dumps(result.to_json()))) == result
+
+
+def test_masks_that_keep_moving_are_saved_with_their_own_weights(tmp_path):
+    restless = dataclasses.replace(RECIPE, freeze=False, score_masked=False, criterion="l1", lr=0.3)
+    result = train(job_in(tmp_path, recipe=restless), Progress())
+    state = load_file(result.weights)
+    net = models.resolve(NET, classes=10).module
+    pruner = SoftPruner(net, PLAN, restless)
+    units = {
+        "3": state["3.weight"].abs().sum(dim=(2, 3))[::8] != 0,
+        "6": state["6.weight"][::4, :, 0, 0] != 0,
+    }
+    pruner.restore(units)
+    assert pruner.checksum() == result.masks_checksum
