@@ -35,7 +35,7 @@ public:
             run_plane(program, n, c, worker, out, origin);
             if (writes_whole_vectors()) {
                 zero_front(out, origin);
-                zero_tail(out, origin, out.rounded_span());
+                zero_tail(out, origin, out.span());
             } else {
                 zero_padding(out, origin);
             }
@@ -46,7 +46,7 @@ public:
 
 protected:
     virtual void run_plane(Program &, int n, int c, int worker, const Tensor &out, float *origin) = 0;
-    // Whether run_plane writes [0, rounded_span) with zeros between the rows, or single pixels.
+    // Whether run_plane writes whole vectors up to the last pixel with zeros between the rows, or single pixels.
     virtual bool writes_whole_vectors() const { return true; }
     virtual bool fuses_activation() const { return false; }
 
@@ -275,12 +275,20 @@ int grouped_tile(int outputs_per_group) {
     return outputs_per_group;
 }
 
+// The row along pixels with the widest vectors, then the tallest tile of at most `tile_out`.
 int grouped_kernel(int tile_out, int isa) {
     const auto &rows = kernel_table();
-    for (std::size_t i = 0; i < rows.size(); ++i)
-        if (rows[i].run && rows[i].isa <= isa && rows[i].method == Method::px && rows[i].tile_out == tile_out)
-            return static_cast<int>(i);
-    throw Error(AS_INTERNAL, "no row of the kernel table can run a grouped convolution");
+    int best = -1;
+    const auto worth = [&](int i) {
+        const KernelRow &row = rows[static_cast<std::size_t>(i)];
+        return row.isa * 1000 + row.tile_out;
+    };
+    for (int i = 0; i < static_cast<int>(rows.size()); ++i) {
+        const KernelRow &row = rows[static_cast<std::size_t>(i)];
+        if (!row.run || row.isa > isa || row.method != Method::px || row.tile_out > tile_out) continue;
+        if (best < 0 || worth(i) > worth(best)) best = i;
+    }
+    return best;
 }
 
 std::unique_ptr<Operator> make_convolution(const Program &program, const as_op &op) {
