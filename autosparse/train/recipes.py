@@ -145,8 +145,8 @@ class Recipe(Record):
 def dense(samples: int, *, seed: int = 0) -> Recipe:
     """Gives the recipe of a dense baseline for a training split of so many samples.
 
-    AdamW, because it needs no tuning from data set to data set: a ResNet-18 on 1,151 digits of 32x32
-    has 97 to 99 % of the validation digits right after 6 epochs.
+    AdamW, because it needs no tuning from data set to data set: a ResNet-18 on the 1,295 training
+    digits at 32x32 has 97 to 99 % of the validation digits right after 6 epochs, all after 11.
     """
     return Recipe(
         kind="dense",
