@@ -84,6 +84,10 @@ class Progress:
         self._sinks = sinks
         self._should_stop = should_stop
 
+    def also(self, sink: Sink) -> Progress:
+        """Gives a progress that tells one more sink, and stops when this one does."""
+        return Progress(*self._sinks, sink, should_stop=self._should_stop)
+
     def emit(
         self,
         kind: Literal["start", "advance", "end", "log"],

@@ -25,7 +25,7 @@ BUSY_SAMPLE_S = 0.3
 MINIMUM_MEMORY_BYTES = 3 << 30
 MINIMUM_SHARED_MEMORY_BYTES = 256 << 20
 MINIMUM_DISK_BYTES = 2 << 30
-REQUIRED = ("torch", "optuna", "ray", "numpy", "pandas", "scipy", "sklearn", "sqlalchemy", "plotly")
+REQUIRED = ("torch", "optuna", "ray", "numpy", "scipy", "sklearn", "sqlalchemy", "plotly")
 OPTIONAL = {
     "torchvision": "torchvision:NAME models",
     "timm": "timm:NAME models",

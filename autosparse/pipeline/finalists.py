@@ -138,7 +138,7 @@ def corrected(problem: Problem, ledger: Ledger) -> Problem:
     factor = median_ci(ratios)[0]
     if factor <= 0:
         raise AutosparseError(
-            f"layers must add up to part of the measured whole, but but came out as {factor:.3g}"
+            f"layers must add up to part of the measured whole, but their share is {factor:.3g}"
         )
     return dataclasses.replace(problem, correction=factor)
 

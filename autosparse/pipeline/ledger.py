@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from autosparse.errors import AutosparseError
 from autosparse.files import append_jsonl, read_jsonl
@@ -120,11 +121,11 @@ class Ledger:
             self._accuracies[plan.id] = self._evaluate(plan)
         return self._accuracies[plan.id]
 
-    def _take(self, row: dict[str, object]) -> None:
-        figure = ContestantResult.from_json(row["figure"])  # type: ignore[arg-type]
+    def _take(self, row: Mapping[str, Any]) -> None:
+        figure = ContestantResult.from_json(row["figure"])
         if row["plan"] is None:
             self.references[figure.name] = figure
             return
-        plan = Plan.from_json(row["plan"])  # type: ignore[arg-type]
+        plan = Plan.from_json(row["plan"])
         self.plans[plan.id] = plan
         self.measured[plan.id] = figure

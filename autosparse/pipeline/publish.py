@@ -25,7 +25,7 @@ from autosparse.report import document as form
 from autosparse.report.verdict import sentence
 from autosparse.runs import RunFolder
 from autosparse.search import knapsack
-from autosparse.search.front import feasible_front
+from autosparse.search.front import feasible_front, knee
 from autosparse.search.problem import Problem
 from autosparse.search.trials import StudyResult, TrialRecord
 from autosparse.tuning.autotune import TuneResult
@@ -225,9 +225,13 @@ def to_document(findings: Findings) -> dict[str, Any]:
 
 
 def choose(entrants: Sequence[Entrant]) -> Entrant | None:
-    """Picks what to deploy: feasible, most accurate, then fastest; None if none is feasible."""
+    """Picks what to deploy: the most accurate within the budget, without one the front's knee."""
     front = feasible_front(entrants)
-    return max(front, key=lambda e: (e.accuracy_value, -e.latency_ms)) if front else None
+    if not front:
+        return None
+    if front[0].finalist.budget_us is None:
+        return knee(front)
+    return max(front, key=lambda e: (e.accuracy_value, -e.latency_ms))
 
 
 def fastest_dense(ledger: Ledger) -> Measured:

@@ -14,6 +14,7 @@ import torch
 from autosparse import models, report
 from autosparse.config import SearchConfig, validate
 from autosparse.errors import BudgetInfeasible, ExitCode, RunError
+from autosparse.events import EventLog
 from autosparse.pipeline import publish
 from autosparse.pipeline.finalists import Finalist, Qualifying, qualify
 from autosparse.pipeline.ledger import Ledger
@@ -26,6 +27,7 @@ from autosparse.pipeline.training import train_all
 from autosparse.plan import Plan
 from autosparse.progress import Progress
 from autosparse.records import Accuracy
+from autosparse.report import document as form
 from autosparse.runs import RunFolder, find_unfinished
 from autosparse.search import knapsack
 from autosparse.search.parallel import Pool
@@ -87,8 +89,9 @@ def search(
     subject = survey(config, progress)
     with open_run(subject, resume) as run:
         publish.write_start(run, subject)
+        progress = progress.also(EventLog(run.path / "logs" / "events.jsonl"))
         with Pool(
-            cores=subject.hardware.cpu.cores_usable,
+            cores=max(config.parallel or subject.hardware.cpu.cores_usable, subject.threads),
             address=config.address,
             log_folder=run.folder("logs"),
         ) as pool:
@@ -134,7 +137,7 @@ def _search(work: _Work) -> SearchOutcome:
     with _stage(work, "measure dense"):
         ledger.measure_references()
     with _stage(work, "sensitivity"):
-        dense_score = evaluator.dense()
+        dense_score = evaluator.reference()
         losses = measure_losses(work.survey, evaluator, work.pool, work.progress)
     problem = to_problem(work.survey, tuning, losses, dense_score.accuracy, ledger)
     findings = Findings(
@@ -178,10 +181,12 @@ def _explore(
         )
         document = publish.publish(work.run, findings)
     code = ExitCode.DONE if publish.choose(entrants) else ExitCode.INFEASIBLE
-    status = "done" if code is ExitCode.DONE else "infeasible"
-    work.run.finish(status, code)
+    work.run.finish("done" if code is ExitCode.DONE else "infeasible", code)
     return SearchOutcome(
-        run=work.run.path, document=document, summary=report.summary(work.run.path), exit_code=code
+        run=work.run.path,
+        document=document,
+        summary=report.summary(form.parse(document)),
+        exit_code=code,
     )
 
 
@@ -205,7 +210,7 @@ def _infeasible(work: _Work, findings: Findings, error: BudgetInfeasible) -> Sea
     return SearchOutcome(
         run=work.run.path,
         document=document,
-        summary=f"{report.summary(work.run.path)}\n{error}",
+        summary=f"{report.summary(form.parse(document))}\n{error}",
         exit_code=error.exit_code,
     )
 
@@ -231,7 +236,9 @@ def dense_weights(subject: Survey, progress: Progress) -> Path:
         config.data,
         resolution=subject.data_resolution,
         channels=subject.input_shape[0],
+        classes=subject.classes,
         seed=config.seed,
+        threads=subject.hardware.cpu.cores_usable,
         progress=progress,
     )
     return Path(found.weights)
@@ -290,7 +297,6 @@ def _study(work: _Work, problem: Problem, evaluator: OneShotEvaluator) -> StudyR
     settings = StudySettings.of(
         work.survey.space.study,
         **({} if config.trials is None else {"trials": config.trials}),
-        **({} if config.parallel is None else {"batch_size": config.parallel}),
         seed=config.seed,
         study_name=config.study_name or work.run.name,
         storage=config.storage,

@@ -176,7 +176,7 @@ def _result(
     layers = tuple(
         LayerTime(
             name=layer.name,
-            label=layer.label,
+            label="dense" if layer.sparsity == 0 else f"{layer.pattern}@{layer.sparsity:g}",
             kernel=layer.kernel,
             sparsity=layer.sparsity,
             median_us=times.get(layer.name, 0.0),

@@ -33,7 +33,8 @@ def measure_losses(
 ) -> dict[str, dict[str, float]]:
     """Masks each layer alone, evaluates, and gives the accuracy lost per layer and choice."""
     cache = paths.home() / "sensitivity" / f"{evaluator.fingerprint()}.jsonl"
-    return measure(evaluator, choices(survey), cache, progress, pool=pool)
+    losses = measure(evaluator, choices(survey), cache=cache, progress=progress, pool=pool)
+    return {layer: dict(found) for layer, found in losses.items()}
 
 
 def to_problem(
