@@ -17,7 +17,10 @@ import logging
 import os
 import secrets
 import shutil
+import signal
+import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -85,10 +88,11 @@ class Pool:
         self._is_open = True
         atexit.register(self.close)
         try:
-            if self._is_mine and address is None:
-                self._start(cores)
-            elif self._is_mine:
-                _join(address)
+            with _own_terminate_handler():
+                if self._is_mine and address is None:
+                    self._start(cores)
+                elif self._is_mine:
+                    _join(address)
             self.cores = cores if self._temporary else _largest_node()
         except BaseException:  # a terminate signal included: leave nothing half started
             self.close()
@@ -120,7 +124,7 @@ class Pool:
         handle = Handle(next(self._numbers))
         cores = min(cores, self.cores)
         work = _remote.options(num_cpus=self.cores if kind == "measure" else cores)
-        reference = work.remote(self._shipped(function), _packed(args), cores, timeout_s)
+        reference = work.remote(self._shipped(function), _packed(args), cores, timeout_s, sys.path)
         self._handles[handle.number] = (handle, reference, time.monotonic(), timeout_s)
         return handle
 
@@ -169,8 +173,7 @@ class Pool:
 
     def _start(self, cores: int) -> None:
         _sweep()
-        # A short path: Ray puts sockets below it, whose names must stay under 107 characters.
-        self._temporary = Path(tempfile.mkdtemp(prefix=_PREFIX))
+        self._temporary = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=_short_folder()))
         self._alive = (self._temporary / _ALIVE).open("w")
         fcntl.flock(self._alive, fcntl.LOCK_EX)
         self._set_here = _require_token()
@@ -214,6 +217,20 @@ class Pool:
                 shutil.copy(path, self._log_folder / path.name)
 
 
+@contextmanager
+def _own_terminate_handler() -> Iterator[None]:
+    """Keeps this process's handler of terminate signals, which Ray replaces while it starts.
+
+    A process without one is given Ray's, which exits and so closes the pool; set anew, without the
+    stack trace that Ray's native part would print first.
+    """
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    if threading.current_thread() is threading.main_thread():
+        after = before if callable(before) else signal.getsignal(signal.SIGTERM)
+        signal.signal(signal.SIGTERM, after)
+
+
 def _require_token() -> list[str]:
     """Makes the cluster to be started refuse whoever lacks this process's secret.
 
@@ -229,9 +246,18 @@ def _require_token() -> list[str]:
     return set_here
 
 
+def _short_folder() -> str:
+    """Gives a folder for temporary files with a short name.
+
+    Ray puts sockets some 75 characters below it, and the names of sockets must stay within 107.
+    """
+    usual = tempfile.gettempdir()
+    return usual if len(usual) <= 24 else "/tmp"
+
+
 def _sweep() -> None:
     """Removes what clusters of killed processes left behind; a living one holds its lock."""
-    for lock in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*/{_ALIVE}"):
+    for lock in Path(_short_folder()).glob(f"{_PREFIX}*/{_ALIVE}"):
         try:
             with lock.open("w") as file:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -256,7 +282,10 @@ def _largest_node() -> int:
 
 
 @ray.remote(max_retries=0)
-def _remote(function: bytes, args: bytes, cores: int, timeout_s: float | None) -> Outcome:
+def _remote(
+    function: bytes, args: bytes, cores: int, timeout_s: float | None, search_path: list[str]
+) -> Outcome:
+    sys.path += [folder for folder in search_path if folder not in sys.path]
     if timeout_s is not None:  # a thread below Python's own: it fires whoever holds the interpreter
         faulthandler.dump_traceback_later(timeout_s, exit=True)
     try:

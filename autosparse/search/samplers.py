@@ -1,7 +1,8 @@
 """Samplers by name: what draws the knobs of the next trial.
 
-A sampler is made anew for every draw, from a seed that belongs to this draw. So a resumed study draws
-what an uninterrupted one would have, although no sampler's random state is ever stored.
+A sampler is made anew for every draw, from a seed that belongs to this draw. So a study that was
+stopped between rounds draws what an uninterrupted one would have, although no random state is stored.
+(Killed within a round, it goes on from the same results in another order, which some samplers heed.)
 """
 
 from __future__ import annotations

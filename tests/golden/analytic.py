@@ -60,3 +60,10 @@ class Analytic:
         for first, second in itertools.pairwise(self.problem.layers):
             loss += 0.05 * plan.choice(first).sparsity ** 2 * plan.choice(second).sparsity ** 2
         return round(max(0.1, 0.92 - loss), 6)
+
+
+def span(seconds: float) -> tuple[float, float]:
+    """Sleeps, and says from when to when."""
+    start = time.time()
+    time.sleep(seconds)
+    return start, time.time()

@@ -182,7 +182,7 @@ def test_fresh_forgets_everything(tmp_path: Path) -> None:
 
 
 def test_a_failing_plan_is_tried_again_and_given_up(tmp_path: Path) -> None:
-    bad = analytic.problem().dense_plan().id
+    bad = prepare(analytic.problem()).problem.uniform_plan(8, 0.75).id
     log = tmp_path / "calls"
     result = run(tmp_path / "s", analytic.Analytic(log=log, failing=frozenset({bad})), retries=2)
     failed = [t for t in result.trials if t.plan_id == bad]
@@ -190,7 +190,7 @@ def test_a_failing_plan_is_tried_again_and_given_up(tmp_path: Path) -> None:
     assert [t.attempt for t in failed] == [0, 1, 2]
     assert failed[1].retry_of == failed[0].number and failed[2].retry_of == failed[1].number
     assert all("RuntimeError: made to fail" in t.reason for t in failed)
-    assert {t.kind for t in failed} == {"dense"}
+    assert {t.kind for t in failed} == {"uniform"}
     assert log.read_text().split().count(bad) == 3
     assert len(result.plans) == TRIALS - 1  # the plan given up counts as well
 
