@@ -198,19 +198,18 @@ def build(layer: Layer, kernel: KernelSpec, threads: int, *, copies: int = 1) ->
     if shape.residual:
         residual = program.tensor(spec.output_shape(shape))
         program.input(residual)
+    operator = dataclasses.replace(
+        spec.native_op(shape, pattern, inputs=(source,)),
+        residual=residual,
+        kernel=kernel.row,
+        weight=layer.weight,
+        bias=layer.bias,
+        group_start=structure.group_start if structure else None,
+        kept=structure.kept if structure else None,
+    )
     for _ in range(copies):
         sink = program.tensor(spec.output_shape(shape))
-        program.op(
-            dataclasses.replace(
-                spec.native_op(shape, pattern, inputs=(source,), output=sink),
-                residual=residual,
-                kernel=kernel.row,
-                weight=layer.weight,
-                bias=layer.bias,
-                group_start=structure.group_start if structure else None,
-                kept=structure.kept if structure else None,
-            )
-        )
+        program.op(dataclasses.replace(operator, output=sink))
     program.output(sink)
     program.finish()
     return program

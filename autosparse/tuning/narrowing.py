@@ -188,7 +188,7 @@ class Narrowing:
             options = self._options(shape, pattern, step)
             if step.kept == shape.in_channels:
                 self._skip(options, NO_BLOCK)
-            elif self._is_ruled_out(shape, block_n, step.kept):
+            elif self._is_ruled_out(options):
                 self._skip(options, BOUND)
             else:
                 todo.append((step, options))
@@ -204,7 +204,7 @@ class Narrowing:
         """Races the anchor's finalists at another sparsity."""
         if self._is_slower_than_dense(shape, block_n, kept):
             self._skip(options, SLOWER)
-        elif self._is_ruled_out(shape, block_n, kept):
+        elif self._is_ruled_out(options):
             self._skip(options, BOUND)
         elif (_core(shape), block_n) not in self._finalists:
             self._skip(options, NO_TIME if shape.key in self.out_of_time else FAILED)
@@ -275,11 +275,13 @@ class Narrowing:
         scouted = self._scouted[option.pattern.group_out, option.kernel.isa]
         return len(scouted) >= SCOUTS and all(scouted[:SCOUTS])
 
-    def _is_ruled_out(self, shape: LayerShape, block_n: int, kept: int) -> bool:
-        if self._roofline is None:
+    def _is_ruled_out(self, options: list[Option]) -> bool:
+        """Whether no kernel can make this structure faster than one at least as accurate."""
+        if not options:
             return False
-        bound = self._roofline.bound_us(shape, kept)
-        rivals = self.rows[shape.key].as_accurate(block_n, kept)
+        one = options[0]
+        bound = min(self._bound_us(option) for option in options)
+        rivals = self.rows[one.shape.key].as_accurate(one.pattern.group_out, one.kept)
         return any(bound >= _median(row) for row in rivals)
 
     def _is_slower_than_dense(self, shape: LayerShape, block_n: int, kept: int) -> bool:
@@ -293,11 +295,13 @@ class Narrowing:
     def _bound_us(self, option: Option) -> float:
         if self._roofline is None:
             return 0.0
-        return self._roofline.bound_us(option.shape, option.kept, option.kernel.isa)
+        return self._roofline.bound_us(option.shape, option.kept, option.kernel)
 
     def _options(self, shape: LayerShape, pattern: Pattern, step: Step) -> list[Option]:
+        """Gives all kernels for one structure: widest vectors, then least bound first."""
         kernels = self._catalogue.kernels(shape, pattern)
-        return [Option(shape, pattern, step.kept, step.sparsities[0], kernel) for kernel in kernels]
+        options = [Option(shape, pattern, step.kept, step.sparsities[0], each) for each in kernels]
+        return sorted(options, key=lambda option: (-_rank(option.kernel), self._bound_us(option)))
 
     def _skip(self, options: Sequence[Option], reason: str) -> None:
         if options:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from autosparse.errors import MissingMeasurement
+from autosparse.kernels.spec import KernelSpec
 from autosparse.records import CpuProfile, LayerShape
 from autosparse.tuning.stopwatch import MeasurementPolicy
 
@@ -13,6 +15,7 @@ from autosparse.tuning.stopwatch import MeasurementPolicy
 MARGIN = 0.8
 # The portable baseline on x86-64 multiplies and adds four floats apart; any wider set fuses eight.
 _BASELINE_SHARE = 0.5
+_LANES = {"generic": 4, "avx2": 8, "avx512": 16}  # floats per vector
 _F32_BYTES = 4
 
 
@@ -37,7 +40,8 @@ class Roofline:
 
     Source: Williams, Waterman, Patterson, "Roofline", CACM 52(4), 2009.
     Differs: weights and activations are bounded apart, each by the memory level where it lies, and the
-    greatest of the three bounds counts.
+    greatest of the three bounds counts. Arithmetic includes lanes of a kernel's vectors that must stay
+    idle: a layer of one pixel fills one of sixteen where vectors lie along pixels.
     """
 
     cpu: CpuProfile
@@ -51,16 +55,17 @@ class Roofline:
                 "call autosparse.limits.profile()"
             )
 
-    def bound_us(self, shape: LayerShape, kept: int, isa: str = "") -> float:
+    def bound_us(self, shape: LayerShape, kept: int, kernel: KernelSpec | None = None) -> float:
         """Gives the least time a layer can take.
 
         Args:
             shape: the layer.
             kept: inputs kept per output group; -1 for all.
-            isa: instruction set of the kernel; empty for any.
+            kernel: what runs it; None bounds all kernels.
         """
         flops = kept_flops(shape, kept)
-        arithmetic_us = flops / (self._gflops(isa) * 1e3)
+        gflops = self._gflops(kernel.isa if kernel else "")
+        arithmetic_us = flops / (gflops * 1e3) * (_lane_waste(shape, kernel) if kernel else 1.0)
         weight_bytes = _F32_BYTES * flops // (2 * shape.batch_size * shape.out_height * shape.out_width)
         distance = min(self.policy.reuse_bytes, self.policy.max_copies * weight_bytes)
         weights_us = weight_bytes / self._bytes_per_us(max(distance, weight_bytes))
@@ -85,6 +90,21 @@ class Roofline:
             if level in rates and distance <= 2 * size:
                 return rates[level] * 1e3 * self.threads
         return min(rates.values()) * 1e3 * self.threads
+
+
+def _lane_waste(shape: LayerShape, kernel: KernelSpec) -> float:
+    """Gives the least ratio of lanes computed to lanes of use, 1 or more."""
+    lanes = _LANES.get(kernel.isa, 1)
+    outputs = shape.out_channels
+    if kernel.method == "px":
+        pixels = shape.out_height * shape.out_width
+        return math.ceil(pixels / lanes) * lanes / pixels
+    if kernel.method == "oc":
+        block_n = kernel.block_n or outputs
+        groups, rest = divmod(outputs, block_n)
+        vectors = groups * math.ceil(block_n / lanes) + math.ceil(rest / lanes)
+        return vectors * lanes / outputs
+    return 1.0
 
 
 def _activations(shape: LayerShape, *, with_input: bool) -> int:

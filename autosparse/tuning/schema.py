@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -102,7 +103,7 @@ def open_engine(url: URL, *, create: bool = True) -> sa.Engine:
         DatabaseError: missing, unwritable, no database, or made by a newer autosparse.
     """
     _check_file(url, create=create)
-    engine = _engine(url)
+    engine = _engine(url, os.getpid())
     with database_errors(url):
         found = _revision(engine)
         if found is not None and found not in KNOWN:
@@ -134,11 +135,13 @@ def _check_file(url: URL, *, create: bool) -> None:
         ) from None
 
 
+# Per process: an SQLite connection must not be carried over a fork. Kept open between rows, because
+# closing the last connection folds the write-ahead log back into the file and syncs it.
 @functools.lru_cache(maxsize=16)
-def _engine(url: URL) -> sa.Engine:
+def _engine(url: URL, process: int) -> sa.Engine:
+    engine = sa.create_engine(url)
     if url.get_backend_name() != "sqlite":
-        return sa.create_engine(url)
-    engine = sa.create_engine(url, poolclass=sa.NullPool)
+        return engine
     sa.event.listen(engine, "connect", _prepare_sqlite)
     sa.event.listen(engine, "begin", _begin_sqlite)
     return engine

@@ -300,7 +300,10 @@ def interleave(
     turns: dict[str, list[float]] = {name: [] for name in runners}
     least: dict[str, int] = dict.fromkeys(runners, 1)
     paces = {name: warm_up(runner, policy) for name, runner in runners.items()}
-    runs = {name: max(_TURN_RUNS, int(_TURN_US * 1e3 / pace)) for name, pace in paces.items()}
+    runs = {
+        name: min(max(_TURN_RUNS, int(_TURN_US * 1e3 / pace)), policy.max_repeats)
+        for name, pace in paces.items()
+    }
     rounds = _rounds(paces, runs, policy)
     with progress.step("measure whole models", rounds) as step:
         for number in range(rounds):

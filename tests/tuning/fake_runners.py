@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import ctypes
+import json
 import os
 import sys
 import time
+import zlib
+from pathlib import Path
 from typing import Any
 
 
@@ -35,3 +38,47 @@ def scripted(job: dict[str, Any]) -> dict[str, Any]:
         case "exit":
             os._exit(3)
     raise AssertionError(job)
+
+
+def true_us(kernel: str, shape: dict[str, Any], kept: int) -> float:
+    """Gives a kernel's made-up latency: its share of 100 GFLOP/s in whole vectors, plus the call."""
+    pixels = shape["in_height"] * shape["in_width"]
+    if "_px" in kernel:
+        pixels = -(-pixels // 16) * 16
+    taps = shape["kernel"][0] * shape["kernel"][1]
+    flops = 2 * shape["out_channels"] * pixels * taps * (shape["in_channels"] if kept < 0 else kept)
+    core = (kernel, shape["in_channels"], shape["in_height"])
+    share = 0.3 + 0.6 * (zlib.crc32(repr(core).encode()) % 1000) / 1000
+    if "avx2" in kernel or "generic" in kernel:
+        share *= 0.2
+    return flops / (100e3 * share) + 1.0
+
+
+def synthetic(job: dict[str, Any]) -> dict[str, Any]:
+    """Measures nothing: tells made-up latencies, notes every job, and fails where it was told to.
+
+    The first folder of the module path holds `synthetic.json` with log, seconds and failures.
+    """
+    settings = json.loads((Path(sys.path[0]) / "synthetic.json").read_text())
+    kept = -1
+    if job["pattern"]["group_out"]:
+        inputs = job["shape"]["in_channels"]
+        kept = inputs - int(job["sparsity"] * inputs + 1e-9)
+    with open(settings["log"], "a") as log:
+        print(job["kernel"], kept, job["shape"]["in_channels"], job["shape"]["residual"], file=log)
+    time.sleep(settings["seconds"])
+    for part, failure in settings["failures"].items():
+        if part in job["kernel"]:
+            return (
+                {"status": failure} if failure in ("wrong", "unstable") else scripted({"do": failure})
+            )
+    us = true_us(job["kernel"], job["shape"], kept)
+    beaten = job["rival_us"] is not None and us * 0.99 > job["rival_us"]
+    return {
+        "status": "ok",
+        "median_us": us,
+        "ci_low_us": us * 0.99,
+        "ci_high_us": us * 1.01,
+        "repeats": 6 if beaten else 20,
+        "beaten": beaten,
+    }

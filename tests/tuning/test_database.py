@@ -164,6 +164,7 @@ class TestOpening:
         file = tmp_path / "a.db"
         database = TuningDatabase(str(file), current_hashes=hashes)
         database.put_all([row(1.0 + n, shape=f"s{n}") for n in range(300)])
+        database.close()
         with sqlite3.connect(file) as connection:
             connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         connection.close()

@@ -160,6 +160,7 @@ class TestVerify:
 
     def test_a_damaged_file(self, tmp_path: Path) -> None:
         database = make(tmp_path / "a.db", [row(1.0 + n, shape=f"s{n}") for n in range(200)])
+        database.close()
         with sqlite3.connect(tmp_path / "a.db") as connection:
             connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
             root = connection.execute(
