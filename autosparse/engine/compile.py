@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import torch
 from torch import nn
 
 from autosparse import hardware
 from autosparse.engine.compiled import Border, CompiledModel, LayerReport
-from autosparse.engine.lower import Lowered, lower
+from autosparse.engine.lower import Lowered, Refused, lower
 from autosparse.engine.measured import MeasuredRows
 from autosparse.engine.runners import NativeRunner, TorchRunner
 from autosparse.engine.select import Selection, select
 from autosparse.errors import UsageError
-from autosparse.graph import Graph, Node, fuse, layer_nodes, layers, trace
+from autosparse.graph import Graph, Node, Op, fuse, layer_nodes, layers, trace
 from autosparse.plan import Plan
 from autosparse.tuning.database import TuningDatabase
 
@@ -65,9 +66,13 @@ def compile(
     if plan is not None:
         plan.check(layers(graph))
     if graph.unsupported:
-        return _through_torch(model, graph, example_inputs, count)
+        return _through_torch(model, graph, graph.unsupported, example_inputs, count)
     selections = select(graph, plan, MeasuredRows.open(database, count))
-    lowered = lower(graph, selections, threads=count, pin=pin)
+    try:
+        lowered = lower(graph, selections, threads=count, pin=pin)
+    except Refused as refusal:
+        refused = (replace(refusal.node, op=Op.UNSUPPORTED, reason=refusal.reason),)
+        return _through_torch(model, graph, refused, example_inputs, count)
     return CompiledModel(
         NativeRunner(lowered),
         _border(graph, example_inputs),
@@ -133,9 +138,13 @@ def _reports(
 
 
 def _through_torch(
-    model: nn.Module, graph: Graph, examples: Sequence[torch.Tensor], threads: int
+    model: nn.Module,
+    graph: Graph,
+    refused: Sequence[Node],
+    examples: Sequence[torch.Tensor],
+    threads: int,
 ) -> CompiledModel:
-    why = tuple(dict.fromkeys(_refusal(node) for node in graph.unsupported))
+    why = tuple(dict.fromkeys(_refusal(node) for node in refused))
     logger.warning("the whole model runs through torch: %s", "; ".join(why))
     reports = tuple(
         LayerReport(

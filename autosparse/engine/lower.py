@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autosparse.engine.select import Selection
+from autosparse.errors import NoKernel, UsageError
 from autosparse.graph import Activation, Graph, Node, Op
 from autosparse.graph.ir import Dims, FloatArray
 from autosparse.kernels.binding import Activation as NativeActivation
@@ -19,6 +20,20 @@ ACTIVATIONS: Mapping[Activation, NativeActivation] = {
     activation: NativeActivation[activation.name] for activation in Activation
 }
 MAX_INPUTS = 8
+
+
+class Refused(Exception):
+    """The executor does not take an operator, for its sizes.
+
+    Attributes:
+        node: the operator.
+        reason: what stands against it.
+    """
+
+    def __init__(self, node: Node, reason: str) -> None:
+        super().__init__(reason)
+        self.node = node
+        self.reason = reason
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +57,7 @@ def lower(graph: Graph, selections: Mapping[str, Selection], *, threads: int, pi
     """Builds and finishes the native program of a fused graph without unsupported nodes.
 
     Raises:
-        NoKernel: the executor refuses an operator.
+        Refused: the executor does not take an operator.
     """
     assert not graph.unsupported, "the caller runs such graphs another way"
     prepared = _prepare(graph)
@@ -52,7 +67,7 @@ def lower(graph: Graph, selections: Mapping[str, Selection], *, threads: int, pi
         for port in prepared.inputs:
             program.input(ids[port.tensor])
         for node in prepared.nodes:
-            program.op(_native(node, ids, selections.get(node.name, Selection())))
+            _add(program, node, ids, selections.get(node.name, Selection()))
         distinct = list(dict.fromkeys(port.tensor for port in prepared.outputs))
         for name in distinct:
             program.output(ids[name])
@@ -66,6 +81,13 @@ def lower(graph: Graph, selections: Mapping[str, Selection], *, threads: int, pi
         tuple(node.name for node in prepared.nodes),
         tuple(distinct.index(port.tensor) for port in prepared.outputs),
     )
+
+
+def _add(program: NativeProgram, node: Node, ids: Mapping[str, int], selection: Selection) -> None:
+    try:
+        program.op(_native(node, ids, selection))
+    except (UsageError, NoKernel) as error:
+        raise Refused(node, str(error)) from error
 
 
 def _prepare(graph: Graph) -> Graph:
