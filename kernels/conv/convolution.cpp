@@ -93,7 +93,6 @@ void Convolution::plan_split(Program &program, int op, float *workspace) {
         const int n = task / input_shape_.channels, c = task % input_shape_.channels;
         float *to = workspace + task * phases_.channel;
         for (const PhasePlanes::Plane &p : phases_.planes) {
-            std::memset(to, 0, static_cast<std::size_t>(phases_.plane) * sizeof(float));
             const int rows_in = input_shape_.height > p.phase_y
                                     ? (input_shape_.height - p.phase_y + op_.stride_h - 1) / op_.stride_h
                                     : 0;
@@ -104,6 +103,9 @@ void Convolution::plan_split(Program &program, int op, float *workspace) {
                 input.origin(n, c) + static_cast<ptrdiff_t>(p.phase_y) * input.pitch + p.phase_x,
                 static_cast<ptrdiff_t>(input.pitch) * op_.stride_h, to + phases_.front, phases_.pitch, rows, columns,
                 op_.stride_w);
+            std::memset(to, 0, static_cast<std::size_t>(phases_.front) * sizeof(float));
+            const ptrdiff_t end = phases_.front + static_cast<ptrdiff_t>(rows) * phases_.pitch;
+            std::memset(to + end, 0, static_cast<std::size_t>(phases_.plane - end) * sizeof(float));
             to += phases_.plane;
         }
     };

@@ -48,27 +48,30 @@ std::vector<KernelRow> build_table() {
     return rows;
 }
 
-// Share of a kernel's arithmetic that reaches the output, times how well its inner loop runs: good enough to
-// start from; the tuner measures.
-double expected_efficiency(const KernelRow &row, const as_op &op, const Shape &output) {
-    const int channels = output.channels;
-    const double tiles = (channels + row.tile_out - 1) / row.tile_out;
-    const double useful_outputs = channels / (tiles * row.tile_out);
+// Cycles of one step of a register tile: two multiply-adds and two loads a cycle, and no step faster than one
+// multiply-add's latency. `loads` counts an unaligned vector twice.
+double step_cycles(double multiply_adds, double loads) {
+    const double busy = (multiply_adds > loads ? multiply_adds : loads) / 2;
+    return busy > 4 ? busy : 4;
+}
+
+// Cycles per kept input and kernel position for the whole layer: good enough to start from; the tuner measures.
+double expected_cycles(const KernelRow &row, const as_op &op, const Shape &output) {
+    const int lanes = lanes_of(row.isa);
+    const int group = op.block_n ? op.block_n : output.channels;  // outputs that share their inputs
+    const double groups = (output.channels + group - 1) / group;
+    const double tiles = groups * ((group + row.tile_out - 1) / row.tile_out);
     if (row.method == Method::oc) {
         const int blocks = (output.width + row.tile_pixels - 1) / row.tile_pixels;
-        const double pixels = static_cast<double>(output.width) / blocks;  // mean block
-        const int vectors = row.tile_out / lanes_of(row.isa);
-        const double fma = pixels * vectors, loads = pixels + vectors;
-        return useful_outputs * fma / (loads > fma ? loads : fma) * fma / (fma + 3);
+        const int pixels = (output.width + blocks - 1) / blocks, vectors = row.tile_out / lanes;
+        // A broadcast per multiply-add never quite reaches the loads' peak.
+        const double slack = vectors == 1 ? 1.25 : 1.0;
+        return tiles * output.height * blocks * slack * step_cycles(pixels * vectors, pixels + vectors);
     }
-    const int lanes = lanes_of(row.isa), tile_vectors = row.tile_pixels / lanes;
-    const int pad = op.kernel_w > 1 ? 1 : 0;
-    const double span = static_cast<double>(output.height) * (output.width + pad);
-    const double vectors = static_cast<double>(static_cast<int>(span + lanes - 1) / lanes);
-    const double in_tile = vectors < tile_vectors ? vectors : tile_vectors;
-    const double useful_pixels = static_cast<double>(output.height) * output.width / (vectors * lanes);
-    const double fma = row.tile_out * in_tile, loads = row.tile_out + 2 * in_tile;
-    return useful_outputs * useful_pixels * fma / (loads > fma ? loads : fma) * fma / (fma + 3);
+    const int pad = op.kernel_w > 1 ? 1 : 0, tile = row.tile_pixels / lanes;
+    const int vectors = (output.height * (output.width + pad) + lanes - 1) / lanes;
+    const auto block = [&](int n) { return n ? step_cycles(row.tile_out * n, row.tile_out + 2 * n) : 0.0; };
+    return tiles * (vectors / tile * block(tile) + block(vectors % tile));
 }
 
 }  // namespace
@@ -101,13 +104,13 @@ std::vector<std::string> why_not(const KernelRow &row, const as_op &op, const Sh
 
 int default_kernel(const as_op &op, const Shape &input, const Shape &output, int isa) {
     int best = -1;
-    double best_score = -1;
+    double least = 0;
     const auto &rows = kernel_table();
     for (std::size_t i = 0; i < rows.size(); ++i) {
         if (!why_not(rows[i], op, input, isa).empty()) continue;
-        const double score = expected_efficiency(rows[i], op, output) * lanes_of(rows[i].isa);
-        if (score > best_score) {
-            best_score = score;
+        const double cycles = expected_cycles(rows[i], op, output);
+        if (best < 0 || cycles < least) {
+            least = cycles;
             best = static_cast<int>(i);
         }
     }

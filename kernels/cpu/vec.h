@@ -4,7 +4,7 @@
 //
 // Every header gives: Vec, kLanes, kRegisters (architectural vector registers), load/store (unaligned),
 // load_some/store_some (first `count` lanes; the rest reads as 0 and is not written), load_every_second,
-// broadcast, fma (a*b+c), max/min (returning the second argument when either is NaN), and_mask, sum,
+// first_lanes_of (the rest zero), broadcast, fma (a*b+c), max/min (returning the second argument when either is NaN), and_mask, sum,
 // transpose (kLanes x kLanes, in place).
 #pragma once
 

@@ -18,6 +18,9 @@ AS_INLINE __m256i first_lanes(int count) {
 }
 AS_INLINE Vec load_some(const float *p, int count) { return _mm256_maskload_ps(p, first_lanes(count)); }
 AS_INLINE void store_some(float *p, Vec v, int count) { _mm256_maskstore_ps(p, first_lanes(count), v); }
+AS_INLINE Vec first_lanes_of(Vec v, int count) {
+    return _mm256_and_ps(v, _mm256_castsi256_ps(first_lanes(count)));
+}
 AS_INLINE Vec broadcast(float x) { return _mm256_set1_ps(x); }
 AS_INLINE Vec zero() { return _mm256_setzero_ps(); }
 AS_INLINE Vec fma(Vec a, Vec b, Vec c) { return _mm256_fmadd_ps(a, b, c); }

@@ -16,6 +16,7 @@ AS_INLINE void store(float *p, Vec v) { _mm512_storeu_ps(p, v); }
 AS_INLINE __mmask16 first_lanes(int count) { return static_cast<__mmask16>((1u << count) - 1u); }
 AS_INLINE Vec load_some(const float *p, int count) { return _mm512_maskz_loadu_ps(first_lanes(count), p); }
 AS_INLINE void store_some(float *p, Vec v, int count) { _mm512_mask_storeu_ps(p, first_lanes(count), v); }
+AS_INLINE Vec first_lanes_of(Vec v, int count) { return _mm512_maskz_mov_ps(first_lanes(count), v); }
 AS_INLINE Vec broadcast(float x) { return _mm512_set1_ps(x); }
 AS_INLINE Vec zero() { return _mm512_setzero_ps(); }
 AS_INLINE Vec fma(Vec a, Vec b, Vec c) { return _mm512_fmadd_ps(a, b, c); }

@@ -28,6 +28,10 @@ AS_INLINE Vec load_some(const float *p, int count) {
 AS_INLINE void store_some(float *p, Vec v, int count) {
     for (int i = 0; i < count; ++i) p[i] = v[i];
 }
+AS_INLINE Vec first_lanes_of(Vec v, int count) {
+    const VecInt keep = VecInt{0, 1, 2, 3} < count;
+    return reinterpret_cast<Vec>(reinterpret_cast<VecInt>(v) & keep);
+}
 AS_INLINE Vec broadcast(float x) { return Vec{x, x, x, x}; }
 AS_INLINE Vec zero() { return broadcast(0.0f); }
 AS_INLINE Vec fma(Vec a, Vec b, Vec c) { return a * b + c; }

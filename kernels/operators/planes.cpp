@@ -19,16 +19,31 @@ void copy_rows(const float *in, ptrdiff_t in_pitch, float *out, ptrdiff_t out_pi
         memcpy(out + r * out_pitch, in + r * in_pitch, static_cast<size_t>(columns) * sizeof(float));
 }
 
+// Rows are written in order, whole vectors, zero behind the last column: what spills into the next row is
+// overwritten by it.
+template <class Load>
+void write_rows(float *out, ptrdiff_t out_pitch, int rows, int columns, Load &&load_at) {
+    for (int r = 0; r < rows; ++r, out += out_pitch)
+        for (ptrdiff_t j = 0; j < out_pitch; j += kLanes) {
+            const ptrdiff_t rest = columns - j;
+            if (rest >= kLanes)
+                store(out + j, load_at(r, j));
+            else
+                store(out + j, rest > 0 ? first_lanes_of(load_at(r, j), static_cast<int>(rest)) : zero());
+        }
+}
+
 void split_rows(const float *in, ptrdiff_t in_pitch, float *out, ptrdiff_t out_pitch, int rows, int columns,
                 int step) {
-    if (step == 1) return copy_rows(in, in_pitch, out, out_pitch, rows, columns);
-    for (int r = 0; r < rows; ++r, in += in_pitch, out += out_pitch) {
-        int j = 0;
-        // The last vector would read one element beyond the row's end: leave it to the scalar loop.
-        if (step == 2)
-            for (; j + kLanes < columns; j += kLanes) store(out + j, load_every_second(in + 2 * j));
-        for (; j < columns; ++j) out[j] = in[static_cast<ptrdiff_t>(j) * step];
-    }
+    if (step == 1)
+        write_rows(out, out_pitch, rows, columns, [=](int r, ptrdiff_t j) { return load(in + r * in_pitch + j); });
+    else if (step == 2)
+        write_rows(out, out_pitch, rows, columns,
+                   [=](int r, ptrdiff_t j) { return load_every_second(in + r * in_pitch + 2 * j); });
+    else
+        for (int r = 0; r < rows; ++r)
+            for (int j = 0; j < out_pitch; ++j)
+                out[r * out_pitch + j] = j < columns ? in[r * in_pitch + static_cast<ptrdiff_t>(j) * step] : 0.0f;
 }
 
 void add(const float *a, const float *b, float *out, const int32_t *valid, ptrdiff_t count, float low, float high) {

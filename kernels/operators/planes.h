@@ -22,7 +22,8 @@ struct PoolCall {
 // masks the result.
 struct PlaneKernels {
     void (*copy_rows)(const float *in, ptrdiff_t in_pitch, float *out, ptrdiff_t out_pitch, int rows, int columns);
-    // out[r][j] = in[r * in_pitch + j * step]
+    // out[r][j] = in[r * in_pitch + j * step], and zero for j in [columns, out_pitch). Writes up to a vector
+    // beyond the last row and reads up to two beyond each.
     void (*split_rows)(const float *in, ptrdiff_t in_pitch, float *out, ptrdiff_t out_pitch, int rows, int columns,
                        int step);
     void (*add)(const float *a, const float *b, float *out, const int32_t *valid, ptrdiff_t count, float low,
@@ -52,7 +53,7 @@ inline ptrdiff_t pool_line(const PoolCall &call) {
     return (windows > image ? windows : image) + 32;
 }
 
-// Floats of scratch that one call needs: the line, and one divisor per output.
-inline ptrdiff_t pool_scratch(const PoolCall &call) { return pool_line(call) + (call.out_width + 15) / 16 * 16; }
+// Floats of scratch that one call needs: two lines, and one divisor per output.
+inline ptrdiff_t pool_scratch(const PoolCall &call) { return 2 * pool_line(call) + (call.out_width + 15) / 16 * 16; }
 
 }  // namespace autosparse

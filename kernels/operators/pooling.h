@@ -18,22 +18,32 @@ struct SumOf {
     AS_INLINE Vec join(Vec a, Vec b) { return a + b; }
 };
 
-// line[pad_left + x] = reduction over the window's rows at column x; identity in the padding.
+// The identity where a line lies beyond the image; rows never write there.
 template <class Reduction>
-static void reduce_rows(const PoolCall &call, int out_row, float *line, ptrdiff_t line_floats) {
-    for (ptrdiff_t i = 0; i < line_floats; ++i) line[i] = Reduction::identity();
-    for (int k = 0; k < call.kernel_h; ++k) {
-        const int y = out_row * call.stride_h - call.pad_top + k * call.dilation_h;
-        if (y < 0 || y >= call.in_height) continue;
-        const float *row = call.input + static_cast<ptrdiff_t>(y) * call.in_pitch;
-        float *to = line + call.pad_left;
-        int x = 0;
-        for (; x + kLanes <= call.in_width; x += kLanes)
-            store(to + x, Reduction::join(load(row + x), load(to + x)));
-        if (x < call.in_width) {
-            const int rest = call.in_width - x;
-            store_some(to + x, Reduction::join(load_some(row + x, rest), load_some(to + x, rest)), rest);
-        }
+static void pad_line(const PoolCall &call, float *line) {
+    const ptrdiff_t length = pool_line(call);
+    for (ptrdiff_t i = 0; i < call.pad_left; ++i) line[i] = Reduction::identity();
+    for (ptrdiff_t i = call.pad_left + call.in_width; i < length; ++i) line[i] = Reduction::identity();
+}
+
+// line[pad_left + x] = reduction over the window's rows at column x.
+template <class Reduction>
+static void reduce_rows(const PoolCall &call, int out_row, float *line) {
+    const int top = out_row * call.stride_h - call.pad_top;
+    int first = 0, last = call.kernel_h;  // window rows inside the image
+    while (first < last && top + first * call.dilation_h < 0) ++first;
+    while (first < last && top + (last - 1) * call.dilation_h >= call.in_height) --last;
+    const ptrdiff_t step = static_cast<ptrdiff_t>(call.dilation_h) * call.in_pitch;
+    const float *rows = call.input + static_cast<ptrdiff_t>(top + first * call.dilation_h) * call.in_pitch;
+    float *to = line + call.pad_left;
+    for (int x = 0; x < call.in_width; x += kLanes) {
+        const int rest = call.in_width - x < kLanes ? call.in_width - x : kLanes;
+        Vec y = broadcast(Reduction::identity());
+        for (int k = 0; k < last - first; ++k) y = Reduction::join(load(rows + k * step + x), y);
+        if (rest == kLanes)
+            store(to + x, y);
+        else
+            store_some(to + x, y, rest);
     }
 }
 
@@ -70,25 +80,35 @@ AS_INLINE int window_count(int out, int stride, int pad_before, int pad_after, i
     return end > begin ? end - begin : 1;
 }
 
-static void max_pool(const PoolCall &call) {
-    for (int y = 0; y < call.out_height; ++y) {
-        reduce_rows<MaxOf>(call, y, call.scratch, pool_line(call));
-        reduce_line<MaxOf>(call, call.scratch, nullptr, call.output + static_cast<ptrdiff_t>(y) * call.out_pitch);
+// A line is read one row after it was written: whole vectors at new offsets cannot be forwarded from the
+// store queue, and waiting for it costs more than the reduction.
+template <class Reduction, class Scale>
+static void pool(const PoolCall &call, Scale &&scale) {
+    float *lines[2] = {call.scratch, call.scratch + pool_line(call)};
+    for (float *line : lines) pad_line<Reduction>(call, line);
+    for (int y = 0; y <= call.out_height; ++y) {
+        if (y < call.out_height) reduce_rows<Reduction>(call, y, lines[y & 1]);
+        if (y > 0)
+            reduce_line<Reduction>(call, lines[(y - 1) & 1], scale(y - 1),
+                                   call.output + static_cast<ptrdiff_t>(y - 1) * call.out_pitch);
     }
 }
 
+static void max_pool(const PoolCall &call) {
+    pool<MaxOf>(call, [](int) -> const float * { return nullptr; });
+}
+
 static void avg_pool(const PoolCall &call) {
-    float *scale = call.scratch + pool_line(call);
-    for (int y = 0; y < call.out_height; ++y) {
+    float *scale = call.scratch + 2 * pool_line(call);
+    pool<SumOf>(call, [&](int y) -> const float * {
         const int rows = window_count(y, call.stride_h, call.pad_top, call.pad_bottom, call.kernel_h, call.in_height,
                                       call.count_include_pad);
         for (int x = 0; x < call.out_width; ++x)
             scale[x] = 1.0f / static_cast<float>(rows * window_count(x, call.stride_w, call.pad_left, call.pad_right,
                                                                      call.kernel_w, call.in_width,
                                                                      call.count_include_pad));
-        reduce_rows<SumOf>(call, y, call.scratch, pool_line(call));
-        reduce_line<SumOf>(call, call.scratch, scale, call.output + static_cast<ptrdiff_t>(y) * call.out_pitch);
-    }
+        return scale;
+    });
 }
 
 }  // namespace autosparse::AS_ISA_NS
