@@ -11,7 +11,8 @@ Per distinct shape, dense first:
    says that it cannot beat a choice at least as accurate (dense, or a smaller N dividing this one,
    pruned no more), or if this N was slower than dense with even more pruned.
 4. What was learnt serves later shapes: kernels of narrower vectors that lost clearly on the first
-   shapes are not tried on the rest, and layers that differ in their epilogue alone share finalists.
+   shapes are not tried on the rest of their kind (those of few pixels are a kind of their own), and
+   layers that differ in their epilogue alone share finalists.
 """
 
 from __future__ import annotations
@@ -43,6 +44,8 @@ FINALISTS = 3
 # Shapes on which kernels of narrower vectors must lose before they are left out, and by how much.
 SCOUTS = 2
 OUTCLASSED = 1.3
+
+_FEW_PIXELS = 16
 
 BOUND = "the roofline rules out that it wins"
 SLOWER = "slower than dense with even more pruned"
@@ -169,7 +172,7 @@ class Narrowing:
         self._roofline = roofline
         self._catalogue = catalogue
         self._advance = advance
-        self._scouted: dict[tuple[int, str], list[bool]] = defaultdict(list)
+        self._scouted: dict[tuple[int, str, bool], list[bool]] = defaultdict(list)
         self._finalists: dict[tuple[str, int], tuple[str, ...]] = {}
         self.rows: dict[str, Rows] = defaultdict(Rows)
         self.skipped: Counter[str] = Counter()
@@ -265,14 +268,15 @@ class Narrowing:
         for isa in {o.kernel.isa for o in options if _rank(o.kernel) < widest}:
             rows = [row for row in found if isa_of[row.key.kernel] == isa]
             lost = all(_low(row) > OUTCLASSED * _high(best) for row in rows)
-            self._scouted[options[0].pattern.group_out, isa].append(lost)
+            option = next(option for option in options if option.kernel.isa == isa)
+            self._scouted[_territory(option)].append(lost)
 
     # -------------------------------------------------------------------------------- decisions
 
     def _is_outclassed(self, option: Option, widest: int) -> bool:
         if _rank(option.kernel) >= widest:
             return False
-        scouted = self._scouted[option.pattern.group_out, option.kernel.isa]
+        scouted = self._scouted[_territory(option)]
         return len(scouted) >= SCOUTS and all(scouted[:SCOUTS])
 
     def _is_ruled_out(self, options: list[Option]) -> bool:
@@ -313,6 +317,12 @@ def _finalists(found: list[Measurement], best: Measurement) -> tuple[str, ...]:
     near = [row for row in found if _low(row) <= BEHIND * _high(best)]
     near.sort(key=lambda row: (_median(row), row.key.kernel))
     return tuple(row.key.kernel for row in near[:FINALISTS])
+
+
+def _territory(option: Option) -> tuple[int, str, bool]:
+    """Gives what a scouted race speaks for: layers of few pixels leave wide vectors half empty."""
+    few = option.shape.out_height * option.shape.out_width < _FEW_PIXELS
+    return option.pattern.group_out, option.kernel.isa, few
 
 
 def _core(shape: LayerShape) -> str:
