@@ -1,7 +1,8 @@
 """The exact optimum of the additive table: one option per layer, least loss within a latency budget.
 
 A multiple-choice knapsack, solved to proven optimality by HiGHS (`scipy.optimize.milp`). Options that
-another option of the same layer dominates are left out first; no optimum needs them.
+another option of the same layer dominates are left out first, then those that bounds exclude (`core`);
+no optimum needs them.
 
 Source: the integer program over a latency table is that of hardware-aware pruning by knapsack
 (Shen et al., "Structural Pruning via Latency-Saliency Knapsack", 2022, equation 5).
@@ -11,9 +12,12 @@ instead of channel groups.
 
 from __future__ import annotations
 
+import ctypes
 import itertools
 import math
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,6 +27,7 @@ from scipy.sparse import csr_array
 from autosparse.errors import AutosparseError, BudgetInfeasible, UsageError
 from autosparse.plan import Plan
 from autosparse.records import LatencyOption, Record
+from autosparse.search import core
 from autosparse.search.problem import Problem
 from autosparse.units import format_duration
 
@@ -213,8 +218,26 @@ def _total_us(problem: Problem, menus: list[list[_Item]], picks: Sequence[int]) 
 
 
 def _solve_exactly(problem: Problem, menus: list[list[_Item]], budget_us: float) -> list[int]:
-    """Solves, and cuts off and solves again while the optimum is over budget by a solver tolerance."""
+    """Leaves to the solver what bounds cannot settle, and gives the picks of the whole."""
     capacity = (budget_us - problem.overhead_us) / problem.correction
+    kept = core.reduce(
+        [np.array([item.cost for item in menu]) for menu in menus],
+        [np.array([item.us for item in menu]) for menu in menus],
+        capacity,
+    )
+    places = [np.flatnonzero(mask) for mask in kept]
+    smaller = [[menu[i] for i in where] for menu, where in zip(menus, places, strict=True)]
+    if all(len(menu) == 1 for menu in smaller):
+        picks = [0] * len(smaller)
+    else:
+        picks = _solve_rest(problem, smaller, budget_us, capacity)
+    return [int(where[pick]) for where, pick in zip(places, picks, strict=True)]
+
+
+def _solve_rest(
+    problem: Problem, menus: list[list[_Item]], budget_us: float, capacity: float
+) -> list[int]:
+    """Solves, and cuts off and solves again while the optimum is over budget by a solver tolerance."""
     starts = np.cumsum([0] + [len(menu) for menu in menus])
     costs = np.array([item.cost for menu in menus for item in menu])
     latency = np.array([item.us for menu in menus for item in menu]) * (_ROW_SCALE / capacity)
@@ -233,16 +256,38 @@ def _solve_exactly(problem: Problem, menus: list[list[_Item]], budget_us: float)
 
 
 def _optimum(costs: np.ndarray, limits: list[LinearConstraint]) -> np.ndarray:
-    result: OptimizeResult = milp(
-        costs,
-        constraints=limits,
-        integrality=np.ones_like(costs),
-        bounds=Bounds(0, 1),
-        options={"mip_rel_gap": 0.0},
-    )
+    with _quiet_standard_output():
+        result: OptimizeResult = milp(
+            costs,
+            constraints=limits,
+            integrality=np.ones_like(costs),
+            bounds=Bounds(0, 1),
+            options={"mip_rel_gap": 0.0},
+        )
     if result.status != 0:
         raise AutosparseError(f"the knapsack solver failed on a feasible table: {result.message}")
     return np.asarray(result.x)
+
+
+@contextmanager
+def _quiet_standard_output() -> Iterator[None]:
+    """Sends what native code prints to nowhere.
+
+    HiGHS 1.12, in SciPy 1.17, prints a line of its own debugging while it solves. Standard output
+    belongs to results, so it has to go; this may go as well once the solver no longer does it.
+    """
+    libc = ctypes.CDLL(None)
+    libc.fflush(None)
+    kept = os.dup(1)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 1)
+        yield
+    finally:
+        libc.fflush(None)
+        os.dup2(kept, 1)
+        os.close(kept)
+        os.close(nowhere)
 
 
 def _forbid(chosen: np.ndarray, width: int) -> LinearConstraint:

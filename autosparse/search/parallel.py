@@ -189,7 +189,7 @@ class Pool:
             )
         except Exception as error:  # Ray raises many kinds here; all mean that there is no Ray
             raise MissingDependency(
-                f"Ray must start on this machine, but got: {error}; run with --parallel 1 to do without"
+                f"Ray must start on this machine, but got: {error}; see that memory and /tmp have room"
             ) from error
 
     def _clean(self, temporary: Path) -> None:

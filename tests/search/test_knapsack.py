@@ -167,3 +167,10 @@ def test_a_large_table_is_solved_quickly_and_within_budget() -> None:
     certificate = knapsack.feasibility(problem)
     budget = 0.5 * (certificate.fastest_us + certificate.dense_us)
     assert problem.predicted_us(knapsack.solve(problem, budget)) <= budget
+
+
+def test_the_solver_writes_nothing_to_standard_output(capfd: pytest.CaptureFixture[str]) -> None:
+    problem = random_problem(11, layers=54, sparse_options=30)
+    knapsack.front(problem, 6)
+    print("still open")
+    assert capfd.readouterr().out == "still open\n"

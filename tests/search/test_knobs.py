@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import analytic
+import make_table
 import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
@@ -15,6 +16,10 @@ from autosparse.search.problem import Problem, plan_labels, prepare
 
 def knobs(budget_us: float | None = None) -> Knobs:
     return Knobs.of(prepare(analytic.problem(budget_us)).problem)
+
+
+def test_the_committed_table_is_the_one_its_script_makes() -> None:
+    assert make_table.make() == analytic.problem()
 
 
 def test_stages_are_runs_of_one_resolution_without_dense_layers() -> None:
