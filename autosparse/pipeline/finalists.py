@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -28,8 +29,9 @@ log = logging.getLogger(__name__)
 DENSE = "dense"
 TORCH = "torch"
 _ROUNDS = 4
-# Aimed at in front of the budget, so that the upper end of a measured interval stays under it.
-_HEADROOM = 0.97
+# Shares of the budget to solve for: the first leaves room for the upper end of a measured interval, the
+# others for a table that promises too much.
+_SHARES = (0.97, 0.9, 0.8)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +43,7 @@ class Finalist:
         accuracy: one-shot accuracy on validation data.
         measured: its figures, from the last session it took part in.
         predicted_us: by the uncorrected table.
+        predicted_loss: sum of its layers' losses.
         budget_us: latency budget, None without.
     """
 
@@ -48,6 +51,7 @@ class Finalist:
     accuracy: Accuracy
     measured: Measured
     predicted_us: float
+    predicted_loss: float
     budget_us: float | None
 
     @property
@@ -57,8 +61,14 @@ class Finalist:
 
     @property
     def accuracy_value(self) -> float:
-        """One-shot accuracy as a number."""
-        return self.accuracy.value
+        """What promotion ranks by: one-shot accuracy, and predicted loss where that says nothing.
+
+        Untrained, strongly pruned models all guess, and small validation sets are coarse. So one-shot
+        accuracies within ``1 / sqrt(samples)``, about two standard errors, count as equal, and among
+        those the smaller predicted loss wins.
+        """
+        step = 1 / math.sqrt(max(self.accuracy.samples, 1))
+        return step * (self.accuracy.value // step + 1 / (1 + max(0.0, self.predicted_loss)))
 
     @property
     def excess_ms(self) -> float:
@@ -148,7 +158,14 @@ def _first_plans(study: StudyResult, top_k: int) -> list[Plan]:
     chosen = [study.plans[trial.plan_id] for trial in promote(complete, 2 * top_k)]
     uniform = [t for t in complete if t.kind == "uniform"]
     baseline = [study.plans[trial.plan_id] for trial in promote(uniform, 1)] if uniform else []
-    return _distinct([*chosen, *baseline, knapsack.fastest(study.problem)[0]])
+    exact = [_optimum(study.problem, share) for share in _SHARES if study.problem.budget_us]
+    return _distinct([*chosen, *baseline, *exact, knapsack.fastest(study.problem)[0]])
+
+
+def _optimum(problem: Problem, share: float) -> Plan:
+    """The exact optimum at a share of the budget, or the fastest plan if that is out of reach."""
+    target_us = max(share * (problem.budget_us or math.inf), knapsack.fastest(problem)[1])
+    return knapsack.solve(problem, target_us, note=f"knapsack at {share:.0%} of the budget")
 
 
 def _next_plans(
@@ -163,8 +180,7 @@ def _next_plans(
             kept = {n: LayerChoice() if n in slow else c for n, c in plan.layers.items()}
             plans.append(dataclasses.replace(plan, layers=kept, note=f"{plan.note}; slow layers dense"))
     if problem.budget_us is not None:
-        target = max(_HEADROOM * problem.budget_us, knapsack.fastest(problem)[1])
-        plans.append(knapsack.solve(problem, target, note="knapsack on the corrected table"))
+        plans.append(_optimum(problem, _SHARES[0]))
     return _distinct(plans)
 
 
@@ -189,6 +205,7 @@ def _finalists(problem: Problem, ledger: Ledger) -> list[Finalist]:
             accuracy=ledger.accuracy(ledger.plans[plan_id]),
             measured=measured,
             predicted_us=bare.predicted_us(ledger.plans[plan_id]),
+            predicted_loss=bare.predicted_loss(ledger.plans[plan_id]),
             budget_us=problem.budget_us,
         )
         for plan_id, measured in ledger.measured.items()

@@ -200,6 +200,7 @@ def _infeasible(work: _Work, findings: Findings, error: BudgetInfeasible) -> Sea
         accuracy=findings.ledger.accuracy(plan),
         measured=findings.ledger.measured[plan.id],
         predicted_us=findings.problem.predicted_us(plan),
+        predicted_loss=findings.problem.predicted_loss(plan),
         budget_us=findings.problem.budget_us,
     )
     entrant = Entrant(finalist=finalist, measured=finalist.measured, accuracy=finalist.accuracy)
