@@ -228,9 +228,21 @@ protected:
                 std::fill_n(origin + static_cast<ptrdiff_t>(y) * out.pitch, out.shape.width, 0.0f);
             return;
         }
-        plane_kernels(program.isa())
-            .split_rows(in.origin(n, source), static_cast<ptrdiff_t>(in.pitch) * op_.stride_h, origin, out.pitch,
-                        out.shape.height, out.shape.width, op_.stride_w);
+        const float *from = in.origin(n, source);
+        const ptrdiff_t in_step = static_cast<ptrdiff_t>(in.pitch) * op_.stride_h;
+        const int whole = rows_within_plane(out);
+        plane_kernels(program.isa()).split_rows(from, in_step, origin, out.pitch, whole, out.shape.width, op_.stride_w);
+        for (int y = whole; y < out.shape.height; ++y)
+            for (int x = 0; x < out.shape.width; ++x)
+                origin[static_cast<ptrdiff_t>(y) * out.pitch + x] = from[y * in_step + static_cast<ptrdiff_t>(x) * op_.stride_w];
+    }
+
+private:
+    // Rows that can be written as whole vectors: the next plane may be another worker's, and done already.
+    static int rows_within_plane(const Tensor &out) {
+        const ptrdiff_t room = out.plane - out.front, row = (static_cast<ptrdiff_t>(out.pitch) + 15) / 16 * 16;
+        if (room < row) return 0;
+        return static_cast<int>(std::min<ptrdiff_t>(out.shape.height, (room - row) / out.pitch + 1));
     }
 };
 
