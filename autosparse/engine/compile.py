@@ -144,8 +144,9 @@ def _through_torch(
     examples: Sequence[torch.Tensor],
     threads: int,
 ) -> CompiledModel:
-    why = tuple(dict.fromkeys(_refusal(node) for node in refused))
-    logger.warning("the whole model runs through torch: %s", "; ".join(why))
+    why = tuple(dict.fromkeys(node.describe() for node in refused))
+    more = f" (and {len(why) - 1} more)" if len(why) > 1 else ""
+    logger.warning("the whole model runs through torch: %s%s", why[0], more)
     reports = tuple(
         LayerReport(
             name=layer.name,
@@ -153,14 +154,9 @@ def _through_torch(
             pattern="dense",
             sparsity=0.0,
             kernel="torch",
-            why=f"the whole model runs through torch: {'; '.join(why)}",
+            why=f"the whole model runs through torch: {why[0]}{more}",
         )
         for layer in layers(graph)
     )
     runner = TorchRunner(model, threads)
     return CompiledModel(runner, _border(graph, examples), reports, threads=threads, names={}, why=why)
-
-
-def _refusal(node: Node) -> str:
-    where = f" in module {node.module!r}" if node.module else ""
-    return f"{node.aten or 'the result'}{where}: {node.reason}"

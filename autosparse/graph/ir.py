@@ -123,6 +123,11 @@ class Node:
     why_dense: tuple[str, ...] = ()
     reason: str = ""
 
+    def describe(self) -> str:
+        """Says what an unsupported node is, where it is, and why it is refused."""
+        where = f" in module {self.module!r}" if self.module else ""
+        return f"{self.aten or 'a result'}{where}: {self.reason}"
+
     @property
     def reads(self) -> tuple[str, ...]:
         """Names of all tensors it reads, the residual included."""

@@ -30,6 +30,7 @@ def layer_nodes(graph: Graph) -> tuple[tuple[Node, LayerInfo], ...]:
     calls = [node for node in graph.nodes if node.layer is not None]
     total = Counter(node.layer for node in calls)
     seen: Counter[str | None] = Counter()
+    foreign = _foreign(graph)
     found = []
     for node in calls:
         seen[node.layer] += 1
@@ -37,7 +38,7 @@ def layer_nodes(graph: Graph) -> tuple[tuple[Node, LayerInfo], ...]:
         layer = LayerInfo(
             name=f"{node.layer}@{count}" if count > 1 else str(node.layer),
             shape=layer_shape(node, graph),
-            why_dense=_why_dense(node, total[node.layer]),
+            why_dense=(*_why_dense(node, total[node.layer]), *foreign),
         )
         found.append((node, layer))
     return tuple(found)
@@ -63,6 +64,14 @@ def layer_shape(node: Node, graph: Graph) -> LayerShape | None:
         activation=_EPILOGUES.get(node.activation, "none"),
         residual=node.residual is not None,
     )
+
+
+def _foreign(graph: Graph) -> tuple[str, ...]:
+    """A model with one foreign operator runs through torch as a whole, where zeros save nothing."""
+    if not graph.unsupported:
+        return ()
+    first = graph.unsupported[0]
+    return (f"the model runs through torch because of {first.describe()}",)
 
 
 def _why_dense(node: Node, calls: int) -> tuple[str, ...]:

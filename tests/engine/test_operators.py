@@ -112,7 +112,7 @@ for _name in ("relu", "relu6", "silu", "hardswish", "hardsigmoid", "sigmoid", "g
 @pytest.mark.parametrize("name", NETS)
 def test_agrees_with_torch(name: str, check: Check, stir: Callable[..., nn.Module]) -> None:
     net, inputs = NETS[name]
-    check(stir(net), inputs, threads=1)
+    check(stir(net), inputs)
 
 
 @pytest.mark.parametrize("block_n", [1, 2, 4, 8, 16, 32])
@@ -142,6 +142,14 @@ def test_sparse_convolutions_agree_with_torch(
     (layer,) = model.layers
     assert layer.pattern != "dense" or sparsity < 0.7
     assert layer.pattern == "dense" or layer.sparsity == pytest.approx(sparsity, abs=0.05)
+
+
+@pytest.mark.parametrize("size", [(18, 16), (9, 5), (16, 16), (33, 70)])
+def test_planes_of_neighbouring_workers_stay_apart(size: tuple[int, int]) -> None:
+    net = Net(lambda m, x: F.pad(x[:, :, ::2, ::2], (0, 0, 0, 0, 16, 16)))
+    x = image(3, 32, *size)
+    with compile(net, (x,)) as model:
+        assert all(torch.equal(model(x), net(x)) for _ in range(300))
 
 
 def test_two_threads_give_the_same_bits(

@@ -161,16 +161,24 @@ def test_layers_that_must_stay_dense_say_why() -> None:
         nn.Conv2d(8, 8, 3, groups=8),
         nn.Conv2d(8, 8, 3, groups=2),
         nn.Conv2d(8, 8, 2, padding="same"),
-        nn.ConvTranspose2d(8, 8, 2),
         nn.Conv2d(8, 8, 1),
     )
     found = {layer.name: layer for layer in capture_layers(net, (X,))}
     assert found["0"].why_dense == ("depthwise convolution: no sparse kernel",)
     assert found["1"].why_dense == ("grouped convolution: no sparse kernel",)
     assert "opposite borders" in found["2"].why_dense[0]
-    assert "aten.conv_transpose2d" in found["3"].why_dense[0]
-    assert found["4"].why_dense == ()
-    assert [found[name].shape is None for name in "01234"] == [False, False, True, True, False]
+    assert found["3"].why_dense == ()
+    assert [found[name].shape is None for name in "0123"] == [False, False, True, False]
+
+
+def test_one_foreign_operator_keeps_all_layers_dense() -> None:
+    net = nn.Sequential(nn.Conv2d(8, 8, 1), nn.ConvTranspose2d(8, 8, 2))
+    first, second = capture_layers(net, (X,))
+    assert (first.name, second.name) == ("0", "1")
+    reason = "the model runs through torch because of aten.conv_transpose2d.input in module '1'"
+    assert first.why_dense[0].startswith(reason)
+    assert second.why_dense[0].startswith("aten.conv_transpose2d.input: no converter")
+    assert second.shape is None
 
 
 def test_a_weight_used_twice_is_listed_twice_and_stays_dense() -> None:
