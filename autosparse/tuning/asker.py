@@ -18,6 +18,8 @@ from autosparse.tuning.worker import Answer, Worker
 
 log = logging.getLogger(__name__)
 
+# Making, packing and checking random weights, on a slow machine that does much else besides.
+_BUILD_BYTES_PER_S = 20e6
 _ENDINGS = {"error": Status.ERROR, "crashed": Status.CRASHED, "timeout": Status.TIMEOUT}
 
 
@@ -78,7 +80,7 @@ class Asker:
             floor_us=self.roofline.bound_us(option.shape, option.kept),
             l3_bytes=self.hardware.cpu.l3_bytes,
         )
-        answer = self.worker.call(job.to_json(), job.policy.timeout_s)
+        answer = self.worker.call(job.to_json(), timeout_s(job))
         outcome = outcome_of(answer)
         self.beaten += outcome.beaten
         if outcome.status is not Status.OK:
@@ -96,6 +98,11 @@ class Asker:
             measured_at=datetime.now(UTC).isoformat(timespec="milliseconds"),
             version=autosparse.__version__,
         )
+
+
+def timeout_s(job: LayerJob) -> float:
+    """Gives the time after which a job counts as hung: the policy's, and more for many weights."""
+    return job.policy.timeout_s + 4 * job.shape.weights / _BUILD_BYTES_PER_S
 
 
 def outcome_of(answer: Answer) -> Outcome:

@@ -55,7 +55,7 @@ def tune(
     """
     begun = time.monotonic()
     table = catalogue or Catalogue()
-    host = with_limits(request, hardware)
+    host = with_limits(request, hardware, progress)
     policy = request.effective_policy
     works = distinct(request)
     total = considered(request, works, table)
@@ -80,7 +80,9 @@ def tune(
     return _result(request, works, narrowing, asker, total, time.monotonic() - begun)
 
 
-def with_limits(request: TuneRequest, hardware: HardwareProfile) -> HardwareProfile:
+def with_limits(
+    request: TuneRequest, hardware: HardwareProfile, progress: Progress | None = None
+) -> HardwareProfile:
     """Gives the host with measured limits, and refuses more threads than it has cores."""
     if request.threads > hardware.cpu.cores_usable:
         raise UsageError(
@@ -89,7 +91,7 @@ def with_limits(request: TuneRequest, hardware: HardwareProfile) -> HardwareProf
         )
     if hardware.cpu.f32_gflops_core and hardware.cpu.read_gbytes_per_s:
         return hardware
-    return limits.profile()
+    return limits.profile(progress=progress)
 
 
 def _result(

@@ -28,8 +28,9 @@ _GFLOPS = 100.0
 _SLOWDOWN = {"generic": 8.0, "avx2": 2.0}
 # Each further variant of a table is taken to be this much slower, so that some drop out of the race.
 _STAGGER = 0.04
-# Building, verifying and warming up a kernel, beside sampling it.
+# Building and verifying a kernel, and samples until it has won or lost, by experience on two cores.
 _OVERHEAD_S = 0.03
+_SAMPLES = 60
 
 
 @dataclass(slots=True)
@@ -43,6 +44,7 @@ class Oracle:
     roofline: Roofline | None
     reused: int = 0
     to_time: int = 0
+    seconds: float = 0.0
     predicted: set[str] = field(default_factory=set)
 
     def __call__(self, option: Option, rival_us: float | None) -> Measurement | None:
@@ -55,6 +57,9 @@ class Oracle:
         if option.pattern.is_dense:
             self.predicted.add(option.shape.key)
         guess = self._guess_us(option)
+        policy = self.request.effective_policy
+        sampling_us = policy.warmup_us + min(_SAMPLES * guess, policy.time_cap_us)
+        self.seconds += _OVERHEAD_S + sampling_us / 1e6
         return Measurement(
             key=key,
             status=Status.OK,
@@ -109,18 +114,12 @@ def count(
         considered=considered(request, works, table),
         to_time=oracle.to_time,
         reused=oracle.reused,
-        estimated_s=oracle.to_time * _seconds_each(request),
+        estimated_s=oracle.seconds,
         fastest_us=fastest_us,
         dense_us=dense_us,
         slowest_us=slowest_us,
         basis="roofline" if oracle.predicted else "measured",
     )
-
-
-def _seconds_each(request: TuneRequest) -> float:
-    policy = request.effective_policy
-    # Some measurements take longer than the cap, those of beaten kernels end early.
-    return _OVERHEAD_S + (policy.warmup_us + policy.time_cap_us) / 1e6
 
 
 def _sums(

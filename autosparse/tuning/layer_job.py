@@ -215,8 +215,8 @@ def build(layer: Layer, kernel: KernelSpec, threads: int, *, copies: int = 1) ->
     return program
 
 
-# Kernel variants of one layer follow each other, so the last few layers are worth keeping.
-@functools.lru_cache(maxsize=2)
+# Kernel variants of one layer follow each other, so the last layer is worth keeping.
+@functools.lru_cache(maxsize=1)
 def random_layer(shape: LayerShape, pattern: Pattern, sparsity: float) -> Layer:
     """Makes a layer with random weights, pruned as the pattern says, and random inputs."""
     generator = np.random.default_rng(_SEED)
@@ -243,7 +243,7 @@ def _random_weight(size: tuple[int, ...]) -> FloatArray:
     return np.random.default_rng(_SEED + 1).standard_normal(size, dtype=np.float32)
 
 
-@functools.lru_cache(maxsize=2)
+@functools.lru_cache(maxsize=1)
 def _verification(
     shape: LayerShape, pattern: Pattern, sparsity: float
 ) -> tuple[Layer, NDArray[np.float64]]:

@@ -17,6 +17,8 @@ Array = NDArray[Any]
 # twin of the layer, with the same channels, weights and pattern but fewer rows, is checked instead.
 REFERENCE_FLOPS = 600_000_000
 
+_CHUNK_ELEMENTS = 1 << 22
+
 EPSILON = {"f32": 2.0**-23}
 # Rounding errors of a sum of k terms that make up a value of about 1 grow like sqrt(k) / 5 epsilons
 # (a random walk over partial sums). Ten times as much leaves room for any order of summation and for
@@ -62,10 +64,14 @@ def reference(
     top, left = shape.padding
     padded = np.pad(x.astype(np.float64), ((0, 0), (0, 0), (top, top), (left, left)))
     total = np.zeros((shape.batch_size, shape.out_channels, shape.out_height * shape.out_width))
+    # A few outputs at a time: a large linear layer in float64 would fill gigabytes.
+    some = max(1, _CHUNK_ELEMENTS // shape.in_channels)
     for tap in np.ndindex(*shape.kernel):
         rows, columns = (_taken(shape, axis, tap[axis]) for axis in (0, 1))
         pixels = padded[:, :, rows, columns].reshape(shape.batch_size, shape.in_channels, -1)
-        total += weight[:, :, tap[0], tap[1]].astype(np.float64) @ pixels
+        for first in range(0, shape.out_channels, some):
+            outputs = slice(first, first + some)
+            total[:, outputs] += weight[outputs, :, tap[0], tap[1]].astype(np.float64) @ pixels
     out = total.reshape(shape.batch_size, shape.out_channels, shape.out_height, shape.out_width)
     out += bias.astype(np.float64)[:, None, None]
     if residual is not None:
