@@ -13,6 +13,8 @@ namespace {
 constexpr int64_t kInputBytesPerTask = 256 << 10;
 // Tasks per thread that let uneven groups even out.
 constexpr int kTasksPerThread = 4;
+// Whole vectors are loaded a little before the first and beyond the last pixel.
+constexpr ptrdiff_t kScratchGuard = 64;
 
 int pad_after(int out, int stride, int kernel, int dilation, int pad_before, int size) {
     return std::max(0, (out - 1) * stride + (kernel - 1) * dilation - pad_before - (size - 1));
@@ -53,10 +55,15 @@ void Convolution::constrain(Program &program) {
 
 std::size_t Convolution::workspace(const Program &program) {
     if (!splits_phases()) return 0;
-    phases_ = phase_planes(op_, input_shape_, output_shape_, program.tensor(op_.output).pitch);
+    // Phase planes have the output's pitch.
+    phases_ = phase_planes(op_, output_shape_, program.tensor(op_.output).pitch);
     const int64_t floats = static_cast<int64_t>(input_shape_.batch) * input_shape_.channels * phases_.channel;
     require(phases_.channel * input_shape_.channels < INT32_MAX / 2, "one image of a strided convolution must stay below 2^30 elements");
-    return static_cast<std::size_t>(floats);
+    return splits_locally() ? 0 : static_cast<std::size_t>(floats);
+}
+
+std::size_t Convolution::scratch(const Program &) {
+    return splits_locally() ? static_cast<std::size_t>(phases_.channel + 2 * kScratchGuard) : 0;
 }
 
 void Convolution::place_weights(float *place) {
@@ -77,45 +84,44 @@ void Convolution::locate_direct(const Tensor &input) {
     input_image_ = input.image;
 }
 
-void Convolution::locate_phases(const Tensor &, const float *workspace) {
+void Convolution::locate_phases(const float *workspace) {
     taps_ = phases_.taps;
-    for (int32_t channel : layer_.channels) channel_offsets_.push_back(static_cast<int32_t>(channel * phases_.channel));
+    const ptrdiff_t step = splits_locally() ? 0 : phases_.channel;
+    for (int32_t channel : layer_.channels) channel_offsets_.push_back(static_cast<int32_t>(channel * step));
     input_base_ = workspace + phases_.front;
     input_image_ = phases_.channel * input_shape_.channels;
 }
 
-// Copies every stride_h-th row and stride_w-th column of each plane into phase planes.
+// Copies every stride_h-th row and stride_w-th column of a plane into its phase planes.
+void Convolution::split_channel(const Tensor &input, int isa, int n, int c, float *to) const {
+    for (const PhasePlanes::Plane &p : phases_.planes) {
+        const int below = input_shape_.height - p.phase_y;
+        const int rows = std::min(below > 0 ? (below + op_.stride_h - 1) / op_.stride_h : 0, phases_.first_row + phases_.rows);
+        const int columns = phase_columns(input_shape_.width, p.phase_x, op_.stride_w, phases_.max_shift_x, output_shape_.width);
+        plane_kernels(isa).split_rows(input.origin(n, c) + static_cast<ptrdiff_t>(p.phase_y) * input.pitch + p.phase_x,
+                                      static_cast<ptrdiff_t>(input.pitch) * op_.stride_h, to + phases_.front,
+                                      phases_.pitch, rows, columns, op_.stride_w);
+        std::memset(to, 0, static_cast<std::size_t>(phases_.front) * sizeof(float));
+        const ptrdiff_t end = phases_.front + static_cast<ptrdiff_t>(rows) * phases_.pitch;
+        std::memset(to + end, 0, static_cast<std::size_t>(phases_.plane - end) * sizeof(float));
+        to += phases_.plane;
+    }
+}
+
 void Convolution::plan_split(Program &program, int op, float *workspace) {
     const Tensor &input = program.tensor(op_.inputs[0]);
-    const int isa = program.isa();
-    const int max_shift = split_axis(op_.kernel_w, op_.stride_w, op_.dilation_w, op_.pad_left).max_shift;
-    const auto run = [this, &input, isa, max_shift, workspace](int task, int) {
-        const int n = task / input_shape_.channels, c = task % input_shape_.channels;
-        float *to = workspace + task * phases_.channel;
-        for (const PhasePlanes::Plane &p : phases_.planes) {
-            const int rows_in = input_shape_.height > p.phase_y
-                                    ? (input_shape_.height - p.phase_y + op_.stride_h - 1) / op_.stride_h
-                                    : 0;
-            const int rows = std::min(rows_in, phases_.first_row + phases_.rows);
-            const int columns =
-                phase_columns(input_shape_.width, p.phase_x, op_.stride_w, max_shift, output_shape_.width);
-            plane_kernels(isa).split_rows(
-                input.origin(n, c) + static_cast<ptrdiff_t>(p.phase_y) * input.pitch + p.phase_x,
-                static_cast<ptrdiff_t>(input.pitch) * op_.stride_h, to + phases_.front, phases_.pitch, rows, columns,
-                op_.stride_w);
-            std::memset(to, 0, static_cast<std::size_t>(phases_.front) * sizeof(float));
-            const ptrdiff_t end = phases_.front + static_cast<ptrdiff_t>(rows) * phases_.pitch;
-            std::memset(to + end, 0, static_cast<std::size_t>(phases_.plane - end) * sizeof(float));
-            to += phases_.plane;
-        }
-    };
-    program.add_step(op, std::vector<int64_t>(static_cast<std::size_t>(input_shape_.batch) * input_shape_.channels, 1), run);
+    const std::vector<int64_t> costs(static_cast<std::size_t>(input_shape_.batch) * input_shape_.channels, 1);
+    program.add_step(op, costs, [this, &input, isa = program.isa(), workspace](int task, int) {
+        split_channel(input, isa, task / input_shape_.channels, task % input_shape_.channels,
+                      workspace + task * phases_.channel);
+    });
 }
 
 int Convolution::units_per_task(const Program &program, int units, int granule, int64_t bytes_per_unit) const {
     const auto round_up = [granule](int64_t value) {
         return std::max<int64_t>(granule, (value + granule - 1) / granule * granule);
     };
+    if (splits_locally()) return units;
     int64_t most = round_up(kInputBytesPerTask / std::max<int64_t>(1, bytes_per_unit));
     if (most * 3 >= units * 2) most = round_up(units);  // no small rest
     const int64_t strips = static_cast<int64_t>(layer_.strips.size()) * output_shape_.batch;
@@ -148,17 +154,19 @@ std::vector<Convolution::Task> Convolution::cut_tasks(const Program &program, st
 
 void Convolution::plan(Program &program, int op, float *workspace) {
     if (splits_phases()) {
-        plan_split(program, op, workspace);
-        locate_phases(program.tensor(op_.output), workspace);
+        if (!splits_locally()) plan_split(program, op, workspace);
+        locate_phases(workspace);
     } else {
         locate_direct(program.tensor(op_.inputs[0]));
     }
     std::vector<int64_t> costs;
     tasks_ = cut_tasks(program, costs);
-    program.add_step(op, costs, [this, &program](int task, int) { run_task(tasks_[static_cast<std::size_t>(task)], program); });
+    program.add_step(op, costs, [this, &program](int task, int worker) {
+        run_task(tasks_[static_cast<std::size_t>(task)], program, worker);
+    });
 }
 
-void Convolution::run_task(const Task &task, const Program &program) const {
+ConvCall Convolution::call_for(const Task &task, const Program &program) const {
     const Tensor &output = program.tensor(op_.output);
     const Tensor *residual = op_.residual >= 0 ? &program.tensor(op_.residual) : nullptr;
     const Strip &strip = layer_.strips[static_cast<std::size_t>(task.strip)];
@@ -177,8 +185,7 @@ void Convolution::run_task(const Task &task, const Program &program) const {
     call.tiles = strip.tiles;
     call.tap_count = layer_.taps;
     call.rows = strip.rows;
-    const bool clamps = op_.activation == AS_ACT_RELU || op_.activation == AS_ACT_RELU6;
-    call.low = clamps ? 0.0f : -INFINITY;
+    call.low = clamps() ? 0.0f : -INFINITY;
     call.high = op_.activation == AS_ACT_RELU6 ? 6.0f : INFINITY;
     call.first = task.first;
     call.last = task.last;
@@ -186,8 +193,21 @@ void Convolution::run_task(const Task &task, const Program &program) const {
     call.stride_w = op_.stride_w;
     call.input_row = static_cast<ptrdiff_t>(op_.stride_h) * program.tensor(op_.inputs[0]).pitch;
     call.output_row = output.pitch;
+    return call;
+}
+
+void Convolution::run_task(const Task &task, const Program &program, int worker) const {
+    ConvCall call = call_for(task, program);
+    if (splits_locally()) {
+        const Strip &strip = layer_.strips[static_cast<std::size_t>(task.strip)];
+        float *planes = program.scratch(worker) + kScratchGuard;
+        split_channel(program.tensor(op_.inputs[0]), program.isa(), task.image,
+                      layer_.channels[static_cast<std::size_t>(strip.kept_begin)], planes);
+        call.input = planes + phases_.front;
+    }
     row_.run(call);
-    if (op_.activation != AS_ACT_NONE && !clamps) activate(call, output, program.isa());
+    const Tensor &output = program.tensor(op_.output);
+    if (op_.activation != AS_ACT_NONE && !clamps()) activate(call, output, program.isa());
     finish_borders(call, task, output);
 }
 

@@ -18,6 +18,7 @@ public:
 
     void constrain(Program &) override;
     std::size_t workspace(const Program &) override;
+    std::size_t scratch(const Program &) override;
     void plan(Program &, int op, float *workspace) override;
     std::size_t weight_floats() const override { return weight_count_ + bias_count_; }
     void place_weights(float *) override;
@@ -33,13 +34,18 @@ private:
 
     bool is_strided() const { return op_.stride_h > 1 || op_.stride_w > 1; }
     bool splits_phases() const { return row_.method == Method::px && is_strided(); }
+    // Depthwise: one task reads one channel, and splits it into its worker's scratch.
+    bool splits_locally() const { return splits_phases() && op_.groups == input_shape_.channels; }
+    bool clamps() const { return op_.activation == AS_ACT_RELU || op_.activation == AS_ACT_RELU6; }
     Padding padding() const;
     void locate_direct(const Tensor &input);
-    void locate_phases(const Tensor &output, const float *workspace);
+    void locate_phases(const float *workspace);
+    void split_channel(const Tensor &input, int isa, int n, int c, float *to) const;
     void plan_split(Program &, int op, float *workspace);
     std::vector<Task> cut_tasks(const Program &, std::vector<int64_t> &costs) const;
     int units_per_task(const Program &, int units, int granule, int64_t bytes_per_unit) const;
-    void run_task(const Task &, const Program &) const;
+    ConvCall call_for(const Task &, const Program &) const;
+    void run_task(const Task &, const Program &, int worker) const;
     void finish_borders(const ConvCall &, const Task &, const Tensor &output) const;
     void activate(const ConvCall &, const Tensor &output, int isa) const;
 

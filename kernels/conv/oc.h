@@ -58,10 +58,14 @@ static void oc_block(const ConvCall &call, int tile, ptrdiff_t input_pixel, ptrd
     const float *input = call.input + input_pixel;
     if (call.tap_count == 1) {
         input += call.taps[0];
-        for (int c = 0; c < call.kept; ++c, w += O * kLanes) oc_position<O, P, S>(acc, input + call.channels[c], w);
+        for (int c = 0; c < call.kept; ++c, w += O * kLanes) {
+            prefetch_weights(w, O * kLanes);
+            oc_position<O, P, S>(acc, input + call.channels[c], w);
+        }
     } else {
         for (int c = 0; c < call.kept; ++c) {
             const float *plane = input + call.channels[c];
+            prefetch_weights(w, call.tap_count * O * kLanes);
             for (int t = 0; t < call.tap_count; ++t, w += O * kLanes) oc_position<O, P, S>(acc, plane + call.taps[t], w);
         }
     }

@@ -30,12 +30,12 @@ int phase_pitch(const as_op &op, const Shape &input, const Shape &output) {
     return std::max(columns - x.min_shift, output.width + x.max_shift);
 }
 
-PhasePlanes phase_planes(const as_op &op, const Shape &input, const Shape &output, int pitch) {
-    (void)input;
+PhasePlanes phase_planes(const as_op &op, const Shape &output, int pitch) {
     const Axis y = split_axis(op.kernel_h, op.stride_h, op.dilation_h, op.pad_top);
     const Axis x = split_axis(op.kernel_w, op.stride_w, op.dilation_w, op.pad_left);
     PhasePlanes out;
     out.pitch = pitch;
+    out.max_shift_x = x.max_shift;
     out.first_row = y.min_shift;
     out.rows = output.height + y.max_shift - y.min_shift;
     out.front = (static_cast<ptrdiff_t>(-y.min_shift) * pitch - x.min_shift + 15) / 16 * 16;

@@ -67,10 +67,14 @@ static void px_block(const ConvCall &call, int tile, int vector) {
     const float *input = call.input + pixel;
     if (call.tap_count == 1) {
         input += call.taps[0];
-        for (int c = 0; c < call.kept; ++c, w += R) px_position<R, V>(acc, input + call.channels[c], w);
+        for (int c = 0; c < call.kept; ++c, w += R) {
+            prefetch_weights(w, R);
+            px_position<R, V>(acc, input + call.channels[c], w);
+        }
     } else {
         for (int c = 0; c < call.kept; ++c) {
             const float *plane = input + call.channels[c];
+            prefetch_weights(w, call.tap_count * R);
             for (int t = 0; t < call.tap_count; ++t, w += R) px_position<R, V>(acc, plane + call.taps[t], w);
         }
     }
