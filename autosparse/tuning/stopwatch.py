@@ -205,7 +205,8 @@ def measure(
     """Samples one runner until its median is known well enough.
 
     The interval is looked at after every batch, so its coverage is a little below the nominal 95 %
-    when sampling ends at the first look that meets the target.
+    when sampling ends at the first look that meets the target. It speaks of the thing that is timed: a
+    layer built anew lies in other memory, which moves small memory-bound layers by more than that.
 
     Args:
         runner: what to time.

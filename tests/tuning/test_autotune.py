@@ -24,7 +24,7 @@ from autosparse.tuning.worker import Worker
 
 sys.path.insert(0, str(Path(__file__).parent))
 from fake_runners import true_us
-from layers import HOST, conv, fake_kernels, info, linear
+from tuning_layers import HOST, conv, fake_kernels, info, linear
 
 FOLDER = Path(__file__).parent
 

@@ -19,12 +19,12 @@ from autosparse.tuning import schema
 from autosparse.tuning.database import TuningDatabase
 
 sys.path.insert(0, str(Path(__file__).parent))
-from rows import hashes, key, row
+from tuning_rows import hashes, key, row
 
 WRITER = """
 import sys
 sys.path.insert(0, {folder!r})
-from rows import hashes, row
+from tuning_rows import hashes, row
 from autosparse.tuning.database import TuningDatabase
 database = TuningDatabase({url!r}, current_hashes=hashes)
 print("ready", flush=True)

@@ -20,7 +20,7 @@ from autosparse.tuning.database import (
 )
 
 sys.path.insert(0, str(Path(__file__).parent))
-from rows import hashes, row
+from tuning_rows import hashes, row
 
 ROWS = [
     row(10.123456789012345),

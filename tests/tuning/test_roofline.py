@@ -12,7 +12,7 @@ from autosparse.tuning.roofline import MARGIN, Roofline, kept_flops
 from autosparse.tuning.stopwatch import LAYERS
 
 sys.path.insert(0, str(Path(__file__).parent))
-from layers import CPU, conv, linear
+from tuning_layers import CPU, conv, linear
 
 
 def kernel(isa: str, method: str = "px", block_n: int = 0) -> KernelSpec:

@@ -16,7 +16,7 @@ from autosparse.tuning.stopwatch import LAYERS
 from autosparse.tuning.verify import REFERENCE_FLOPS, reference, tolerance, twin, why_wrong
 
 sys.path.insert(0, str(Path(__file__).parent))
-from layers import conv, linear
+from tuning_layers import conv, linear
 
 SHAPES = [
     conv(8, 9, activation="relu"),
