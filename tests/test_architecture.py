@@ -49,7 +49,7 @@ ONLY_IN = {
     "pynvml": ("hardware/gpu.py",),
     "torch": ("models/", "data/", "graph/", "engine/", "train/", "patterns/", "pipeline/"),
     "typer": ("cli/",),
-    "sqlalchemy": ("tuning/",),
+    "sqlalchemy": ("tuning/", "search/storage.py"),
     "plotly": ("report/",),
 }
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -24,7 +23,7 @@ from autosparse.patterns import sparsify
 from autosparse.plan import Plan
 from autosparse.progress import Progress
 from autosparse.records import Record, WholeLatency
-from autosparse.tuning.stopwatch import MeasurementPolicy, Timing, interleave
+from autosparse.tuning.stopwatch import MeasurementPolicy, Timing, interleave, python_runner
 
 Runner = Callable[[int], NDArray[np.int64]]
 
@@ -200,16 +199,11 @@ def _torch_runner(module: torch.nn.Module, sample: torch.Tensor) -> Runner:
         moved = copy.deepcopy(module).to(memory_format=form)  # type: ignore[call-overload]
         inputs = sample.to(memory_format=form)
 
-        def run(count: int) -> NDArray[np.int64]:
-            took = np.empty(count, dtype=np.int64)
+        def call() -> torch.Tensor:
             with torch.inference_mode():
-                for index in range(count):
-                    start = time.perf_counter_ns()
-                    moved(inputs)
-                    took[index] = time.perf_counter_ns() - start
-            return took
+                return moved(inputs)  # type: ignore[no-any-return]
 
-        return run
+        return python_runner(call)
 
     forms = [runner(torch.channels_last), runner(torch.contiguous_format)]
     for run in forms:
