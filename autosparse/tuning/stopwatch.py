@@ -384,3 +384,20 @@ def paired_ratio(numerator: Timing, denominator: Timing) -> tuple[float, float, 
         )
     pairs = zip(numerator.turns_us, denominator.turns_us, strict=True)
     return median_ci([above / below for above, below in pairs])
+
+
+def python_runner(call: Callable[[], object]) -> Runner:
+    """Gives a runner for something that only Python can call, such as another library's model.
+
+    The clock is read around the call, so the figure holds what that library's users wait for.
+    """
+
+    def run(count: int) -> NDArray[Any]:
+        took = np.empty(count, dtype=np.int64)
+        for index in range(count):
+            start = time.perf_counter_ns()
+            call()
+            took[index] = time.perf_counter_ns() - start
+        return took
+
+    return run
