@@ -11,7 +11,7 @@ compiled    the callable
 
 from __future__ import annotations
 
-from autosparse.engine.compile import compile
 from autosparse.engine.compiled import CompiledModel, LayerReport
+from autosparse.engine.compiling import compile
 
 __all__ = ["CompiledModel", "LayerReport", "compile"]
