@@ -49,10 +49,14 @@ void check_structure(const as_op &op, int in_channels, int out_channels) {
     require(op.group_start != nullptr, "a 1xN layer needs group_start");
     const int groups = (out_channels + op.block_n - 1) / op.block_n;
     require(op.group_start[0] == 0, "group_start must begin with 0");
+    // All of group_start first: its last entry says how long `kept` is.
+    for (int g = 0; g < groups; ++g) {
+        const int64_t count = static_cast<int64_t>(op.group_start[g + 1]) - op.group_start[g];
+        require(count >= 0 && count <= in_channels, "group_start must ascend by at most the number of inputs");
+    }
+    require(op.group_start[groups] == 0 || op.kept != nullptr, "a 1xN layer needs the list of kept inputs");
     for (int g = 0; g < groups; ++g) {
         const int begin = op.group_start[g], end = op.group_start[g + 1];
-        require(begin <= end && end - begin <= in_channels, "group_start must ascend by at most the number of inputs");
-        require(begin == end || op.kept != nullptr, "a 1xN layer needs the list of kept inputs");
         for (int i = begin; i < end; ++i)
             require(op.kept[i] >= 0 && op.kept[i] < in_channels && (i == begin || op.kept[i] > op.kept[i - 1]),
                     "kept must ascend within a group and lie in 0.." + std::to_string(in_channels - 1) + ", but entry " +
