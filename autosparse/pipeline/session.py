@@ -81,7 +81,15 @@ class LayerTime(Record):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ContestantResult(Record):
-    """Figures of one contestant: the whole, and its layers where autosparse ran it."""
+    """Figures of one contestant: the whole, and its layers where autosparse ran it.
+
+    Attributes:
+        name: the contestant.
+        latency: the whole model.
+        layers: weight-bearing layers inside it.
+        other_us: operators without weights: pooling, additions, copies at the borders.
+        weight_bytes: packed weights and index lists.
+    """
 
     name: str
     latency: WholeLatency
@@ -187,7 +195,7 @@ def _result(
         name=contestant.name,
         latency=latency,
         layers=layers,
-        other_us=sum(times.values()) - sum(layer.median_us for layer in layers),
+        other_us=max(0.0, sum(program.measure_operators().values()) - sum(times.values())),
         weight_bytes=program.weight_bytes,
     )
 
