@@ -22,7 +22,8 @@ int pad_after(int out, int stride, int kernel, int dilation, int pad_before, int
 
 }  // namespace
 
-Convolution::Convolution(const as_op &op, const Shape &input, const Shape &output, int kernel, bool is_listed)
+Convolution::Convolution(const as_op &op, const Shape &input, const Shape &output, int kernel,
+                         bool is_listed)
     : op_(op),
       input_shape_(input),
       output_shape_(output),
@@ -39,8 +40,10 @@ Convolution::Convolution(const as_op &op, const Shape &input, const Shape &outpu
 
 Padding Convolution::padding() const {
     return {op_.pad_top, op_.pad_left,
-            pad_after(output_shape_.height, op_.stride_h, op_.kernel_h, op_.dilation_h, op_.pad_top, input_shape_.height),
-            pad_after(output_shape_.width, op_.stride_w, op_.kernel_w, op_.dilation_w, op_.pad_left, input_shape_.width)};
+            pad_after(output_shape_.height, op_.stride_h, op_.kernel_h, op_.dilation_h, op_.pad_top,
+                      input_shape_.height),
+            pad_after(output_shape_.width, op_.stride_w, op_.kernel_w, op_.dilation_w, op_.pad_left,
+                      input_shape_.width)};
 }
 
 void Convolution::constrain(Program &program) {
@@ -57,8 +60,10 @@ std::size_t Convolution::workspace(const Program &program) {
     if (!splits_phases()) return 0;
     // Phase planes have the output's pitch.
     phases_ = phase_planes(op_, output_shape_, program.tensor(op_.output).pitch);
-    const int64_t floats = static_cast<int64_t>(input_shape_.batch) * input_shape_.channels * phases_.channel;
-    require(phases_.channel * input_shape_.channels < INT32_MAX / 2, "one image of a strided convolution must stay below 2^30 elements");
+    const int64_t floats =
+        static_cast<int64_t>(input_shape_.batch) * input_shape_.channels * phases_.channel;
+    require(phases_.channel * input_shape_.channels < INT32_MAX / 2,
+            "one image of a strided convolution must stay below 2^30 elements");
     return splits_locally() ? 0 : static_cast<std::size_t>(floats);
 }
 
@@ -78,8 +83,10 @@ void Convolution::place_weights(float *place) {
 void Convolution::locate_direct(const Tensor &input) {
     for (int ky = 0; ky < op_.kernel_h; ++ky)
         for (int kx = 0; kx < op_.kernel_w; ++kx)
-            taps_.push_back((ky * op_.dilation_h - op_.pad_top) * input.pitch + kx * op_.dilation_w - op_.pad_left);
-    for (int32_t channel : layer_.channels) channel_offsets_.push_back(static_cast<int32_t>(channel * input.plane));
+            taps_.push_back((ky * op_.dilation_h - op_.pad_top) * input.pitch + kx * op_.dilation_w -
+                            op_.pad_left);
+    for (int32_t channel : layer_.channels)
+        channel_offsets_.push_back(static_cast<int32_t>(channel * input.plane));
     input_base_ = input.origin(0, 0);
     input_image_ = input.image;
 }
@@ -87,7 +94,8 @@ void Convolution::locate_direct(const Tensor &input) {
 void Convolution::locate_phases(const float *workspace) {
     taps_ = phases_.taps;
     const ptrdiff_t step = splits_locally() ? 0 : phases_.channel;
-    for (int32_t channel : layer_.channels) channel_offsets_.push_back(static_cast<int32_t>(channel * step));
+    for (int32_t channel : layer_.channels)
+        channel_offsets_.push_back(static_cast<int32_t>(channel * step));
     input_base_ = workspace + phases_.front;
     input_image_ = phases_.channel * input_shape_.channels;
 }
@@ -96,11 +104,14 @@ void Convolution::locate_phases(const float *workspace) {
 void Convolution::split_channel(const Tensor &input, int isa, int n, int c, float *to) const {
     for (const PhasePlanes::Plane &p : phases_.planes) {
         const int below = input_shape_.height - p.phase_y;
-        const int rows = std::min(below > 0 ? (below + op_.stride_h - 1) / op_.stride_h : 0, phases_.first_row + phases_.rows);
-        const int columns = phase_columns(input_shape_.width, p.phase_x, op_.stride_w, phases_.max_shift_x, output_shape_.width);
-        plane_kernels(isa).split_rows(input.origin(n, c) + static_cast<ptrdiff_t>(p.phase_y) * input.pitch + p.phase_x,
-                                      static_cast<ptrdiff_t>(input.pitch) * op_.stride_h, to + phases_.front,
-                                      phases_.pitch, rows, columns, op_.stride_w);
+        const int rows = std::min(below > 0 ? (below + op_.stride_h - 1) / op_.stride_h : 0,
+                                  phases_.first_row + phases_.rows);
+        const int columns = phase_columns(input_shape_.width, p.phase_x, op_.stride_w, phases_.max_shift_x,
+                                          output_shape_.width);
+        plane_kernels(isa).split_rows(
+            input.origin(n, c) + static_cast<ptrdiff_t>(p.phase_y) * input.pitch + p.phase_x,
+            static_cast<ptrdiff_t>(input.pitch) * op_.stride_h, to + phases_.front, phases_.pitch, rows,
+            columns, op_.stride_w);
         std::memset(to, 0, static_cast<std::size_t>(phases_.front) * sizeof(float));
         const ptrdiff_t end = phases_.front + static_cast<ptrdiff_t>(rows) * phases_.pitch;
         std::memset(to + end, 0, static_cast<std::size_t>(phases_.plane - end) * sizeof(float));
@@ -110,14 +121,16 @@ void Convolution::split_channel(const Tensor &input, int isa, int n, int c, floa
 
 void Convolution::plan_split(Program &program, int op, float *workspace) {
     const Tensor &input = program.tensor(op_.inputs[0]);
-    const std::vector<int64_t> costs(static_cast<std::size_t>(input_shape_.batch) * input_shape_.channels, 1);
+    const std::vector<int64_t> costs(static_cast<std::size_t>(input_shape_.batch) * input_shape_.channels,
+                                     1);
     program.add_step(op, costs, [this, &input, isa = program.isa(), workspace](int task, int) {
         split_channel(input, isa, task / input_shape_.channels, task % input_shape_.channels,
                       workspace + task * phases_.channel);
     });
 }
 
-int Convolution::units_per_task(const Program &program, int units, int granule, int64_t bytes_per_unit) const {
+int Convolution::units_per_task(const Program &program, int units, int granule,
+                                int64_t bytes_per_unit) const {
     const auto round_up = [granule](int64_t value) {
         return std::max<int64_t>(granule, (value + granule - 1) / granule * granule);
     };
@@ -130,14 +143,16 @@ int Convolution::units_per_task(const Program &program, int units, int granule, 
     return static_cast<int>(std::min<int64_t>(most, units));
 }
 
-std::vector<Convolution::Task> Convolution::cut_tasks(const Program &program, std::vector<int64_t> &costs) const {
+std::vector<Convolution::Task> Convolution::cut_tasks(const Program &program,
+                                                      std::vector<int64_t> &costs) const {
     const Tensor &output = program.tensor(op_.output);
     const int lanes = lanes_of(row_.isa);
     const bool px = row_.method == Method::px;
     const int units = px ? static_cast<int>((output.span() + lanes - 1) / lanes) : output_shape_.height;
     const int granule = px ? row_.tile_pixels / lanes : 1;
     const int64_t pixels = px ? lanes : output_shape_.width;
-    const int64_t read = pixels * input_shape_.channels / op_.groups * (is_strided() ? op_.stride_h * op_.stride_w : 1);
+    const int64_t read =
+        pixels * input_shape_.channels / op_.groups * (is_strided() ? op_.stride_h * op_.stride_w : 1);
     const int step = units_per_task(program, units, granule, read * static_cast<int64_t>(sizeof(float)));
     std::vector<Task> tasks;
     for (int n = 0; n < output_shape_.batch; ++n)
@@ -222,8 +237,10 @@ void Convolution::finish_borders(const ConvCall &call, const Task &task, const T
         if (task.first == 0) zero_front(output, origin);
         if (!px && gap)
             for (int y = task.first; y < std::min(task.last, output_shape_.height - 1); ++y)
-                std::fill_n(origin + static_cast<ptrdiff_t>(y) * output.pitch + output_shape_.width, gap, 0.0f);
-        if (task.last == units) zero_tail(output, origin, px ? static_cast<ptrdiff_t>(units) * lanes : output.span());
+                std::fill_n(origin + static_cast<ptrdiff_t>(y) * output.pitch + output_shape_.width, gap,
+                            0.0f);
+        if (task.last == units)
+            zero_tail(output, origin, px ? static_cast<ptrdiff_t>(units) * lanes : output.span());
     }
 }
 
@@ -233,8 +250,8 @@ void Convolution::activate(const ConvCall &call, const Tensor &output, int isa) 
     const ptrdiff_t begin = call.first * unit;
     const ptrdiff_t end = px ? call.last * unit : (call.last - 1) * unit + output_shape_.width;
     for (int r = 0; r < call.rows; ++r)
-        plane_kernels(isa).activate(call.output + r * call.output_plane + begin, output.valid + begin, end - begin,
-                                    op_.activation);
+        plane_kernels(isa).activate(call.output + r * call.output_plane + begin, output.valid + begin,
+                                    end - begin, op_.activation);
 }
 
 }  // namespace autosparse

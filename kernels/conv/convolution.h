@@ -23,7 +23,8 @@ public:
     std::size_t weight_floats() const override { return weight_count_ + bias_count_; }
     void place_weights(float *) override;
     int64_t index_bytes() const override {
-        return static_cast<int64_t>(layer_.channels.size() * sizeof(int32_t) + layer_.strips.size() * sizeof(Strip));
+        return static_cast<int64_t>(layer_.channels.size() * sizeof(int32_t) +
+                                    layer_.strips.size() * sizeof(Strip));
     }
     int kernel() const override { return is_listed_ ? kernel_ : -1; }
 
@@ -35,7 +36,9 @@ private:
     bool is_strided() const { return op_.stride_h > 1 || op_.stride_w > 1; }
     bool splits_phases() const { return row_.method == Method::px && is_strided(); }
     // Depthwise: one task reads one channel, and splits it into its worker's scratch.
-    bool splits_locally() const { return splits_phases() && op_.groups > 1 && op_.groups == input_shape_.channels; }
+    bool splits_locally() const {
+        return splits_phases() && op_.groups > 1 && op_.groups == input_shape_.channels;
+    }
     bool clamps() const { return op_.activation == AS_ACT_RELU || op_.activation == AS_ACT_RELU6; }
     Padding padding() const;
     void locate_direct(const Tensor &input);

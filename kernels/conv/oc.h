@@ -1,7 +1,7 @@
 // Convolution with vectors along output channels.
 //
-// A tile is O vectors of outputs x P pixels of one output row, exact pixel counts, any padding, stride 1 or 2
-// along the row:
+// A tile is O vectors of outputs x P pixels of one output row, exact pixel counts, any padding, stride 1 or
+// 2 along the row:
 //
 //     for tile of outputs, for output row, for block of P pixels:
 //         acc[P][O] = bias
@@ -19,7 +19,8 @@
 namespace autosparse::AS_ISA_NS {
 
 // Stores vectors of outputs (rows of `block`, one per pixel) as pixels of their planes.
-AS_INLINE void oc_store(const ConvCall &call, Vec (&block)[kLanes], int first_row, ptrdiff_t pixel, int count) {
+AS_INLINE void oc_store(const ConvCall &call, Vec (&block)[kLanes], int first_row, ptrdiff_t pixel,
+                        int count) {
     const Vec low = broadcast(call.low), high = broadcast(call.high);
     transpose(block);
 #pragma GCC unroll 16
@@ -66,7 +67,8 @@ static void oc_block(const ConvCall &call, int tile, ptrdiff_t input_pixel, ptrd
         for (int c = 0; c < call.kept; ++c) {
             const float *plane = input + call.channels[c];
             prefetch_weights(w, call.tap_count * O * kLanes);
-            for (int t = 0; t < call.tap_count; ++t, w += O * kLanes) oc_position<O, P, S>(acc, plane + call.taps[t], w);
+            for (int t = 0; t < call.tap_count; ++t, w += O * kLanes)
+                oc_position<O, P, S>(acc, plane + call.taps[t], w);
         }
     }
 #pragma GCC unroll 8
@@ -77,13 +79,15 @@ static void oc_block(const ConvCall &call, int tile, ptrdiff_t input_pixel, ptrd
 #pragma GCC unroll 16
             for (int lane = 0; lane < kLanes; ++lane)
                 block[lane] = start + lane < P ? acc[start + lane < P ? start + lane : 0][o] : zero();
-            oc_store(call, block, (tile * O + o) * kLanes, output_pixel + start, P - start < kLanes ? P - start : kLanes);
+            oc_store(call, block, (tile * O + o) * kLanes, output_pixel + start,
+                     P - start < kLanes ? P - start : kLanes);
         }
     }
 }
 
 template <int O, int P, int S>
-static void oc_pixels(const ConvCall &call, int tile, ptrdiff_t input_pixel, ptrdiff_t output_pixel, int count) {
+static void oc_pixels(const ConvCall &call, int tile, ptrdiff_t input_pixel, ptrdiff_t output_pixel,
+                      int count) {
     if constexpr (P > 0) {
         if (count == P)
             oc_block<O, P, S>(call, tile, input_pixel, output_pixel);

@@ -26,7 +26,8 @@ int phase_pitch(const as_op &op, const Shape &input, const Shape &output) {
     const Axis x = split_axis(op.kernel_w, op.stride_w, op.dilation_w, op.pad_left);
     int columns = 0;
     for (int phase : x.phase)
-        columns = std::max(columns, phase_columns(input.width, phase, op.stride_w, x.max_shift, output.width));
+        columns =
+            std::max(columns, phase_columns(input.width, phase, op.stride_w, x.max_shift, output.width));
     return std::max(columns - x.min_shift, output.width + x.max_shift);
 }
 
@@ -44,7 +45,8 @@ PhasePlanes phase_planes(const as_op &op, const Shape &output, int pitch) {
     out.plane = (((out.front + behind + 15) / 16) | 1) * 16;
     for (int ky = 0; ky < op.kernel_h; ++ky)
         for (int kx = 0; kx < op.kernel_w; ++kx) {
-            const PhasePlanes::Plane want{y.phase[static_cast<std::size_t>(ky)], x.phase[static_cast<std::size_t>(kx)]};
+            const PhasePlanes::Plane want{y.phase[static_cast<std::size_t>(ky)],
+                                          x.phase[static_cast<std::size_t>(kx)]};
             auto at = std::find_if(out.planes.begin(), out.planes.end(), [&](const PhasePlanes::Plane &p) {
                 return p.phase_y == want.phase_y && p.phase_x == want.phase_x;
             });

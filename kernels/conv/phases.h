@@ -1,8 +1,9 @@
 // Where kernel positions lie in flattened pixel space.
 //
-// With stride s, position k of an axis reads input coordinate y * s + r with r = k * dilation - padding. With
-// r = phase + s * shift it reads pixel y + shift of the plane of every s-th pixel that starts at `phase`: a
-// strided convolution is a stride-1 convolution over such phase planes, again with constant shifts.
+// With stride s, position k of an axis reads input coordinate y * s + r with r = k * dilation - padding.
+// With r = phase + s * shift it reads pixel y + shift of the plane of every s-th pixel that starts at
+// `phase`: a strided convolution is a stride-1 convolution over such phase planes, again with constant
+// shifts.
 #pragma once
 
 #include <cstdint>
@@ -33,7 +34,8 @@ struct PhasePlanes {
     ptrdiff_t front = 0;    // elements before pixel (0, 0) of a plane
     ptrdiff_t plane = 0;    // from one plane to the next
     ptrdiff_t channel = 0;  // from one channel to the next
-    std::vector<int32_t> taps;  // offset of every kernel position from pixel (0, 0) of the channel's first plane
+    std::vector<int32_t>
+        taps;  // offset of every kernel position from pixel (0, 0) of the channel's first plane
 };
 
 // Least row pitch at which the phase planes' rows do not run into each other.

@@ -4,7 +4,8 @@
 // space. A tile is R outputs x V vectors:
 //
 //     for block of V vectors:                              # pixels
-//         for tile of R outputs:                           # find the block's inputs in the first-level cache
+//         for tile of R outputs:                           # find the block's inputs in the first-level
+//         cache
 //             acc[R][V] = bias
 //             for c in kept channels:                      # one index per block of the pattern
 //                 for t in taps:                           # implied, never stored
@@ -12,8 +13,9 @@
 //                     acc[r][v] += weights[tile][c][t][r] * x[v]
 //             output = clamp(acc + residual), zero where the pixel is padding
 //
-// Loads reach at most one vector beyond the last pixel plus padding, which may be another plane's data; such
-// lanes are never stored other than as zero. Stores reach to the end of the last vector: planes have room.
+// Loads reach at most one vector beyond the last pixel plus padding, which may be another plane's data;
+// such lanes are never stored other than as zero. Stores reach to the end of the last vector: planes have
+// room.
 #pragma once
 
 #include "conv/call.h"
@@ -75,7 +77,8 @@ static void px_block(const ConvCall &call, int tile, int vector) {
         for (int c = 0; c < call.kept; ++c) {
             const float *plane = input + call.channels[c];
             prefetch_weights(w, call.tap_count * R);
-            for (int t = 0; t < call.tap_count; ++t, w += R) px_position<R, V>(acc, plane + call.taps[t], w);
+            for (int t = 0; t < call.tap_count; ++t, w += R)
+                px_position<R, V>(acc, plane + call.taps[t], w);
         }
     }
     px_store<R, V>(call, tile * R, acc, pixel);

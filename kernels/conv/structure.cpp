@@ -46,7 +46,8 @@ std::vector<Strip> cut_strips(const Group &group, int tile_out) {
     return strips;
 }
 
-void pack_strip(const as_op &op, int inputs_per_group, int first_in, const Strip &strip, TiledLayer &layer) {
+void pack_strip(const as_op &op, int inputs_per_group, int first_in, const Strip &strip,
+                TiledLayer &layer) {
     float *to = layer.weights.data() + strip.weights;
     for (int tile = 0; tile < strip.tiles; ++tile) {
         const int first = tile * layer.tile_out, rows = std::min(layer.tile_out, strip.rows - first);
@@ -68,8 +69,8 @@ TiledLayer tile_layer(const as_op &op, int in_channels, int out_channels, int ti
     TiledLayer layer;
     layer.tile_out = tile_out;
     layer.taps = op.kernel_h * op.kernel_w;
-    const std::vector<Group> groups =
-        op.block_n ? onexn_groups(op, out_channels, layer) : dense_groups(op, in_channels, out_channels, layer);
+    const std::vector<Group> groups = op.block_n ? onexn_groups(op, out_channels, layer)
+                                                 : dense_groups(op, in_channels, out_channels, layer);
     std::vector<int> first_in;  // of every strip
     int64_t weights = 0, bias = 0;
     for (const Group &group : groups)

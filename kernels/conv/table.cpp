@@ -39,23 +39,26 @@ std::vector<KernelRow> build_table() {
     std::vector<KernelRow> rows;
     int index = 0;
 #define AS_PX(isa, n, tile_out, vectors) \
-    rows.push_back(make_row(index++, Method::px, isa##_level, n, tile_out, vectors * kLanesOfIsa[isa##_level]));
+    rows.push_back(                      \
+        make_row(index++, Method::px, isa##_level, n, tile_out, vectors *kLanesOfIsa[isa##_level]));
 #define AS_OC(isa, n, vectors, pixels) \
-    rows.push_back(make_row(index++, Method::oc, isa##_level, n, vectors * kLanesOfIsa[isa##_level], pixels));
+    rows.push_back(                    \
+        make_row(index++, Method::oc, isa##_level, n, vectors *kLanesOfIsa[isa##_level], pixels));
 #include "conv/variants.inc"
 #undef AS_PX
 #undef AS_OC
     return rows;
 }
 
-// Cycles of one step of a register tile: two multiply-adds and two loads a cycle, and no step faster than one
-// multiply-add's latency. `loads` counts an unaligned vector twice.
+// Cycles of one step of a register tile: two multiply-adds and two loads a cycle, and no step faster than
+// one multiply-add's latency. `loads` counts an unaligned vector twice.
 double step_cycles(double multiply_adds, double loads) {
     const double busy = (multiply_adds > loads ? multiply_adds : loads) / 2;
     return busy > 4 ? busy : 4;
 }
 
-// Cycles per kept input and kernel position for the whole layer: good enough to start from; the tuner measures.
+// Cycles per kept input and kernel position for the whole layer: good enough to start from; the tuner
+// measures.
 double expected_cycles(const KernelRow &row, const as_op &op, const Shape &output) {
     const int lanes = lanes_of(row.isa);
     const int group = op.block_n ? op.block_n : output.channels;  // outputs that share their inputs
@@ -90,15 +93,20 @@ std::vector<std::string> why_not(const KernelRow &row, const as_op &op, const Sh
     };
     (void)input;
     refuse(!row.run, std::string("this build has no ") + kNameOfIsa[row.isa] + " kernels");
-    refuse(row.isa > isa, std::string("needs ") + kNameOfIsa[row.isa] + ", but this machine grants " + kNameOfIsa[isa]);
-    refuse(op.kind != AS_OP_CONV || op.groups != 1, "runs convolutions and linear layers without groups only");
+    refuse(row.isa > isa,
+           std::string("needs ") + kNameOfIsa[row.isa] + ", but this machine grants " + kNameOfIsa[isa]);
+    refuse(op.kind != AS_OP_CONV || op.groups != 1,
+           "runs convolutions and linear layers without groups only");
     if (row.block_n != op.block_n)
-        reasons.push_back(row.block_n == 0   ? "runs dense layers only"
-                          : op.block_n == 0 ? "runs 1x" + std::to_string(row.block_n) + " patterns only, but the layer is dense"
-                                            : "runs 1x" + std::to_string(row.block_n) + " patterns only, but the layer is 1x" +
-                                                  std::to_string(op.block_n));
+        reasons.push_back(row.block_n == 0 ? "runs dense layers only"
+                          : op.block_n == 0
+                              ? "runs 1x" + std::to_string(row.block_n) +
+                                    " patterns only, but the layer is dense"
+                              : "runs 1x" + std::to_string(row.block_n) +
+                                    " patterns only, but the layer is 1x" + std::to_string(op.block_n));
     refuse(row.method == Method::oc && op.stride_w > 2,
-           "vectors along outputs run horizontal strides 1 and 2 only, but the stride is " + std::to_string(op.stride_w));
+           "vectors along outputs run horizontal strides 1 and 2 only, but the stride is " +
+               std::to_string(op.stride_w));
     return reasons;
 }
 

@@ -18,7 +18,9 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-double seconds_since(Clock::time_point begin) { return std::chrono::duration<double>(Clock::now() - begin).count(); }
+double seconds_since(Clock::time_point begin) {
+    return std::chrono::duration<double>(Clock::now() - begin).count();
+}
 
 const ProbeKernels &probe_kernels() {
 #ifdef AS_HAS_X86_LEVELS
@@ -28,7 +30,8 @@ const ProbeKernels &probe_kernels() {
     return probe_kernels_generic();
 }
 
-// Best rate of one thread over slices of the time; the best because anything else on the core only slows it.
+// Best rate of one thread over slices of the time; the best because anything else on the core only slows
+// it.
 double best_rate(double seconds, const std::function<double(float *)> &slice) {
     alignas(64) float sink[16] = {1.0f, 1e-30f};
     const auto begin = Clock::now();
@@ -72,7 +75,8 @@ extern "C" {
 
 AS_EXPORT double as_probe_f32_gflops(int32_t threads, double seconds) try {
     if (!is_valid(threads, seconds)) return AS_BAD_ARGUMENT;
-    return gflops(threads, seconds, [](float *sink) { return probe_kernels().multiply_add(kRounds, sink); });
+    return gflops(threads, seconds,
+                  [](float *sink) { return probe_kernels().multiply_add(kRounds, sink); });
 } catch (...) {
     return AS_INTERNAL;
 }
@@ -80,7 +84,8 @@ AS_EXPORT double as_probe_f32_gflops(int32_t threads, double seconds) try {
 AS_EXPORT double as_probe_bf16_gflops(int32_t threads, double seconds) try {
     if (!is_valid(threads, seconds)) return AS_BAD_ARGUMENT;
 #ifdef AS_HAS_X86_LEVELS
-    if (has_bf16_dot()) return gflops(threads, seconds, [](float *sink) { return bf16_dot(kRounds, sink); });
+    if (has_bf16_dot())
+        return gflops(threads, seconds, [](float *sink) { return bf16_dot(kRounds, sink); });
 #endif
     return AS_UNSUPPORTED;
 } catch (...) {

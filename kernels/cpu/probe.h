@@ -7,7 +7,8 @@
 namespace autosparse {
 
 struct ProbeKernels {
-    // Runs `rounds` rounds of independent fused multiply-adds; returns their number of floating-point operations.
+    // Runs `rounds` rounds of independent fused multiply-adds; returns their number of floating-point
+    // operations.
     double (*multiply_add)(int64_t rounds, float *sink);
     // Reads `floats` floats (a multiple of 256) once.
     void (*read)(const float *data, size_t floats, float *sink);

@@ -10,7 +10,8 @@ double bf16_dot(int64_t rounds, float *sink) {
     __m512 sums[kSums];
     const __m512bh a = (__m512bh)_mm512_set1_epi32(0x3f803f80), b = (__m512bh)_mm512_set1_epi32(0x38003800);
 #pragma GCC unroll 32
-    for (int i = 0; i < kSums; ++i) sums[i] = _mm512_set1_ps(static_cast<float>(i));  // equal sums would be one
+    for (int i = 0; i < kSums; ++i)
+        sums[i] = _mm512_set1_ps(static_cast<float>(i));  // equal sums would be one
     for (int64_t round = 0; round < rounds; ++round) {
 #pragma GCC unroll 32
         for (int i = 0; i < kSums; ++i) sums[i] = _mm512_dpbf16_ps(sums[i], a, b);

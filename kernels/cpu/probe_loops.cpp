@@ -31,7 +31,8 @@ void read(const float *data, size_t floats, float *sink) {
     for (int i = 0; i < 8; ++i) sums[i] = zero();
     for (size_t at = 0; at < floats; at += 8 * kLanes) {
 #pragma GCC unroll 8
-        for (int i = 0; i < 8; ++i) sums[i] = max(sums[i], load(data + at + static_cast<size_t>(i) * kLanes));
+        for (int i = 0; i < 8; ++i)
+            sums[i] = max(sums[i], load(data + at + static_cast<size_t>(i) * kLanes));
     }
     Vec total = zero();
 #pragma GCC unroll 8

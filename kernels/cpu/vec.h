@@ -4,8 +4,8 @@
 //
 // Every header gives: Vec, kLanes, kRegisters (architectural vector registers), load/store (unaligned),
 // load_some/store_some (first `count` lanes; the rest reads as 0 and is not written), load_every_second,
-// first_lanes_of (the rest zero), broadcast, fma (a*b+c), max/min (returning the second argument when either is NaN), and_mask, sum,
-// transpose (kLanes x kLanes, in place).
+// first_lanes_of (the rest zero), broadcast, fma (a*b+c), max/min (returning the second argument when
+// either is NaN), and_mask, sum, transpose (kLanes x kLanes, in place).
 #pragma once
 
 #include <stddef.h>
@@ -25,10 +25,10 @@
 
 namespace autosparse::AS_ISA_NS {
 
-// Weights are read once per inference, in order, from beyond the second-level cache: asks that cache for `count`
-// floats some way ahead. Measured on ResNet-18 (75 % sparse, Zen 5): 16 KB ahead brings the 512-channel layers
-// from 365 to 292 us, as fast as with warm weights; 4 KB and the first-level cache a little less. Addresses
-// beyond the buffer are harmless.
+// Weights are read once per inference, in order, from beyond the second-level cache: asks that cache for
+// `count` floats some way ahead. Measured on ResNet-18 (75 % sparse, Zen 5): 16 KB ahead brings the
+// 512-channel layers from 365 to 292 us, as fast as with warm weights; 4 KB and the first-level cache a
+// little less. Addresses beyond the buffer are harmless.
 AS_INLINE void prefetch_weights(const float *weights, int count) {
     constexpr int kAhead = 4096, kSecondLevel = 2;
     for (int i = 0; i < count; i += 16) __builtin_prefetch(weights + kAhead + i, 0, kSecondLevel);

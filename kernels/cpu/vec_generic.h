@@ -1,4 +1,5 @@
-// Portable baseline: 4 lanes through the compiler's own vectors (SSE2, NEON, or scalar code). See cpu/vec.h.
+// Portable baseline: 4 lanes through the compiler's own vectors (SSE2, NEON, or scalar code). See
+// cpu/vec.h.
 #pragma once
 
 #define AS_INLINE static inline __attribute__((always_inline))

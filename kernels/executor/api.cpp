@@ -50,7 +50,8 @@ Shape checked_shape(const int32_t *shape) {
     require(shape != nullptr, "shape must not be NULL");
     int64_t elements = 1;
     for (int i = 0; i < 4; ++i) {
-        require(shape[i] >= 1, "every extent of a tensor must be at least 1, but got " + std::to_string(shape[i]));
+        require(shape[i] >= 1,
+                "every extent of a tensor must be at least 1, but got " + std::to_string(shape[i]));
         elements *= shape[i];
         require(elements < (int64_t{1} << 31), "a tensor must stay below 2^31 elements");
     }
@@ -59,7 +60,8 @@ Shape checked_shape(const int32_t *shape) {
 
 void check_tensor(const Program &program, int tensor, int count) {
     (void)program;
-    require(tensor >= 0 && tensor < count, "tensor must be an id that as_program_tensor gave, but got " + std::to_string(tensor));
+    require(tensor >= 0 && tensor < count,
+            "tensor must be an id that as_program_tensor gave, but got " + std::to_string(tensor));
 }
 
 void check_borders(const Program &program, const float *const *inputs, float *const *outputs) {
@@ -91,7 +93,8 @@ AS_EXPORT int as_detect_isa(void) { return usable_isa(); }
 
 AS_EXPORT int as_limit_isa(int isa) {
     return guarded([&] {
-        require(isa >= AS_ISA_GENERIC && isa <= AS_ISA_AVX512, "isa must be an as_isa, but got " + std::to_string(isa));
+        require(isa >= AS_ISA_GENERIC && isa <= AS_ISA_AVX512,
+                "isa must be an as_isa, but got " + std::to_string(isa));
         set_isa_limit(isa);
         return AS_OK;
     });
@@ -119,10 +122,12 @@ AS_EXPORT int as_kernel_get(int row, as_kernel_info *out) {
 
 AS_EXPORT const char *as_kernel_source_hash(int row) {
     const auto &rows = kernel_table();
-    return row >= 0 && row < static_cast<int>(rows.size()) ? rows[static_cast<std::size_t>(row)].source_hash : "";
+    return row >= 0 && row < static_cast<int>(rows.size()) ? rows[static_cast<std::size_t>(row)].source_hash
+                                                           : "";
 }
 
-AS_EXPORT int as_kernel_why_not(int row, const as_op *op, const int32_t in_shape[4], char *reasons, size_t capacity) {
+AS_EXPORT int as_kernel_why_not(int row, const as_op *op, const int32_t in_shape[4], char *reasons,
+                                size_t capacity) {
     return guarded([&] {
         const KernelRow &r = checked_row(row);
         require(op != nullptr, "op must not be NULL");
@@ -142,7 +147,8 @@ AS_EXPORT int as_kernel_why_not(int row, const as_op *op, const int32_t in_shape
 AS_EXPORT as_program *as_program_new(int32_t threads, int32_t pin) {
     as_program *made = nullptr;
     guarded([&] {
-        require(threads >= 1 && threads <= 1024, "threads must lie in 1..1024, but got " + std::to_string(threads));
+        require(threads >= 1 && threads <= 1024,
+                "threads must lie in 1..1024, but got " + std::to_string(threads));
         made = new as_program{{threads, pin != 0}};
         return AS_OK;
     });
@@ -200,8 +206,8 @@ AS_EXPORT int as_program_run(as_program *program, const float *const *inputs, fl
     });
 }
 
-AS_EXPORT int as_program_time(as_program *program, const float *const *inputs, float *const *outputs, int32_t repeats,
-                              int64_t *run_ns, int64_t *op_ns) {
+AS_EXPORT int as_program_time(as_program *program, const float *const *inputs, float *const *outputs,
+                              int32_t repeats, int64_t *run_ns, int64_t *op_ns) {
     return guarded([&] {
         require(program != nullptr && run_ns != nullptr, "program and run_ns must not be NULL");
         require(repeats >= 1, "repeats must be at least 1, but got " + std::to_string(repeats));
@@ -221,9 +227,11 @@ AS_EXPORT int as_programs_time(as_program *const *programs, int32_t count, const
             require(programs[i] != nullptr, "program " + std::to_string(i) + " must not be NULL");
             list.push_back(&programs[i]->program);
             check_borders(*list.back(), inputs, outputs);
-            require(list.back()->threads() == list.front()->threads() && list.back()->pin() == list.front()->pin(),
+            require(list.back()->threads() == list.front()->threads() &&
+                        list.back()->pin() == list.front()->pin(),
                     "programs timed in turn must agree in threads and pin");
-            require(list.back()->has_same_borders(*list.front()), "programs timed in turn must agree in inputs and outputs");
+            require(list.back()->has_same_borders(*list.front()),
+                    "programs timed in turn must agree in inputs and outputs");
         }
         run_in_turn(list.data(), count, inputs, outputs, repeats, run_ns);
         return AS_OK;

@@ -18,14 +18,17 @@ struct Block {
     std::size_t *offset;
 };
 
-bool overlaps_in_time(const Block &a, const Block &b) { return a.first_op <= b.last_op && b.first_op <= a.last_op; }
+bool overlaps_in_time(const Block &a, const Block &b) {
+    return a.first_op <= b.last_op && b.first_op <= a.last_op;
+}
 
 // Lowest gap between the placed blocks that live at the same time.
 std::size_t find_gap(const Block &block, const std::vector<Block> &placed) {
     std::vector<const Block *> living;
     for (const Block &other : placed)
         if (overlaps_in_time(block, other)) living.push_back(&other);
-    std::sort(living.begin(), living.end(), [](const Block *a, const Block *b) { return *a->offset < *b->offset; });
+    std::sort(living.begin(), living.end(),
+              [](const Block *a, const Block *b) { return *a->offset < *b->offset; });
     std::size_t offset = kGuard;
     for (const Block *other : living) {
         if (offset + block.floats <= *other->offset) break;
@@ -43,13 +46,17 @@ void Program::plan_arena() {
     for (std::size_t i = 0; i < tensors_.size(); ++i) {
         const Tensor &t = tensors_[i];
         if (t.is_written)
-            blocks.push_back({static_cast<std::size_t>(t.size()) + kSkew, t.first_op, t.last_op, &tensor_offset[i]});
+            blocks.push_back(
+                {static_cast<std::size_t>(t.size()) + kSkew, t.first_op, t.last_op, &tensor_offset[i]});
     }
     for (int op = 0; op < op_count(); ++op) {
         const std::size_t floats = operators_[static_cast<std::size_t>(op)]->workspace(*this);
-        if (floats) blocks.push_back({(floats + 15) / 16 * 16 + kSkew, op, op, &workspace_offset_[static_cast<std::size_t>(op)]});
+        if (floats)
+            blocks.push_back({(floats + 15) / 16 * 16 + kSkew, op, op,
+                              &workspace_offset_[static_cast<std::size_t>(op)]});
     }
-    std::stable_sort(blocks.begin(), blocks.end(), [](const Block &a, const Block &b) { return a.floats > b.floats; });
+    std::stable_sort(blocks.begin(), blocks.end(),
+                     [](const Block &a, const Block &b) { return a.floats > b.floats; });
     std::vector<Block> placed;
     std::size_t end = kGuard;
     for (const Block &block : blocks) {

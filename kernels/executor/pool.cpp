@@ -90,7 +90,8 @@ void forget_foreign_pools(PoolShelf &s) {
 }  // namespace
 
 int64_t now_ns() {
-    return std::chrono::duration_cast<std::chrono::nanoseconds>(std::chrono::steady_clock::now().time_since_epoch())
+    return std::chrono::duration_cast<std::chrono::nanoseconds>(
+               std::chrono::steady_clock::now().time_since_epoch())
         .count();
 }
 
@@ -113,7 +114,8 @@ void Barrier::wait(int64_t *arrival_ns) {
 Pool::Pool(int threads, bool pin) : threads_(threads), pin_(pin), barrier_(threads) {
     processors_ = allowed_processors();
     workers_.reserve(static_cast<std::size_t>(threads - 1));
-    for (int worker = 1; worker < threads; ++worker) workers_.emplace_back([this, worker] { work(worker); });
+    for (int worker = 1; worker < threads; ++worker)
+        workers_.emplace_back([this, worker] { work(worker); });
 }
 
 Pool::~Pool() {
@@ -131,7 +133,8 @@ void Pool::work(int worker) {
     flush_denormals();
     uint32_t seen = 0;
     for (;;) {
-        for (int spin = 0; spin < kIdleSpins && epoch_.load() == seen && !stop_.load(); ++spin) pause_briefly();
+        for (int spin = 0; spin < kIdleSpins && epoch_.load() == seen && !stop_.load(); ++spin)
+            pause_briefly();
         if (epoch_.load() == seen) {
             std::unique_lock<std::mutex> lock(mutex_);
             sleepers_.fetch_add(1);
@@ -164,8 +167,9 @@ PoolLease::PoolLease(int threads, bool pin) {
         const std::vector<int> processors = allowed_processors();
         std::lock_guard<std::mutex> lock(s.mutex);
         forget_foreign_pools(s);
-        const auto found = std::find_if(s.idle.begin(), s.idle.end(),
-                                        [&](const auto &pool) { return pool->suits(threads, pin, processors); });
+        const auto found = std::find_if(s.idle.begin(), s.idle.end(), [&](const auto &pool) {
+            return pool->suits(threads, pin, processors);
+        });
         if (found != s.idle.end()) {
             pool_ = std::move(*found);
             s.idle.erase(found);
@@ -210,7 +214,9 @@ CallerState::~CallerState() {
 }
 
 TaskQueue::TaskQueue(const std::vector<int64_t> &costs, int threads)
-    : count_(static_cast<int>(costs.size())), threads_(threads), runs_(new Run[static_cast<std::size_t>(threads)]) {
+    : count_(static_cast<int>(costs.size())),
+      threads_(threads),
+      runs_(new Run[static_cast<std::size_t>(threads)]) {
     int64_t total = 0;
     for (int64_t cost : costs) total += cost;
     int64_t before = 0;
@@ -220,7 +226,8 @@ TaskQueue::TaskQueue(const std::vector<int64_t> &costs, int threads)
         run.begin = task;
         const int64_t goal = total * (worker + 1) / threads;
         // A task belongs to the worker in whose share its middle lies.
-        while (task < count_ && (worker == threads - 1 || before + costs[static_cast<std::size_t>(task)] / 2 < goal))
+        while (task < count_ &&
+               (worker == threads - 1 || before + costs[static_cast<std::size_t>(task)] / 2 < goal))
             before += costs[static_cast<std::size_t>(task++)];
         run.end = task;
         run.next.store(run.begin);

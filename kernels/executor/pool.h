@@ -14,8 +14,8 @@
 
 namespace autosparse {
 
-// All workers wait here until the last one has come. Spins, then yields: steps are short. The last one notes
-// the time in `*arrival_ns` if asked to, before it lets the others go.
+// All workers wait here until the last one has come. Spins, then yields: steps are short. The last one
+// notes the time in `*arrival_ns` if asked to, before it lets the others go.
 class Barrier {
 public:
     explicit Barrier(int count) : count_(count) {}
@@ -27,7 +27,8 @@ private:
     alignas(64) std::atomic<uint32_t> phase_{0};
 };
 
-// Threads that wait for jobs: spinning for a moment (the next inference often follows at once), then asleep.
+// Threads that wait for jobs: spinning for a moment (the next inference often follows at once), then
+// asleep.
 class Pool {
 public:
     Pool(int threads, bool pin);

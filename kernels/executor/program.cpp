@@ -29,7 +29,9 @@ void zero_padding(const Tensor &tensor, float *origin) {
     zero_tail(tensor, origin, tensor.span());
 }
 
-Program::Program(int threads, bool pin) : threads_(threads), pin_(pin), isa_(usable_isa()) { retain_pools(); }
+Program::Program(int threads, bool pin) : threads_(threads), pin_(pin), isa_(usable_isa()) {
+    retain_pools();
+}
 
 Program::~Program() { release_pools(); }
 
@@ -44,7 +46,8 @@ int Program::add_tensor(const Shape &shape) {
 
 void Program::add_input(int id) {
     require(!finished_, "a finished program takes no more inputs");
-    require(!tensor(id).is_written, "an input tensor must not be written by an operator or named an input twice");
+    require(!tensor(id).is_written,
+            "an input tensor must not be written by an operator or named an input twice");
     tensor(id).is_input = tensor(id).is_written = true;
     tensor(id).first_op = -1;
     tensor(id).last_op = std::max(tensor(id).last_op, 0);
@@ -76,14 +79,17 @@ void Program::check_op(const as_op &op) const {
     require(op.input_count >= 1 && op.input_count <= AS_MAX_INPUTS, "input_count must lie in 1..8");
     for (int i = 0; i < op.input_count; ++i) {
         require(op.inputs[i] >= 0 && op.inputs[i] < count, "inputs must be tensor ids");
-        require(tensor(op.inputs[i]).is_written, "an operator may only read inputs and outputs of earlier operators");
+        require(tensor(op.inputs[i]).is_written,
+                "an operator may only read inputs and outputs of earlier operators");
     }
     require(op.output >= 0 && op.output < count, "output must be a tensor id");
     require(!tensor(op.output).is_written, "a tensor can be written only once");
     require(op.residual >= -1 && op.residual < count, "residual must be a tensor id or -1");
     require(op.residual < 0 || op.kind == AS_OP_CONV, "residual belongs to convolutions without groups");
-    require(op.residual < 0 || tensor(op.residual).is_written, "the residual must be written by an earlier operator");
-    require(op.activation >= AS_ACT_NONE && op.activation <= AS_ACT_GELU, "activation must be an as_activation");
+    require(op.residual < 0 || tensor(op.residual).is_written,
+            "the residual must be written by an earlier operator");
+    require(op.activation >= AS_ACT_NONE && op.activation <= AS_ACT_GELU,
+            "activation must be an as_activation");
 }
 
 int Program::pitch_root(int id) {
@@ -118,7 +124,8 @@ void Program::lay_out() {
         t.pitch = tensor(pitch_root(static_cast<int>(i))).pitch;
         t.front = (static_cast<ptrdiff_t>(t.padding.top) * t.pitch + t.padding.left + 15) / 16 * 16;
         const ptrdiff_t rows = t.shape.height - 1 + t.padding.bottom;
-        const ptrdiff_t behind = std::max(t.rounded_span(), rows * t.pitch + t.shape.width + t.padding.right);
+        const ptrdiff_t behind =
+            std::max(t.rounded_span(), rows * t.pitch + t.shape.width + t.padding.right);
         // An odd number of cache lines spreads the planes over all sets of the caches.
         t.plane = (((t.front + behind + 15) / 16) | 1) * 16;
         t.image = t.plane * t.shape.channels;
@@ -138,7 +145,8 @@ const int32_t *Program::valid_mask(const Tensor &t) {
 }
 
 void Program::check_dataflow() {
-    for (int id : outputs_) require(tensor(id).is_written, "every output must be written by an operator or be an input");
+    for (int id : outputs_)
+        require(tensor(id).is_written, "every output must be written by an operator or be an input");
     require(!outputs_.empty(), "a program needs at least one output");
     for (Tensor &t : tensors_)
         if (t.is_output) t.last_op = op_count();
@@ -165,8 +173,8 @@ void Program::finish() {
     scratch_ = Buffer(scratch_floats_ * static_cast<std::size_t>(threads_));
     plan_inputs();
     for (int op = 0; op < op_count(); ++op)
-        operators_[static_cast<std::size_t>(op)]->plan(*this, op,
-                                                       arena_.data() + workspace_offset_[static_cast<std::size_t>(op)]);
+        operators_[static_cast<std::size_t>(op)]->plan(
+            *this, op, arena_.data() + workspace_offset_[static_cast<std::size_t>(op)]);
     plan_outputs();
     finished_ = true;
 }
@@ -180,13 +188,14 @@ void Program::plan_inputs() {
     for (std::size_t i = 0; i < inputs_.size(); ++i) {
         const Tensor &t = tensor(inputs_[i]);
         const int planes = t.shape.batch * t.shape.channels;
-        add_step(-1, std::vector<int64_t>(static_cast<std::size_t>(planes), 1), [this, i, &t](int plane, int) {
-            const ptrdiff_t pixels = static_cast<ptrdiff_t>(t.shape.height) * t.shape.width;
-            float *origin = t.origin(plane / t.shape.channels, plane % t.shape.channels);
-            plane_kernels(isa_).copy_rows(run_inputs_[i] + plane * pixels, t.shape.width, origin, t.pitch,
-                                          t.shape.height, t.shape.width);
-            zero_padding(t, origin);
-        });
+        add_step(-1, std::vector<int64_t>(static_cast<std::size_t>(planes), 1),
+                 [this, i, &t](int plane, int) {
+                     const ptrdiff_t pixels = static_cast<ptrdiff_t>(t.shape.height) * t.shape.width;
+                     float *origin = t.origin(plane / t.shape.channels, plane % t.shape.channels);
+                     plane_kernels(isa_).copy_rows(run_inputs_[i] + plane * pixels, t.shape.width, origin,
+                                                   t.pitch, t.shape.height, t.shape.width);
+                     zero_padding(t, origin);
+                 });
     }
 }
 
@@ -197,20 +206,23 @@ void Program::plan_outputs() {
         // Planes of one pixel are copied in long runs.
         const int run = std::max(1, 256 / (t.shape.height * t.shape.width));
         const int tasks = (planes + run - 1) / run;
-        add_step(-1, std::vector<int64_t>(static_cast<std::size_t>(tasks), 1), [this, i, run, planes, &t](int task, int) {
-            const ptrdiff_t pixels = static_cast<ptrdiff_t>(t.shape.height) * t.shape.width;
-            for (int plane = task * run; plane < std::min(planes, (task + 1) * run); ++plane)
-                plane_kernels(isa_).copy_rows(t.origin(plane / t.shape.channels, plane % t.shape.channels), t.pitch,
-                                              run_outputs_[i] + plane * pixels, t.shape.width, t.shape.height,
-                                              t.shape.width);
-        });
+        add_step(-1, std::vector<int64_t>(static_cast<std::size_t>(tasks), 1),
+                 [this, i, run, planes, &t](int task, int) {
+                     const ptrdiff_t pixels = static_cast<ptrdiff_t>(t.shape.height) * t.shape.width;
+                     for (int plane = task * run; plane < std::min(planes, (task + 1) * run); ++plane)
+                         plane_kernels(isa_).copy_rows(
+                             t.origin(plane / t.shape.channels, plane % t.shape.channels), t.pitch,
+                             run_outputs_[i] + plane * pixels, t.shape.width, t.shape.height,
+                             t.shape.width);
+                 });
     }
 }
 
 // A step ends when its last worker arrives, whenever worker 0 comes to notice.
 void Program::run_steps(int worker, bool timed) {
     for (Step &step : steps_) {
-        for (int task = step.queue->next(worker); task >= 0; task = step.queue->next(worker)) step.run(task, worker);
+        for (int task = step.queue->next(worker); task >= 0; task = step.queue->next(worker))
+            step.run(task, worker);
         if (threads_ > 1)
             barrier_->wait(timed ? &step.end_ns : nullptr);
         else if (timed)
@@ -231,7 +243,8 @@ void Program::run_once(Pool &pool, int64_t *op_ns) {
     }
 }
 
-void Program::run(const float *const *inputs, float *const *outputs, int repeats, int64_t *run_ns, int64_t *op_ns) {
+void Program::run(const float *const *inputs, float *const *outputs, int repeats, int64_t *run_ns,
+                  int64_t *op_ns) {
     run_inputs_ = inputs;
     run_outputs_ = outputs;
     PoolLease pool(threads_, pin_);

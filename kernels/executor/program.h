@@ -65,7 +65,8 @@ public:
     void add_output(int tensor);
     int add_op(const as_op &op);
     void finish();
-    void run(const float *const *inputs, float *const *outputs, int repeats, int64_t *run_ns, int64_t *op_ns);
+    void run(const float *const *inputs, float *const *outputs, int repeats, int64_t *run_ns,
+             int64_t *op_ns);
 
     bool is_finished() const { return finished_; }
     int threads() const { return threads_; }
@@ -88,7 +89,9 @@ public:
     void share_pitch(int a, int b);
     // `costs`: one per task, any unit.
     void add_step(int op, const std::vector<int64_t> &costs, std::function<void(int task, int worker)> run);
-    float *scratch(int worker) const { return scratch_.data() + static_cast<std::size_t>(worker) * scratch_floats_; }
+    float *scratch(int worker) const {
+        return scratch_.data() + static_cast<std::size_t>(worker) * scratch_floats_;
+    }
 
 private:
     friend void run_in_turn(Program *const *, int, const float *const *, float *const *, int, int64_t *);
@@ -115,7 +118,7 @@ private:
     Buffer arena_, scratch_, weights_;
     std::size_t scratch_floats_ = 0;
     std::map<std::tuple<int, int, int>, std::vector<int32_t>> masks_;  // by height, width, pitch
-    Barrier *barrier_ = nullptr;  // of the pool that runs now
+    Barrier *barrier_ = nullptr;                                       // of the pool that runs now
     const float *const *run_inputs_ = nullptr;
     float *const *run_outputs_ = nullptr;
 };

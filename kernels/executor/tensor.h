@@ -1,8 +1,9 @@
 // How a tensor lies in the arena.
 //
 // Planar: one plane per (image, channel). A plane is a run of rows of `pitch` elements; the elements behind
-// the `width` pixels of a row are zero and serve as the right padding of that row and as the left padding of
-// the next, so that a kernel position of a stride-1 convolution is a constant shift in flattened pixel space.
+// the `width` pixels of a row are zero and serve as the right padding of that row and as the left padding
+// of the next, so that a kernel position of a stride-1 convolution is a constant shift in flattened pixel
+// space.
 //
 //     plane:  | front: zeros | row 0: w pixels, zeros | row 1 ... | zeros |
 //                            ^ origin, 64-byte aligned
@@ -42,7 +43,8 @@ struct Tensor {
     ptrdiff_t plane = 0;  // from one channel to the next, an odd number of cache lines
     ptrdiff_t image = 0;  // from one image to the next
     float *data = nullptr;
-    const int32_t *valid = nullptr;  // per flattened pixel, rounded up to 16: all ones inside the image, else 0
+    const int32_t *valid =
+        nullptr;  // per flattened pixel, rounded up to 16: all ones inside the image, else 0
 
     float *origin(int n, int c) const { return data + n * image + c * plane + front; }
     // Flattened pixels from the origin to the last pixel of the image.

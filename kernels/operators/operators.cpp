@@ -46,7 +46,8 @@ public:
 
 protected:
     virtual void run_plane(Program &, int n, int c, int worker, const Tensor &out, float *origin) = 0;
-    // Whether run_plane writes whole vectors up to the last pixel with zeros between the rows, or single pixels.
+    // Whether run_plane writes whole vectors up to the last pixel with zeros between the rows, or single
+    // pixels.
     virtual bool writes_whole_vectors() const { return true; }
     virtual bool fuses_activation() const { return false; }
 
@@ -76,8 +77,8 @@ protected:
         const float low = fuses_activation() ? 0.0f : -INFINITY;
         const float high = op_.activation == AS_ACT_RELU6 ? 6.0f : INFINITY;
         plane_kernels(program.isa())
-            .add(program.tensor(op_.inputs[0]).origin(n, c), program.tensor(op_.inputs[1]).origin(n, c), origin,
-                 out.valid, out.span(), low, high);
+            .add(program.tensor(op_.inputs[0]).origin(n, c), program.tensor(op_.inputs[1]).origin(n, c),
+                 origin, out.valid, out.span(), low, high);
     }
 };
 
@@ -91,7 +92,8 @@ protected:
         if (b.shape == a.shape)
             plane_kernels(program.isa()).mul(a.origin(n, c), b.origin(n, c), origin, out.valid, out.span());
         else
-            plane_kernels(program.isa()).affine(a.origin(n, c), *b.origin(n, c), 0.0f, origin, out.valid, out.span());
+            plane_kernels(program.isa())
+                .affine(a.origin(n, c), *b.origin(n, c), 0.0f, origin, out.valid, out.span());
     }
 };
 
@@ -105,8 +107,8 @@ protected:
         while (c >= program.tensor(op_.inputs[source]).shape.channels)
             c -= program.tensor(op_.inputs[source++]).shape.channels;
         plane_kernels(program.isa())
-            .copy_rows(program.tensor(op_.inputs[source]).origin(n, c), out.rounded_span(), origin, out.rounded_span(), 1,
-                       static_cast<int>(out.rounded_span()));
+            .copy_rows(program.tensor(op_.inputs[source]).origin(n, c), out.rounded_span(), origin,
+                       out.rounded_span(), 1, static_cast<int>(out.rounded_span()));
     }
     // Behind the last pixel of the source lies its bottom padding, or nothing.
     bool writes_whole_vectors() const override { return false; }
@@ -146,7 +148,9 @@ protected:
 class Pooling : public PlaneOperator {
 public:
     using PlaneOperator::PlaneOperator;
-    std::size_t scratch(const Program &program) override { return static_cast<std::size_t>(pool_scratch(call(program))); }
+    std::size_t scratch(const Program &program) override {
+        return static_cast<std::size_t>(pool_scratch(call(program)));
+    }
 
 protected:
     bool writes_whole_vectors() const override { return false; }
@@ -198,17 +202,23 @@ protected:
         const float *from = in.origin(n, c);
         for (int y = 0; y < out.shape.height; ++y)
             for (int x = 0; x < out.shape.width; ++x) {
-                const int top = begin(y, in.shape.height, out.shape.height), bottom = end(y, in.shape.height, out.shape.height);
-                const int left = begin(x, in.shape.width, out.shape.width), right = end(x, in.shape.width, out.shape.width);
+                const int top = begin(y, in.shape.height, out.shape.height),
+                          bottom = end(y, in.shape.height, out.shape.height);
+                const int left = begin(x, in.shape.width, out.shape.width),
+                          right = end(x, in.shape.width, out.shape.width);
                 float total = 0.0f;
                 for (int i = top; i < bottom; ++i)
-                    for (int j = left; j < right; ++j) total += from[static_cast<ptrdiff_t>(i) * in.pitch + j];
-                origin[static_cast<ptrdiff_t>(y) * out.pitch + x] = total / static_cast<float>((bottom - top) * (right - left));
+                    for (int j = left; j < right; ++j)
+                        total += from[static_cast<ptrdiff_t>(i) * in.pitch + j];
+                origin[static_cast<ptrdiff_t>(y) * out.pitch + x] =
+                    total / static_cast<float>((bottom - top) * (right - left));
             }
     }
 
 private:
-    static int begin(int i, int size, int outputs) { return static_cast<int>(static_cast<int64_t>(i) * size / outputs); }
+    static int begin(int i, int size, int outputs) {
+        return static_cast<int>(static_cast<int64_t>(i) * size / outputs);
+    }
     static int end(int i, int size, int outputs) {
         return static_cast<int>((static_cast<int64_t>(i + 1) * size + outputs - 1) / outputs);
     }
@@ -231,16 +241,19 @@ protected:
         const float *from = in.origin(n, source);
         const ptrdiff_t in_step = static_cast<ptrdiff_t>(in.pitch) * op_.stride_h;
         const int whole = rows_within_plane(out);
-        plane_kernels(program.isa()).split_rows(from, in_step, origin, out.pitch, whole, out.shape.width, op_.stride_w);
+        plane_kernels(program.isa())
+            .split_rows(from, in_step, origin, out.pitch, whole, out.shape.width, op_.stride_w);
         for (int y = whole; y < out.shape.height; ++y)
             for (int x = 0; x < out.shape.width; ++x)
-                origin[static_cast<ptrdiff_t>(y) * out.pitch + x] = from[y * in_step + static_cast<ptrdiff_t>(x) * op_.stride_w];
+                origin[static_cast<ptrdiff_t>(y) * out.pitch + x] =
+                    from[y * in_step + static_cast<ptrdiff_t>(x) * op_.stride_w];
     }
 
 private:
     // Rows that can be written as whole vectors: the next plane may be another worker's, and done already.
     static int rows_within_plane(const Tensor &out) {
-        const ptrdiff_t room = out.plane - out.front, row = (static_cast<ptrdiff_t>(out.pitch) + 15) / 16 * 16;
+        const ptrdiff_t room = out.plane - out.front,
+                        row = (static_cast<ptrdiff_t>(out.pitch) + 15) / 16 * 16;
         if (room < row) return 0;
         return static_cast<int>(std::min<ptrdiff_t>(out.shape.height, (room - row) / out.pitch + 1));
     }
@@ -255,7 +268,9 @@ protected:
     void run_plane(Program &program, int n, int c, int, const Tensor &, float *origin) override {
         const Tensor &in = program.tensor(op_.inputs[0]);
         const int pixels = in.shape.height * in.shape.width, pixel = c % pixels;
-        *origin = in.origin(n, c / pixels)[static_cast<ptrdiff_t>(pixel / in.shape.width) * in.pitch + pixel % in.shape.width];
+        *origin = in.origin(
+            n,
+            c / pixels)[static_cast<ptrdiff_t>(pixel / in.shape.width) * in.pitch + pixel % in.shape.width];
     }
 };
 
@@ -268,10 +283,12 @@ public:
         std::vector<int64_t> costs(static_cast<std::size_t>(out.shape.batch), 1);
         program.add_step(op, costs, [this, &program, &in, &out](int n, int) {
             plane_kernels(program.isa())
-                .softmax(in.origin(n, 0), in.plane, out.origin(n, 0), out.plane, out.shape.channels, out.valid, out.span());
+                .softmax(in.origin(n, 0), in.plane, out.origin(n, 0), out.plane, out.shape.channels,
+                         out.valid, out.span());
             for (int c = 0; c < out.shape.channels; ++c) {
                 zero_padding(out, out.origin(n, c));
-                plane_kernels(program.isa()).activate(out.origin(n, c), out.valid, out.span(), op_.activation);
+                plane_kernels(program.isa())
+                    .activate(out.origin(n, c), out.valid, out.span(), op_.activation);
             }
         });
     }
@@ -311,13 +328,16 @@ std::unique_ptr<Operator> make_convolution(const Program &program, const as_op &
     }
     int kernel = op.kernel;
     if (kernel >= 0) {
-        const auto reasons = why_not(kernel_table()[static_cast<std::size_t>(kernel)], op, input, program.isa());
+        const auto reasons =
+            why_not(kernel_table()[static_cast<std::size_t>(kernel)], op, input, program.isa());
         if (!reasons.empty())
-            throw Error(AS_UNSUPPORTED, kernel_table()[static_cast<std::size_t>(kernel)].name + ": " + reasons.front());
+            throw Error(AS_UNSUPPORTED,
+                        kernel_table()[static_cast<std::size_t>(kernel)].name + ": " + reasons.front());
     } else {
         kernel = default_kernel(op, input, output, program.isa());
         if (kernel < 0)
-            throw Error(AS_UNSUPPORTED, "no kernel runs 1x" + std::to_string(op.block_n) + " patterns; block_n must be 0, 1, 2, 4, 8, 16 or 32");
+            throw Error(AS_UNSUPPORTED, "no kernel runs 1x" + std::to_string(op.block_n) +
+                                            " patterns; block_n must be 0, 1, 2, 4, 8, 16 or 32");
     }
     return std::make_unique<Convolution>(op, input, output, kernel, true);
 }
@@ -328,19 +348,31 @@ std::unique_ptr<Operator> make_operator(const Program &program, const as_op &op)
     check_operator(program, op);
     switch (op.kind) {
         case AS_OP_CONV:
-        case AS_OP_CONV_GROUPED: return make_convolution(program, op);
+        case AS_OP_CONV_GROUPED:
+            return make_convolution(program, op);
         case AS_OP_MAX_POOL:
-        case AS_OP_AVG_POOL: return std::make_unique<Pooling>(op);
-        case AS_OP_GLOBAL_AVG_POOL: return std::make_unique<GlobalAveragePool>(op);
-        case AS_OP_ADD: return std::make_unique<Add>(op);
-        case AS_OP_MUL: return std::make_unique<Mul>(op);
-        case AS_OP_CONCAT: return std::make_unique<Concat>(op);
-        case AS_OP_AFFINE: return std::make_unique<Affine>(op, program.tensor(op.output).shape.channels);
-        case AS_OP_ACTIVATION: return std::make_unique<Activation>(op);
-        case AS_OP_SUBSAMPLE_PAD: return std::make_unique<SubsamplePad>(op);
-        case AS_OP_FLATTEN: return std::make_unique<Flatten>(op);
-        case AS_OP_ADAPTIVE_AVG_POOL: return std::make_unique<AdaptiveAveragePool>(op);
-        default: return std::make_unique<Softmax>(op);
+        case AS_OP_AVG_POOL:
+            return std::make_unique<Pooling>(op);
+        case AS_OP_GLOBAL_AVG_POOL:
+            return std::make_unique<GlobalAveragePool>(op);
+        case AS_OP_ADD:
+            return std::make_unique<Add>(op);
+        case AS_OP_MUL:
+            return std::make_unique<Mul>(op);
+        case AS_OP_CONCAT:
+            return std::make_unique<Concat>(op);
+        case AS_OP_AFFINE:
+            return std::make_unique<Affine>(op, program.tensor(op.output).shape.channels);
+        case AS_OP_ACTIVATION:
+            return std::make_unique<Activation>(op);
+        case AS_OP_SUBSAMPLE_PAD:
+            return std::make_unique<SubsamplePad>(op);
+        case AS_OP_FLATTEN:
+            return std::make_unique<Flatten>(op);
+        case AS_OP_ADAPTIVE_AVG_POOL:
+            return std::make_unique<AdaptiveAveragePool>(op);
+        default:
+            return std::make_unique<Softmax>(op);
     }
 }
 

@@ -10,7 +10,8 @@ namespace autosparse {
 namespace AS_ISA_NS {
 namespace {
 
-void copy_rows(const float *in, ptrdiff_t in_pitch, float *out, ptrdiff_t out_pitch, int rows, int columns) {
+void copy_rows(const float *in, ptrdiff_t in_pitch, float *out, ptrdiff_t out_pitch, int rows,
+               int columns) {
     if (in_pitch == columns && out_pitch == columns) {
         memcpy(out, in, static_cast<size_t>(rows) * static_cast<size_t>(columns) * sizeof(float));
         return;
@@ -36,29 +37,34 @@ void write_rows(float *out, ptrdiff_t out_pitch, int rows, int columns, Load &&l
 void split_rows(const float *in, ptrdiff_t in_pitch, float *out, ptrdiff_t out_pitch, int rows, int columns,
                 int step) {
     if (step == 1)
-        write_rows(out, out_pitch, rows, columns, [=](int r, ptrdiff_t j) { return load(in + r * in_pitch + j); });
+        write_rows(out, out_pitch, rows, columns,
+                   [=](int r, ptrdiff_t j) { return load(in + r * in_pitch + j); });
     else if (step == 2)
         write_rows(out, out_pitch, rows, columns,
                    [=](int r, ptrdiff_t j) { return load_every_second(in + r * in_pitch + 2 * j); });
     else
         for (int r = 0; r < rows; ++r)
             for (int j = 0; j < out_pitch; ++j)
-                out[r * out_pitch + j] = j < columns ? in[r * in_pitch + static_cast<ptrdiff_t>(j) * step] : 0.0f;
+                out[r * out_pitch + j] =
+                    j < columns ? in[r * in_pitch + static_cast<ptrdiff_t>(j) * step] : 0.0f;
 }
 
-void add(const float *a, const float *b, float *out, const int32_t *valid, ptrdiff_t count, float low, float high) {
+void add(const float *a, const float *b, float *out, const int32_t *valid, ptrdiff_t count, float low,
+         float high) {
     const Vec lo = broadcast(low), hi = broadcast(high);
     for (ptrdiff_t i = 0; i < count; i += kLanes)
         store(out + i, and_mask(min(hi, max(lo, load(a + i) + load(b + i))), valid + i));
 }
 
 void mul(const float *a, const float *b, float *out, const int32_t *valid, ptrdiff_t count) {
-    for (ptrdiff_t i = 0; i < count; i += kLanes) store(out + i, and_mask(load(a + i) * load(b + i), valid + i));
+    for (ptrdiff_t i = 0; i < count; i += kLanes)
+        store(out + i, and_mask(load(a + i) * load(b + i), valid + i));
 }
 
 void affine(const float *a, float scale, float shift, float *out, const int32_t *valid, ptrdiff_t count) {
     const Vec s = broadcast(scale), t = broadcast(shift);
-    for (ptrdiff_t i = 0; i < count; i += kLanes) store(out + i, and_mask(fma(load(a + i), s, t), valid + i));
+    for (ptrdiff_t i = 0; i < count; i += kLanes)
+        store(out + i, and_mask(fma(load(a + i), s, t), valid + i));
 }
 
 template <Vec (*F)(Vec)>
@@ -73,14 +79,22 @@ void apply(float *data, const int32_t *valid, ptrdiff_t count) {
 
 void activate(float *data, const int32_t *valid, ptrdiff_t count, int activation) {
     switch (activation) {
-        case AS_ACT_RELU: return apply<relu>(data, valid, count);
-        case AS_ACT_RELU6: return apply<relu6>(data, valid, count);
-        case AS_ACT_SILU: return apply<silu>(data, valid, count);
-        case AS_ACT_HARD_SWISH: return apply<hard_swish>(data, valid, count);
-        case AS_ACT_HARD_SIGMOID: return apply<hard_sigmoid>(data, valid, count);
-        case AS_ACT_SIGMOID: return apply<sigmoid>(data, valid, count);
-        case AS_ACT_GELU: return apply<gelu>(data, valid, count);
-        default: return;
+        case AS_ACT_RELU:
+            return apply<relu>(data, valid, count);
+        case AS_ACT_RELU6:
+            return apply<relu6>(data, valid, count);
+        case AS_ACT_SILU:
+            return apply<silu>(data, valid, count);
+        case AS_ACT_HARD_SWISH:
+            return apply<hard_swish>(data, valid, count);
+        case AS_ACT_HARD_SIGMOID:
+            return apply<hard_sigmoid>(data, valid, count);
+        case AS_ACT_SIGMOID:
+            return apply<sigmoid>(data, valid, count);
+        case AS_ACT_GELU:
+            return apply<gelu>(data, valid, count);
+        default:
+            return;
     }
 }
 
@@ -95,8 +109,8 @@ float sum_plane(const float *a, const int32_t *valid, ptrdiff_t count) {
     return sum(first + second);
 }
 
-void softmax(const float *in, ptrdiff_t in_plane, float *out, ptrdiff_t out_plane, int channels, const int32_t *valid,
-             ptrdiff_t count) {
+void softmax(const float *in, ptrdiff_t in_plane, float *out, ptrdiff_t out_plane, int channels,
+             const int32_t *valid, ptrdiff_t count) {
     for (ptrdiff_t i = 0; i < count; i += kLanes) {
         Vec top = load(in + i);
         for (int c = 1; c < channels; ++c) top = max(load(in + c * in_plane + i), top);

@@ -61,7 +61,9 @@ static void reduce_line(const PoolCall &call, const float *line, const float *sc
         Vec y = broadcast(Reduction::identity());
         for (int k = 0; k < call.kernel_w; ++k)
             y = Reduction::join(
-                load_strided(line + static_cast<ptrdiff_t>(x) * call.stride_w + k * call.dilation_w, call.stride_w), y);
+                load_strided(line + static_cast<ptrdiff_t>(x) * call.stride_w + k * call.dilation_w,
+                             call.stride_w),
+                y);
         if (scale) y = y * load(scale + x);
         const int rest = call.out_width - x;
         store_some(out + x, y, rest < kLanes ? rest : kLanes);
@@ -69,7 +71,8 @@ static void reduce_line(const PoolCall &call, const float *line, const float *sc
 }
 
 // Positions of a window along one axis that count in an average.
-AS_INLINE int window_count(int out, int stride, int pad_before, int pad_after, int kernel, int size, bool include_pad) {
+AS_INLINE int window_count(int out, int stride, int pad_before, int pad_after, int kernel, int size,
+                           bool include_pad) {
     int begin = out * stride - pad_before;
     int end = begin + kernel;
     if (end > size + pad_after) end = size + pad_after;
@@ -101,12 +104,13 @@ static void max_pool(const PoolCall &call) {
 static void avg_pool(const PoolCall &call) {
     float *scale = call.scratch + 2 * pool_line(call);
     pool<SumOf>(call, [&](int y) -> const float * {
-        const int rows = window_count(y, call.stride_h, call.pad_top, call.pad_bottom, call.kernel_h, call.in_height,
-                                      call.count_include_pad);
+        const int rows = window_count(y, call.stride_h, call.pad_top, call.pad_bottom, call.kernel_h,
+                                      call.in_height, call.count_include_pad);
         for (int x = 0; x < call.out_width; ++x)
-            scale[x] = 1.0f / static_cast<float>(rows * window_count(x, call.stride_w, call.pad_left, call.pad_right,
-                                                                     call.kernel_w, call.in_width,
-                                                                     call.count_include_pad));
+            scale[x] =
+                1.0f / static_cast<float>(rows * window_count(x, call.stride_w, call.pad_left,
+                                                              call.pad_right, call.kernel_w, call.in_width,
+                                                              call.count_include_pad));
         return scale;
     });
 }

@@ -1,0 +1,145 @@
+"""The native library, loaded once, with the signatures of its C interface."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import importlib.util
+
+from autosparse.errors import AutosparseError, MissingDependency, NoKernel, UsageError
+
+ABI_VERSION = 1
+MAX_INPUTS = 8
+BAD_ARGUMENT, UNSUPPORTED, NO_MEMORY = -1, -2, -3
+
+FloatPointer = ctypes.POINTER(ctypes.c_float)
+IntPointer = ctypes.POINTER(ctypes.c_int32)
+
+_OP_INTEGERS = (
+    *("output", "residual", "activation", "kernel", "kernel_h", "kernel_w", "stride_h", "stride_w"),
+    *("pad_top", "pad_left", "pad_bottom", "pad_right", "dilation_h", "dilation_w", "groups"),
+    *("channels_before", "count_include_pad"),
+)
+
+
+class COp(ctypes.Structure):
+    """`as_op`."""
+
+    _fields_ = (
+        ("kind", ctypes.c_int32),
+        ("input_count", ctypes.c_int32),
+        ("inputs", ctypes.c_int32 * MAX_INPUTS),
+        *((name, ctypes.c_int32) for name in _OP_INTEGERS),
+        ("weight", FloatPointer),
+        ("bias", FloatPointer),
+        ("block_n", ctypes.c_int32),
+        ("group_start", IntPointer),
+        ("kept", IntPointer),
+    )
+
+
+class CKernelInfo(ctypes.Structure):
+    """`as_kernel_info`."""
+
+    _fields_ = (
+        ("name", ctypes.c_char * 96),
+        ("family", ctypes.c_char * 32),
+        ("method", ctypes.c_char * 32),
+        ("isa", ctypes.c_int32),
+        ("block_n", ctypes.c_int32),
+        ("tile_out", ctypes.c_int32),
+        ("tile_pixels", ctypes.c_int32),
+    )
+
+
+_SIGNATURES: dict[str, tuple[object, tuple[object, ...]]] = {
+    "as_abi_version": (ctypes.c_int, ()),
+    "as_last_error": (ctypes.c_char_p, ()),
+    "as_detect_isa": (ctypes.c_int, ()),
+    "as_limit_isa": (ctypes.c_int, (ctypes.c_int,)),
+    "as_kernel_count": (ctypes.c_int, ()),
+    "as_kernel_get": (ctypes.c_int, (ctypes.c_int, ctypes.POINTER(CKernelInfo))),
+    "as_kernel_source_hash": (ctypes.c_char_p, (ctypes.c_int,)),
+    "as_kernel_why_not": (
+        ctypes.c_int,
+        (ctypes.c_int, ctypes.POINTER(COp), IntPointer, ctypes.c_char_p, ctypes.c_size_t),
+    ),
+    "as_program_new": (ctypes.c_void_p, (ctypes.c_int32, ctypes.c_int32)),
+    "as_program_free": (None, (ctypes.c_void_p,)),
+    "as_program_tensor": (ctypes.c_int, (ctypes.c_void_p, IntPointer)),
+    "as_program_input": (ctypes.c_int, (ctypes.c_void_p, ctypes.c_int32)),
+    "as_program_output": (ctypes.c_int, (ctypes.c_void_p, ctypes.c_int32)),
+    "as_program_op": (ctypes.c_int, (ctypes.c_void_p, ctypes.POINTER(COp))),
+    "as_program_finish": (ctypes.c_int, (ctypes.c_void_p,)),
+    "as_program_run": (ctypes.c_int, (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p)),
+    "as_program_time": (
+        ctypes.c_int,
+        (
+            ctypes.c_void_p,
+            ctypes.c_void_p,
+            ctypes.c_void_p,
+            ctypes.c_int32,
+            ctypes.c_void_p,
+            ctypes.c_void_p,
+        ),
+    ),
+    "as_programs_time": (
+        ctypes.c_int,
+        (
+            ctypes.c_void_p,
+            ctypes.c_int32,
+            ctypes.c_void_p,
+            ctypes.c_void_p,
+            ctypes.c_int32,
+            ctypes.c_void_p,
+        ),
+    ),
+    "as_program_weight_bytes": (ctypes.c_int64, (ctypes.c_void_p,)),
+    "as_program_arena_bytes": (ctypes.c_int64, (ctypes.c_void_p,)),
+    "as_program_op_count": (ctypes.c_int, (ctypes.c_void_p,)),
+    "as_program_op_kernel": (ctypes.c_int, (ctypes.c_void_p, ctypes.c_int32)),
+    "as_probe_f32_gflops": (ctypes.c_double, (ctypes.c_int32, ctypes.c_double)),
+    "as_probe_bf16_gflops": (ctypes.c_double, (ctypes.c_int32, ctypes.c_double)),
+    "as_probe_read_bytes_per_s": (ctypes.c_double, (ctypes.c_int64, ctypes.c_double)),
+}
+
+
+@functools.cache
+def library() -> ctypes.CDLL:
+    """Gives the loaded library.
+
+    Raises:
+        MissingDependency: it is not installed, or of another interface version.
+    """
+    spec = importlib.util.find_spec("autosparse.kernels._native")
+    if spec is None or spec.origin is None:
+        raise MissingDependency(
+            "the native library must be built with the package, but autosparse.kernels._native is not "
+            "installed; reinstall autosparse with a C++17 compiler at hand"
+        )
+    loaded = ctypes.CDLL(spec.origin)
+    loaded.as_abi_version.restype = ctypes.c_int
+    if (version := loaded.as_abi_version()) != ABI_VERSION:
+        raise MissingDependency(
+            f"the native library must have interface version {ABI_VERSION}, but {spec.origin} has "
+            f"{version}; reinstall autosparse"
+        )
+    for name, (result, arguments) in _SIGNATURES.items():
+        function = getattr(loaded, name)
+        function.restype = result
+        function.argtypes = arguments
+    return loaded
+
+
+def checked(status: int) -> int:
+    """Raises what a negative status stands for; gives other values back."""
+    if status >= 0:
+        return status
+    message = (library().as_last_error() or b"").decode() or f"native status {status}"
+    if status == BAD_ARGUMENT:
+        raise UsageError(message)
+    if status == UNSUPPORTED:
+        raise NoKernel(message, {})
+    if status == NO_MEMORY:
+        raise MemoryError(message)
+    raise AutosparseError(message)
