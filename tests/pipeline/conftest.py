@@ -1,0 +1,102 @@
+"""A small network, a small space, and one finished search that the tests look at."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+MODEL = '''
+from torch import nn
+
+
+class Net(nn.Module):
+    """Three convolutions and a classifier."""
+
+    input_shape = (3, 32, 32)
+
+    def __init__(self, num_classes=10):
+        super().__init__()
+        self.stem = nn.Conv2d(3, 16, 3, stride=2, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(16)
+        self.conv2 = nn.Conv2d(16, 64, 3, stride=2, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(64)
+        self.conv3 = nn.Conv2d(64, 64, 3, padding=1, bias=False)
+        self.bn3 = nn.BatchNorm2d(64)
+        self.relu = nn.ReLU()
+        self.pool = nn.AdaptiveAvgPool2d(1)
+        self.fc = nn.Linear(64, num_classes)
+
+    def forward(self, x):
+        x = self.relu(self.bn1(self.stem(x)))
+        x = self.relu(self.bn2(self.conv2(x)))
+        x = self.relu(self.bn3(self.conv3(x)) + x)
+        return self.fc(self.pool(x).flatten(1))
+
+
+def build(num_classes=10):
+    return Net(num_classes)
+'''
+
+SPACE = """
+version: 1
+device: cpu
+block_n: [8, 16]
+sparsity: [0.5, 0.75]
+dense: [first, last]
+study: {trials: 8, batch_size: 2, startup_trials: 3, seed_points: 3, uniform_sparsity: [0.5]}
+"""
+
+
+@dataclass(frozen=True)
+class Shop:
+    """Where a test's files are, and how it calls the command line."""
+
+    folder: Path
+    home: Path
+
+    def command(self, *extra: str) -> list[str]:
+        return [
+            sys.executable, "-m", "autosparse", "search", "--model", f"{self.folder}/net.py:build",
+            "--input-shape", "3x96x96", "--space", str(self.folder / "space.yaml"), "--top-k", "2",
+            "--out", str(self.folder / "results"), "-q", *extra,
+        ]  # fmt: skip
+
+    def environment(self) -> dict[str, str]:
+        return {**os.environ, "AUTOSPARSE_HOME": str(self.home)}
+
+    def search(self, *extra: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            self.command(*extra), env=self.environment(), capture_output=True, text=True, timeout=400
+        )
+
+    def verb(self, *words: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "autosparse", *words],
+            env=self.environment(), capture_output=True, text=True, timeout=400,
+        )  # fmt: skip
+
+    @property
+    def latest(self) -> Path:
+        return (self.folder / "results" / "latest").resolve()
+
+    def document(self) -> dict[str, Any]:
+        return dict(json.loads((self.latest / "pareto.json").read_text()))
+
+
+def open_shop(folder: Path, home: Path) -> Shop:
+    (folder / "net.py").write_text(MODEL)
+    (folder / "space.yaml").write_text(SPACE)
+    return Shop(folder, home)
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory: pytest.TempPathFactory) -> Shop:
+    """A place to work that one module's tests share, caches included."""
+    return open_shop(tmp_path_factory.mktemp("shop"), tmp_path_factory.mktemp("shop-home"))
