@@ -92,7 +92,7 @@ typedef struct as_kernel_info {
 
 int as_abi_version(void);
 const char *as_last_error(void);
-/* The widest instruction set that both the CPU and the operating system grant. */
+/* The widest instruction set that both the CPU and the operating system grant, and as_limit_isa allows. */
 int as_detect_isa(void);
 /* Nothing above this level is used from now on (new programs only); for tests. */
 int as_limit_isa(int isa);
