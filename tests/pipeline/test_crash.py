@@ -1,0 +1,101 @@
+"""Kill -9 at every stage: the same command continues, and nothing that was done is lost."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+from optuna.trial import TrialState
+
+from autosparse.tuning import database as tuning
+
+STAGES = ("tune", "sensitivity", "search", "measure", "train", "final measurement")
+DEADLINE_S = 300.0
+
+
+def test_killed_at_every_stage_it_continues(shop: Any) -> None:
+    url = f"sqlite:///{shop.home}/tuning.db"
+    rows = known = 0
+    for stage in STAGES:
+        kill_in_stage(shop, stage)
+        if stage != "tune":
+            assert len(tuning.list_rows(url)) >= rows > 0 or stage == "sensitivity"
+            rows = len(tuning.list_rows(url))
+        scores = sum(len(file.read_text().splitlines()) for file in scores_of(shop))
+        assert scores >= known
+        known = scores
+    assert len(list((shop.folder / "results").glob("2*"))) == 1, "it must continue the same run"
+    before = len(tuning.list_rows(url))
+    run = shop.search("--json")
+    assert run.returncode == 0, run.stderr
+    assert len(tuning.list_rows(url)) == before, "what was tuned must not be measured again"
+    assert len(list((shop.folder / "results").glob("2*"))) == 1
+    assert json.loads(run.stdout)["configs"]
+    states = {trial.state for trial in trials(shop.latest)}
+    assert TrialState.COMPLETE in states
+    assert TrialState.RUNNING not in states
+
+
+def test_interrupt_saves_and_the_same_command_finishes(shop: Any) -> None:
+    process = start(shop, "--seed", "1")
+    wait_for_stage(shop, process, "search")
+    process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=DEADLINE_S) == 6
+    assert TrialState.RUNNING not in {trial.state for trial in trials(shop.latest)}
+    run = shop.search("--seed", "1", "--train", "short")
+    assert run.returncode == 0, run.stderr
+
+
+def start(shop: Any, *extra: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        shop.command(*extra),
+        env=shop.environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def kill_in_stage(shop: Any, stage: str) -> None:
+    process = start(shop)
+    wait_for_stage(shop, process, stage)
+    time.sleep(0.5)
+    process.kill()
+    process.communicate(timeout=60)
+
+
+def wait_for_stage(shop: Any, process: subprocess.Popen[str], stage: str) -> None:
+    """Waits until the newest run's log names the stage after this process began."""
+    seen = len(entries(shop, stage))
+    until = time.monotonic() + DEADLINE_S
+    while len(entries(shop, stage)) <= seen:
+        assert process.poll() is None, f"it ended before stage {stage}: {process.communicate()}"
+        assert time.monotonic() < until, f"stage {stage} never came"
+        time.sleep(0.05)
+
+
+def entries(shop: Any, stage: str) -> list[str]:
+    logs = sorted((shop.folder / "results").glob("2*/logs/events.jsonl"))
+    lines = [line for log in logs for line in log.read_text().splitlines()]
+    return [line for line in lines if f'"stage: {stage}"' in line]
+
+
+def scores_of(shop: Any) -> list[Path]:
+    return sorted((shop.home / "sensitivity").glob("*.jsonl"))
+
+
+def trials(run: Path) -> list[optuna.trial.FrozenTrial]:
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    journals = [path for path in (run / "study").iterdir() if "journal" in path.name]
+    storage = JournalStorage(JournalFileBackend(str(journals[0])))
+    found: list[optuna.trial.FrozenTrial] = []
+    for study in storage.get_all_studies():
+        found += storage.get_all_trials(study._study_id)
+    return found
