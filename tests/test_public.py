@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+import re
+from pathlib import Path
 
 import pytest
 
@@ -33,3 +35,20 @@ def test_every_error_stands_in_the_tree_with_its_exit_code() -> None:
             line = next((line for line in tree.splitlines() if f" {name} " in f" {line} "), None)
             assert line is not None, f"{name} is missing from the tree"
             assert f" {int(value.exit_code)} " in line, f"{name}: exit code differs from {line!r}"
+
+
+def test_the_readme_example_runs_as_printed() -> None:
+    readme = (Path(__file__).parent.parent / "README.md").read_text()
+    (example,) = re.findall(r"```python\n(.*?)```", readme, re.DOTALL)
+    names: dict[str, object] = {}
+    exec(compile(example, "README.md", "exec"), names)
+    layers = names["compiled"].layers  # type: ignore[attr-defined]
+    assert sum(layer.sparsity > 0.7 for layer in layers) >= 18
+    assert all(layer.kernel and layer.why for layer in layers)
+
+
+def test_search_refuses_a_config_and_settings_together() -> None:
+    from autosparse.config import SearchConfig
+
+    with pytest.raises(autosparse.AutosparseError, match="but got both"):
+        autosparse.search(SearchConfig(model="resnet20"), seed=1)

@@ -5,15 +5,16 @@ from __future__ import annotations
 import dataclasses
 import shlex
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from autosparse import models, report
 from autosparse.config import SearchConfig, validate
-from autosparse.errors import BudgetInfeasible, ExitCode, RunError
+from autosparse.errors import BudgetInfeasible, ConfigError, ExitCode, RunError
 from autosparse.events import EventLog
 from autosparse.pipeline import publish
 from autosparse.pipeline.finalists import Finalist, Qualifying, qualify
@@ -65,14 +66,20 @@ class _Work:
 
 
 def search(
-    config: SearchConfig, *, resume: bool | None = None, progress: Progress | None = None
+    config: SearchConfig | None = None,
+    *,
+    resume: bool | None = None,
+    progress: Progress | None = None,
+    **settings: Any,
 ) -> SearchOutcome:
     """Runs a search to its end, or continues the one that the same configuration left unfinished.
 
     Args:
-        config: what to search.
+        config: what to search; None makes it of `settings`.
         resume: True insists on a run to continue, False starts a new one, None does what fits.
         progress: told of every stage, and asked whether to stop.
+        **settings: keys of `SearchConfig`, as on the command line: ``model="resnet18"``,
+            ``latency_budget="5ms"``.
 
     Returns:
         The run's folder and result; exit code 3 with the smallest feasible budget where the budget
@@ -83,6 +90,7 @@ def search(
         Stopped: a stop was asked for; the same call continues.
         NoValidConfiguration: every configuration failed.
     """
+    config = _config(config, settings)
     validate(config)
     progress = progress or Progress()
     deadline_s = None if config.time_budget is None else time.monotonic() + config.time_budget / 1e6
@@ -97,6 +105,15 @@ def search(
         ) as pool:
             work = _Work(survey=subject, run=run, pool=pool, progress=progress, deadline_s=deadline_s)
             return _search(work)
+
+
+def _config(config: SearchConfig | None, settings: Mapping[str, Any]) -> SearchConfig:
+    if config is not None and settings:
+        raise ConfigError(
+            f"a search takes a config or settings, but got both: {', '.join(settings)}; "
+            "put them into the config"
+        )
+    return config if config is not None else SearchConfig(**settings)
 
 
 def open_run(subject: Survey, resume: bool | None) -> RunFolder:
