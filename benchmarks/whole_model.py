@@ -17,7 +17,6 @@ import fnmatch
 import json
 import math
 import tempfile
-import time
 import warnings
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
@@ -38,25 +37,18 @@ from autosparse.kernels.layer import LayerProgram, random_blocks
 from autosparse.plan import Plan
 from autosparse.progress import Progress
 from autosparse.records import DENSE, LayerChoice, LayerInfo, LayerShape, Pattern, onexn
-from autosparse.tuning.stopwatch import WHOLE, MeasurementPolicy, Timing, interleave, paired_ratio
+from autosparse.tuning.stopwatch import (
+    WHOLE,
+    MeasurementPolicy,
+    Timing,
+    interleave,
+    paired_ratio,
+    python_runner,
+)
 
 Runner = Callable[[int], NDArray[np.int64]]
 # As many programs in turn as make a layer's weights come from beyond L2, within reason.
 COLD_BYTES, MOST_COPIES = 16 << 20, 16
-
-
-def looped(call: Callable[[], object]) -> Runner:
-    """Times a plain call."""
-
-    def run(count: int) -> NDArray[np.int64]:
-        taken = np.empty(count, dtype=np.int64)
-        for index in range(count):
-            start = time.perf_counter_ns()
-            call()
-            taken[index] = time.perf_counter_ns() - start
-        return taken
-
-    return run
 
 
 # ------------------------------------------------------------------------------------------- peers
@@ -72,7 +64,7 @@ def torch_eager(module: nn.Module, x: Tensor, threads: int) -> dict[str, Runner]
             with torch.inference_mode():
                 net(value)
 
-        return looped(call)
+        return python_runner(call)
 
     return {"torch": calling(module, x), "torch channels-last": calling(last, x_last)}
 
@@ -86,7 +78,7 @@ def torch_compiled(module: nn.Module, x: Tensor, threads: int) -> dict[str, Runn
             net(x)
 
     call()
-    return {"torch.compile": looped(call)}
+    return {"torch.compile": python_runner(call)}
 
 
 def _onnx(module: nn.Module, x: Tensor, folder: Path) -> Path:
@@ -107,7 +99,7 @@ def onnxruntime(module: nn.Module, x: Tensor, threads: int) -> dict[str, Runner]
         path = _onnx(module, x, Path(folder))
         session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     feed = {session.get_inputs()[0].name: x.numpy()}
-    return {"onnxruntime": looped(lambda: session.run(None, feed))}
+    return {"onnxruntime": python_runner(lambda: session.run(None, feed))}
 
 
 def openvino(module: nn.Module, x: Tensor, threads: int) -> dict[str, Runner]:
@@ -129,7 +121,7 @@ def openvino(module: nn.Module, x: Tensor, threads: int) -> dict[str, Runner]:
         }
         request = core.compile_model(model, "CPU", config).create_infer_request()
         request.set_input_tensor(ov.Tensor(x.numpy()))
-        runners[label] = looped(request.infer)
+        runners[label] = python_runner(request.infer)
     return runners
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import time
 from collections.abc import Sequence
 from typing import Any, Protocol
 
@@ -14,6 +13,7 @@ from torch import nn
 from torch.utils import _pytree as pytree
 
 from autosparse.engine.lower import Lowered
+from autosparse.tuning.stopwatch import python_runner
 
 
 class Runner(Protocol):
@@ -102,12 +102,7 @@ class TorchRunner:
 
     def time(self, inputs: Sequence[Any], repeats: int) -> NDArray[np.int64]:
         """Times calls of the module."""
-        taken = np.empty(repeats, dtype=np.int64)
-        for index in range(repeats):
-            start = time.perf_counter_ns()
-            self.run(inputs)
-            taken[index] = time.perf_counter_ns() - start
-        return taken
+        return python_runner(lambda: self.run(inputs))(repeats)
 
     def time_operators(self, inputs: Sequence[Any], repeats: int) -> dict[str, NDArray[np.int64]]:
         """Knows nothing of single operators."""
