@@ -84,12 +84,14 @@ class Qualifying:
 
     Attributes:
         chosen: the finalists to train, best first.
+        uniform: the best uniform-sparsity plan that meets the budget, to compare with; None without.
         all: every plan that was run whole.
         problem: the table, its correction fitted to the measurements.
         reverted: layers taken back to dense, with the reason.
     """
 
     chosen: tuple[Finalist, ...]
+    uniform: Finalist | None
     all: tuple[Finalist, ...]
     problem: Problem
     reverted: tuple[tuple[str, str], ...]
@@ -130,8 +132,11 @@ def qualify(
     inside = [finalist for finalist in finalists if finalist.excess_ms <= 0]
     if not inside:
         raise _missed(finalists, problem)
+    uniform_ids = {trial.plan_id for trial in study.trials if trial.kind == "uniform"}
+    uniform = [finalist for finalist in inside if finalist.plan.id in uniform_ids]
     return Qualifying(
         chosen=promote(inside, top_k),
+        uniform=promote(uniform, 1)[0] if uniform else None,
         all=tuple(finalists),
         problem=problem,
         reverted=tuple(reverted.items()),

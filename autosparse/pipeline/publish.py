@@ -86,6 +86,7 @@ class Findings:
         problem: the table with its fitted correction.
         ledger: whole-model figures.
         entrants: the configurations of the final front and those promoted beside it.
+        uniform: the uniform-sparsity plan that was trained and measured like them, if there is one.
         skipped: what was left out, and why.
     """
 
@@ -97,6 +98,7 @@ class Findings:
     problem: Problem
     ledger: Ledger
     entrants: tuple[Entrant, ...]
+    uniform: Entrant | None = None
     skipped: tuple[tuple[str, str], ...] = field(default=())
 
 
@@ -259,26 +261,29 @@ def _dense(findings: Findings) -> dict[str, Any]:
 def _baselines(findings: Findings) -> list[dict[str, Any]]:
     if findings.study is None:
         return []
-    rows = []
-    for trial in findings.study.trials:
-        if trial.kind != "uniform" or trial.state != "COMPLETE":
-            continue
-        measured = findings.ledger.measured.get(trial.plan_id)
-        rows.append(
-            {
-                "name": findings.study.plans[trial.plan_id].note
-                if trial.plan_id in findings.study.plans
-                else trial.plan_id,
-                "predicted_latency_ms": trial.latency_ms,
-                "measured_latency_ms": measured.latency.median_ms if measured else None,
-                "latency_ci_ms": [measured.latency.ci_low_ms, measured.latency.ci_high_ms]
-                if measured
-                else None,
-                "accuracy": trial.accuracy_value,
-                "accuracy_kind": trial.accuracy_kind,
-            }
-        )
-    return rows
+    trials = [
+        t for t in findings.study.trials if t.kind == "uniform" and t.plan_id in findings.study.plans
+    ]
+    first = {trial.plan_id: trial for trial in reversed(trials) if trial.state == "COMPLETE"}
+    return [
+        _baseline(trial, findings, findings.study.plans[plan_id]) for plan_id, trial in first.items()
+    ]
+
+
+def _baseline(trial: TrialRecord, findings: Findings, plan: Plan) -> dict[str, Any]:
+    deployed = findings.uniform
+    if deployed is not None and deployed.finalist.plan.id != plan.id:
+        deployed = None
+    measured = deployed.measured if deployed else findings.ledger.measured.get(plan.id)
+    latency = measured.latency if measured else None
+    return {
+        "name": plan.note,
+        "predicted_latency_ms": trial.latency_ms,
+        "measured_latency_ms": latency.median_ms if latency else None,
+        "latency_ci_ms": [latency.ci_low_ms, latency.ci_high_ms] if latency else None,
+        "accuracy": deployed.accuracy.value if deployed else trial.accuracy_value,
+        "accuracy_kind": deployed.accuracy.kind if deployed else trial.accuracy_kind,
+    }
 
 
 def _config(entrant: Entrant, findings: Findings) -> dict[str, Any]:

@@ -189,15 +189,17 @@ def _explore(
     with _stage(work, "final measurement"):
         entrants = _final(findings.ledger, qualifying, trained, weights)
     with _stage(work, "report"):
+        chosen = {finalist.plan.id for finalist in qualifying.chosen}
         findings = dataclasses.replace(
             findings,
             study=study,
             problem=qualifying.problem,
-            entrants=entrants,
+            entrants=tuple(e for e in entrants if e.finalist.plan.id in chosen),
+            uniform=next((e for e in entrants if e.finalist == qualifying.uniform), None),
             skipped=_skipped(work.survey, findings.tuning, study, qualifying),
         )
         document = publish.publish(work.run, findings)
-    code = ExitCode.DONE if publish.choose(entrants) else ExitCode.INFEASIBLE
+    code = ExitCode.DONE if publish.choose(findings.entrants) else ExitCode.INFEASIBLE
     work.run.finish("done" if code is ExitCode.DONE else "infeasible", code)
     return SearchOutcome(
         run=work.run.path,
@@ -363,17 +365,24 @@ def _train(work: _Work, qualifying: Qualifying, weights: Path) -> dict[str, Trai
         finalist.plan.id: train_job(
             work.survey, finalist.plan, recipe, weights, work.run.folder("train", finalist.plan.id)
         )
-        for finalist in qualifying.chosen
+        for finalist in _deployable(qualifying)
     }
     cores = max(1, work.pool.cores // max(1, len(jobs)))
     return train_all(jobs, work.pool, cores=cores, progress=work.progress)
+
+
+def _deployable(qualifying: Qualifying) -> list[Finalist]:
+    """The chosen plans, and the uniform one that they are compared with at equal training."""
+    chosen = list(qualifying.chosen)
+    extra = qualifying.uniform
+    return chosen if extra is None or extra in chosen else [*chosen, extra]
 
 
 def _final(
     ledger: Ledger, qualifying: Qualifying, trained: dict[str, TrainResult], weights: Path
 ) -> tuple[Entrant, ...]:
     """Measures, in one session with dense, exactly the weights that would be deployed."""
-    finalists = [f for f in qualifying.chosen if not trained or f.plan.id in trained]
+    finalists = [f for f in _deployable(qualifying) if not trained or f.plan.id in trained]
     results = ledger.measure_deployed(
         [contestant(f.plan, trained.get(f.plan.id), weights) for f in finalists]
     )

@@ -297,13 +297,14 @@ def _confighover(document: Document, config: Config) -> str:
 
 
 def _view(document: Document) -> tuple[list[float], list[float]] | None:
-    """Frames everything but the trials, whose poorest would squeeze the rest into a corner."""
-    xs = [c.measured_latency_ms for c in document.configs if c.measured_latency_ms is not None]
-    ys = [c.accuracy for c in document.configs if c.measured_latency_ms is not None]
-    xs += [x for x in map(_latency_of, document.baselines) if x is not None]
-    ys += [b.accuracy for b in document.baselines]
-    xs += [p.latency_ms for p in document.predicted_front]
-    ys += [p.accuracy for p in document.predicted_front]
+    """Frames the configurations, the dense runs and the budget: what a decision is made between.
+
+    Untrained baselines and trials, far below, would squeeze them into a corner.
+    """
+    measured = [c for c in document.configs if c.measured_latency_ms is not None]
+    trained = [b for b in document.baselines if b.accuracy_kind in ("short", "full")]
+    xs = [x for x in map(_latency_of, [*measured, *trained]) if x is not None]
+    ys = [c.accuracy for c in [*measured, *trained]]
     xs += [run.median_ms for run in document.dense.peers.values()]
     xs += [document.dense.latency.median_ms] if document.dense.latency else []
     xs += [document.budget_ms] if document.budget_ms else []
@@ -311,7 +312,7 @@ def _view(document: Document) -> tuple[list[float], list[float]] | None:
     if not xs or not ys:
         return None
     x_pad = 0.06 * (max(xs) - min(xs)) or 0.1 * max(xs)
-    y_pad = max(100 * 0.08 * (max(ys) - min(ys)), 0.5)
+    y_pad = max(100 * 0.15 * (max(ys) - min(ys)), 0.5)
     return (
         [max(0.0, min(xs) - x_pad), max(xs) + x_pad],
         [100 * min(ys) - y_pad, min(100 * max(ys) + y_pad, 101.5)],
