@@ -1,5 +1,5 @@
 # make search   environment, build, and the main job on its defaults   (ARGS="--latency-budget 8ms" adds flags)
-# make test     environment, build, and the tests                      (ARGS="tests/search" picks some)
+# make test     environment, build, and the tests                      (ARGS="tests/searching" picks some)
 # make check    ruff and mypy
 # make wheel    a wheel in dist/
 # make clean    removes all that make made, and leaves results/

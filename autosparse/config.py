@@ -21,7 +21,7 @@ from autosparse import data, hardware, models, values
 from autosparse.errors import ConfigError, DatabaseError
 from autosparse.paths import writable_folder
 from autosparse.records import short_hash
-from autosparse.search import space as spaces
+from autosparse.searching import space as spaces
 from autosparse.tuning.schema import parse_url
 from autosparse.values import Reader
 from autosparse.weight_files import check_weights

@@ -26,7 +26,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("tuning",),
     ("engine",),
     ("search_spaces",),
-    ("search",),
+    ("searching",),
     ("train",),
     ("runs",),
     ("report",),
@@ -37,19 +37,19 @@ LAYERS: tuple[tuple[str, ...], ...] = (
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 # Stages that must not know each other although one stands above the other.
 STRANGERS = {
-    "search": {"kernels", "tuning", "engine", "train", "models", "data", "graph", "patterns"},
-    "train": {"kernels", "tuning", "engine", "search", "graph"},
+    "searching": {"kernels", "tuning", "engine", "train", "models", "data", "graph", "patterns"},
+    "train": {"kernels", "tuning", "engine", "searching", "graph"},
     "kernels": {"models", "data", "graph"},
     "tuning": {"models", "data", "graph"},
-    "report": {"kernels", "tuning", "engine", "search", "train", "models", "data", "graph"},
+    "report": {"kernels", "tuning", "engine", "searching", "train", "models", "data", "graph"},
 }
 ONLY_IN = {
-    "ray": ("search/parallel.py",),
-    "optuna": ("search/",),
+    "ray": ("searching/parallel.py",),
+    "optuna": ("searching/",),
     "pynvml": ("hardware/gpu.py",),
     "torch": ("models/", "data/", "graph/", "engine/", "train/", "patterns/", "pipeline/"),
     "typer": ("cli/",),
-    "sqlalchemy": ("tuning/", "search/storage.py"),
+    "sqlalchemy": ("tuning/", "searching/storage.py"),
     "plotly": ("report/",),
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import inspect
 import re
 from pathlib import Path
@@ -52,3 +53,9 @@ def test_search_refuses_a_config_and_settings_together() -> None:
 
     with pytest.raises(autosparse.AutosparseError, match="but got both"):
         autosparse.search(SearchConfig(model="resnet20"), seed=1)
+
+
+@pytest.mark.parametrize("name", autosparse.__all__)
+def test_no_public_name_is_that_of_a_submodule(name: str) -> None:
+    # Importing a submodule would put it in the name's place.
+    assert importlib.util.find_spec(f"autosparse.{name}") is None

@@ -18,10 +18,10 @@ from autosparse.pipeline.ledger import Ledger, Measured
 from autosparse.plan import Plan
 from autosparse.progress import Progress
 from autosparse.records import Accuracy, LayerChoice
-from autosparse.search import knapsack
-from autosparse.search.front import promote
-from autosparse.search.problem import Problem
-from autosparse.search.trials import StudyResult
+from autosparse.searching import knapsack
+from autosparse.searching.front import promote
+from autosparse.searching.problem import Problem
+from autosparse.searching.trials import StudyResult
 from autosparse.statistics import median_ci
 
 log = logging.getLogger(__name__)

@@ -17,7 +17,7 @@ from autosparse.pipeline.session import (
 )
 from autosparse.plan import Plan
 from autosparse.records import Accuracy
-from autosparse.search.pool import AbstractPool
+from autosparse.searching.pool import AbstractPool
 
 Measured = ContestantResult
 DENSE = "dense"

@@ -24,10 +24,10 @@ from autosparse.records import Accuracy, LatencyOption
 from autosparse.report import document as form
 from autosparse.report.verdict import sentence
 from autosparse.runs import RunFolder
-from autosparse.search import knapsack
-from autosparse.search.front import feasible_front, knee
-from autosparse.search.problem import Problem
-from autosparse.search.trials import StudyResult, TrialRecord
+from autosparse.searching import knapsack
+from autosparse.searching.front import feasible_front, knee
+from autosparse.searching.problem import Problem
+from autosparse.searching.trials import StudyResult, TrialRecord
 from autosparse.tuning.autotune import TuneResult
 
 LATENCY_COLUMNS = (

@@ -30,12 +30,12 @@ from autosparse.progress import Progress
 from autosparse.records import Accuracy
 from autosparse.report import document as form
 from autosparse.runs import RunFolder, find_unfinished
-from autosparse.search import knapsack
-from autosparse.search.parallel import Pool
-from autosparse.search.pool import AbstractPool
-from autosparse.search.problem import Problem, prepare
-from autosparse.search.study import run_study
-from autosparse.search.trials import StudyResult, StudySettings
+from autosparse.searching import knapsack
+from autosparse.searching.parallel import Pool
+from autosparse.searching.pool import AbstractPool
+from autosparse.searching.problem import Problem, prepare
+from autosparse.searching.study import run_study
+from autosparse.searching.trials import StudyResult, StudySettings
 from autosparse.train.baseline import baseline
 from autosparse.train.evaluate import OneShotEvaluator, score
 from autosparse.train.job import TrainJob, TrainResult

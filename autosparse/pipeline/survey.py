@@ -13,8 +13,8 @@ from autosparse.data import ImageData
 from autosparse.errors import DataError
 from autosparse.progress import Progress
 from autosparse.records import HardwareProfile, LayerInfo
-from autosparse.search import space as spaces
-from autosparse.search.space import LayerScope, SearchSpace
+from autosparse.searching import space as spaces
+from autosparse.searching.space import LayerScope, SearchSpace
 from autosparse.tuning.autotune import TuneRequest
 from autosparse.tuning.stopwatch import LAYERS
 

@@ -9,8 +9,8 @@ from autosparse.pipeline.ledger import Ledger
 from autosparse.pipeline.survey import Survey
 from autosparse.progress import Progress
 from autosparse.records import LayerChoice
-from autosparse.search.pool import AbstractPool
-from autosparse.search.problem import Problem
+from autosparse.searching.pool import AbstractPool
+from autosparse.searching.problem import Problem
 from autosparse.train.evaluate import OneShotEvaluator
 from autosparse.train.sensitivity import measure
 from autosparse.tuning.autotune import TuneResult, tune

@@ -29,8 +29,8 @@ from autosparse.report import document as form
 from autosparse.report.front import knee
 from autosparse.report.verdict import sentence
 from autosparse.runs import RunFolder
-from autosparse.search.parallel import Pool
-from autosparse.search.pool import AbstractPool
+from autosparse.searching.parallel import Pool
+from autosparse.searching.pool import AbstractPool
 from autosparse.train.job import TrainResult
 
 NAMED = ("knee", "fastest", "most-accurate")

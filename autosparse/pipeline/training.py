@@ -10,7 +10,7 @@ from autosparse.errors import NoValidConfiguration, Stopped
 from autosparse.files import read_jsonl
 from autosparse.plan import Plan
 from autosparse.progress import Progress
-from autosparse.search.pool import AbstractPool, Handle
+from autosparse.searching.pool import AbstractPool, Handle
 from autosparse.train.job import METRICS, TrainJob, TrainResult, load_result
 from autosparse.train.loop import train
 

@@ -44,8 +44,8 @@ def row(kernel: str, kept: int, status: Status = Status.OK) -> Measurement:
 def database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     path = tmp_path / "tuning.db"
-    store = TuningDatabase(str(path))
-    store.put_all([row("one", 32), row("two", 32), row("two", 16, Status.TIMEOUT)])
+    with TuningDatabase(str(path)) as store:
+        store.put_all([row("one", 32), row("two", 32), row("two", 16, Status.TIMEOUT)])
     return path
 
 

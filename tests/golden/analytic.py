@@ -14,7 +14,7 @@ from pathlib import Path
 
 from autosparse.plan import Plan
 from autosparse.records import Accuracy
-from autosparse.search.problem import Problem, prepare
+from autosparse.searching.problem import Problem, prepare
 
 TABLE = Path(__file__).with_name("table.json")
 

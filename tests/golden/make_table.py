@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from autosparse.records import LatencyOption, LayerChoice, onexn
-from autosparse.search.problem import Problem
+from autosparse.searching.problem import Problem
 
 # name, output pixels, channels in, channels out, taps, how much the layer minds being pruned
 LAYERS = (

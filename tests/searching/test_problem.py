@@ -10,7 +10,7 @@ import pytest
 from autosparse.errors import MissingMeasurement, UsageError
 from autosparse.plan import Plan
 from autosparse.records import LatencyOption, LayerChoice, onexn
-from autosparse.search.problem import Problem, complete_losses, plan_labels, prepare
+from autosparse.searching.problem import Problem, complete_losses, plan_labels, prepare
 
 
 def dense(us: float, half_width: float = 0.0) -> LatencyOption:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from autosparse.errors import UsageError
-from autosparse.search.front import (
+from autosparse.searching.front import (
     Reference,
     dominates,
     feasible_front,

@@ -39,7 +39,7 @@ from ray._raylet import Config  # type: ignore[attr-defined]
 from ray.exceptions import RayError, RayTaskError, TaskCancelledError, WorkerCrashedError
 
 from autosparse.errors import AutosparseError, MissingDependency
-from autosparse.search.pool import Handle, Outcome, WorkKind, run_call, split
+from autosparse.searching.pool import Handle, Outcome, WorkKind, run_call, split
 
 _LOG = logging.getLogger(__name__)
 _OBJECT_STORE_BYTES = 256 * 2**20
@@ -60,7 +60,7 @@ ray_worker.print_to_stdstream = _log_instead
 
 
 class Pool:
-    """Runs work on Ray; see `autosparse.search.pool.AbstractPool` for what every pool offers.
+    """Runs work on Ray; see `autosparse.searching.pool.AbstractPool` for what every pool offers.
 
     Closing ends what still runs; a cluster that was started here is stopped with it, also when the
     process ends by an exception or a terminate signal.

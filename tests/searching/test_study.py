@@ -13,14 +13,14 @@ from autosparse.errors import BudgetInfeasible, NoValidConfiguration, RunError, 
 from autosparse.plan import Plan
 from autosparse.progress import Progress, ProgressEvent
 from autosparse.records import Accuracy
-from autosparse.search.knapsack import feasibility
-from autosparse.search.owner import CONSTRAINT
-from autosparse.search.pool import SerialPool
-from autosparse.search.problem import Problem, prepare
-from autosparse.search.space import StudySpace
-from autosparse.search.storage import JOURNAL, FolderLock, OneWriterJournal
-from autosparse.search.study import Evaluate, PredictedAccuracy, run_study
-from autosparse.search.trials import StudyResult, StudySettings
+from autosparse.searching.knapsack import feasibility
+from autosparse.searching.owner import CONSTRAINT
+from autosparse.searching.pool import SerialPool
+from autosparse.searching.problem import Problem, prepare
+from autosparse.searching.space import StudySpace
+from autosparse.searching.storage import JOURNAL, FolderLock, OneWriterJournal
+from autosparse.searching.study import Evaluate, PredictedAccuracy, run_study
+from autosparse.searching.trials import StudyResult, StudySettings
 
 DENSE_US = feasibility(prepare(analytic.problem()).problem).dense_us
 TRIALS = 27

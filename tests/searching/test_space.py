@@ -9,8 +9,8 @@ import pytest
 
 from autosparse.errors import ConfigError
 from autosparse.records import LayerInfo, LayerShape
-from autosparse.search import space
-from autosparse.search.samplers import SAMPLERS
+from autosparse.searching import space
+from autosparse.searching.samplers import SAMPLERS
 
 
 def conv(name: str, inputs: int, outputs: int, why: tuple[str, ...] = ()) -> LayerInfo:

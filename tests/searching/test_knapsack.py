@@ -12,8 +12,8 @@ import pytest
 from autosparse.errors import BudgetInfeasible, UsageError
 from autosparse.plan import Plan
 from autosparse.records import LatencyOption, LayerChoice, onexn
-from autosparse.search import knapsack
-from autosparse.search.problem import Problem, plan_labels, prepare
+from autosparse.searching import knapsack
+from autosparse.searching.problem import Problem, plan_labels, prepare
 
 
 def random_problem(seed: int, layers: int = 5, sparse_options: int = 5) -> Problem:

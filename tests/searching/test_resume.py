@@ -15,12 +15,12 @@ import optuna
 import pytest
 
 from autosparse.progress import Progress
-from autosparse.search.knapsack import feasibility
-from autosparse.search.pool import SerialPool
-from autosparse.search.problem import prepare
-from autosparse.search.storage import JOURNAL, OneWriterJournal, cut_torn_line, is_live, my_lease
-from autosparse.search.study import run_study
-from autosparse.search.trials import StudyResult, StudySettings
+from autosparse.searching.knapsack import feasibility
+from autosparse.searching.pool import SerialPool
+from autosparse.searching.problem import prepare
+from autosparse.searching.storage import JOURNAL, OneWriterJournal, cut_torn_line, is_live, my_lease
+from autosparse.searching.study import run_study
+from autosparse.searching.trials import StudyResult, StudySettings
 
 TRIALS = 26
 BUDGET_US = 0.5 * feasibility(prepare(analytic.problem()).problem).dense_us
@@ -31,9 +31,9 @@ sys.path.insert(0, {str(analytic.TABLE.parent)!r})
 from pathlib import Path
 import analytic
 from autosparse.progress import Progress
-from autosparse.search.pool import SerialPool
-from autosparse.search.study import run_study
-from autosparse.search.trials import StudySettings
+from autosparse.searching.pool import SerialPool
+from autosparse.searching.study import run_study
+from autosparse.searching.trials import StudySettings
 folder = Path(sys.argv[1])
 run_study(
     analytic.problem({BUDGET_US!r}),

@@ -48,7 +48,7 @@ class StudySpace(BaseModel):
     """How a study explores: the `study:` section of a search space.
 
     Attributes:
-        sampler: name in `autosparse.search.samplers`.
+        sampler: name in `autosparse.searching.samplers`.
         trials: different plans to evaluate, unless the command line says otherwise.
         batch_size: plans evaluated at once. It decides which plans are tried, so it is a setting and
             not the number of cores.

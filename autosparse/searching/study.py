@@ -19,13 +19,13 @@ from autosparse.paths import writable_folder
 from autosparse.plan import Plan
 from autosparse.progress import Progress, Step
 from autosparse.records import Accuracy
-from autosparse.search.front import Reference, feasible_front, hypervolume, least_infeasible
-from autosparse.search.knapsack import feasibility, infeasible
-from autosparse.search.owner import Asked, StudyOwner
-from autosparse.search.pool import AbstractPool, Handle, Outcome
-from autosparse.search.problem import Dropped, Problem, prepare
-from autosparse.search.storage import FolderLock
-from autosparse.search.trials import HypervolumePoint, StudyResult, StudySettings, TrialRecord
+from autosparse.searching.front import Reference, feasible_front, hypervolume, least_infeasible
+from autosparse.searching.knapsack import feasibility, infeasible
+from autosparse.searching.owner import Asked, StudyOwner
+from autosparse.searching.pool import AbstractPool, Handle, Outcome
+from autosparse.searching.problem import Dropped, Problem, prepare
+from autosparse.searching.storage import FolderLock
+from autosparse.searching.trials import HypervolumePoint, StudyResult, StudySettings, TrialRecord
 
 Evaluate = Callable[[Plan], Accuracy]
 _LOG = logging.getLogger(__name__)

@@ -19,12 +19,12 @@ import pytest
 
 from autosparse.errors import AutosparseError, MissingDependency
 from autosparse.progress import Progress
-from autosparse.search.pool import AbstractPool, Handle, SerialPool, threads
-from autosparse.search.study import run_study
-from autosparse.search.trials import StudySettings
+from autosparse.searching.pool import AbstractPool, Handle, SerialPool, threads
+from autosparse.searching.study import run_study
+from autosparse.searching.trials import StudySettings
 
 if TYPE_CHECKING:
-    from autosparse.search.parallel import Pool
+    from autosparse.searching.parallel import Pool
 
 
 def finish(pool: AbstractPool, handles: list[Handle], limit_s: float = 30.0) -> None:
@@ -83,7 +83,7 @@ def test_threads_are_set_for_the_work_and_put_back(monkeypatch: pytest.MonkeyPat
 @pytest.fixture(scope="module")
 def ray_pool(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pool]:
     pytest.importorskip("ray", reason="Ray is not installed")
-    from autosparse.search.parallel import Pool
+    from autosparse.searching.parallel import Pool
 
     before = {child.pid for child in psutil.Process().children(recursive=True)}
     logs = tmp_path_factory.mktemp("logs")
@@ -174,7 +174,7 @@ def test_a_study_on_ray_equals_one_in_this_process(ray_pool: Pool, tmp_path: Pat
 def test_no_cluster_at_an_address_is_a_missing_dependency() -> None:
     """In a process of its own: this one may have a cluster already."""
     code = (
-        "from autosparse.search.parallel import Pool\n"
+        "from autosparse.searching.parallel import Pool\n"
         "from autosparse.errors import MissingDependency\n"
         "try:\n    Pool(cores=1, address='nowhere')\n"
         "except MissingDependency as error:\n    print('refused:', str(error)[:40])\n"
@@ -187,7 +187,7 @@ def test_no_cluster_at_an_address_is_a_missing_dependency() -> None:
 INTERRUPTED = textwrap.dedent(
     """
     import math, signal, sys, time
-    from autosparse.search.parallel import Pool
+    from autosparse.searching.parallel import Pool
     stopped = []
     signal.signal(signal.SIGINT, lambda *_: stopped.append(1))
     with Pool(cores=1) as pool:

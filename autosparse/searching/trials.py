@@ -9,11 +9,11 @@ from typing import Any, Literal, Self
 from autosparse.errors import UsageError
 from autosparse.plan import Plan
 from autosparse.records import Accuracy, Record
-from autosparse.search.front import Reference
-from autosparse.search.knapsack import Feasibility
-from autosparse.search.knobs import TrialKind
-from autosparse.search.problem import Dropped, Problem
-from autosparse.search.space import StudySpace
+from autosparse.searching.front import Reference
+from autosparse.searching.knapsack import Feasibility
+from autosparse.searching.knobs import TrialKind
+from autosparse.searching.problem import Dropped, Problem
+from autosparse.searching.space import StudySpace
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,7 +25,7 @@ class StudySettings(Record):
         seed: decides every draw.
         study_name: name in the storage.
         storage: Optuna storage URL, or None for a journal in the study's folder.
-        sampler: key of `autosparse.search.samplers.SAMPLERS`.
+        sampler: key of `autosparse.searching.samplers.SAMPLERS`.
         batch_size: plans evaluated at once.
         startup_trials: told trials before the sampler leaves random drawing.
         seed_points: budgets at which the exact optimum seeds the study.

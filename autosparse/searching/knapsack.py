@@ -27,8 +27,8 @@ from scipy.sparse import csr_array
 from autosparse.errors import AutosparseError, BudgetInfeasible, UsageError
 from autosparse.plan import Plan
 from autosparse.records import LatencyOption, Record
-from autosparse.search import core
-from autosparse.search.problem import Problem
+from autosparse.searching import core
+from autosparse.searching.problem import Problem
 from autosparse.units import format_duration
 
 # Losses are scaled so that the greatest is this, and a sparse layer costs the tie-break in addition:

@@ -9,9 +9,9 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 
 from autosparse.errors import ConfigError
 from autosparse.records import LatencyOption, LayerChoice, onexn
-from autosparse.search import knapsack, samplers
-from autosparse.search.knobs import Knobs, ladder_of, stages
-from autosparse.search.problem import Problem, plan_labels, prepare
+from autosparse.searching import knapsack, samplers
+from autosparse.searching.knobs import Knobs, ladder_of, stages
+from autosparse.searching.problem import Problem, plan_labels, prepare
 
 
 def knobs(budget_us: float | None = None) -> Knobs:

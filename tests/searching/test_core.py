@@ -7,7 +7,7 @@ import itertools
 import numpy as np
 import pytest
 
-from autosparse.search import core
+from autosparse.searching import core
 
 
 @pytest.mark.parametrize("seed", range(30))

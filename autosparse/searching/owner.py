@@ -23,13 +23,13 @@ from autosparse.errors import RunError
 from autosparse.files import write_yaml
 from autosparse.plan import Plan
 from autosparse.records import Accuracy, short_hash
-from autosparse.search import samplers
-from autosparse.search.evaluations import Evaluations
-from autosparse.search.front import feasible_front
-from autosparse.search.knobs import Knobs, TrialKind
-from autosparse.search.problem import Problem, plan_labels
-from autosparse.search.storage import JOURNAL, is_live, my_lease, open_storage
-from autosparse.search.trials import StudySettings, TrialRecord
+from autosparse.searching import samplers
+from autosparse.searching.evaluations import Evaluations
+from autosparse.searching.front import feasible_front
+from autosparse.searching.knobs import Knobs, TrialKind
+from autosparse.searching.problem import Problem, plan_labels
+from autosparse.searching.storage import JOURNAL, is_live, my_lease, open_storage
+from autosparse.searching.trials import StudySettings, TrialRecord
 
 CONSTRAINT = "latency_over_budget_ms"
 _LOG = logging.getLogger(__name__)

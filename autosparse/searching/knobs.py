@@ -29,8 +29,8 @@ from optuna.distributions import (
 
 from autosparse.plan import Plan
 from autosparse.records import LatencyOption, LayerChoice
-from autosparse.search.knapsack import feasibility, solve
-from autosparse.search.problem import Problem
+from autosparse.searching.knapsack import feasibility, solve
+from autosparse.searching.problem import Problem
 
 Kind = Literal["policy", "staged", "local"]
 TrialKind = Literal["seed-knapsack", "dense", "uniform", "policy", "staged", "local"]
