@@ -92,7 +92,7 @@ def test_the_lock_waits_for_its_holder_and_dies_with_it(tmp_path):
 
 def test_presets_scale_with_the_data():
     assert [dense(n).epochs for n in (100, 1_151, 45_000)] == [10, 10, 26]
-    assert [short(n).epochs for n in (1_151, 45_000)] == [4, 10]
+    assert [short(n).epochs for n in (1_151, 45_000)] == [4, 4]
     assert full(1_281_167).epochs == 251
     assert full(45_000).from_scratch and not short(45_000).from_scratch
     for samples in (1, 1_151, 45_000, 1_281_167):
