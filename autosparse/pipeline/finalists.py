@@ -118,7 +118,7 @@ def qualify(
     problem = study.problem
     reverted: dict[str, str] = {}
     wanted = _first_plans(study, top_k)
-    with progress.step("measure whole models", _ROUNDS) as step:
+    with progress.step("qualify", _ROUNDS) as step:
         for _ in range(_ROUNDS):
             new = [plan for plan in wanted if plan.id not in ledger.measured]
             if not new:

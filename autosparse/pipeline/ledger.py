@@ -16,6 +16,7 @@ from autosparse.pipeline.session import (
     run_session,
 )
 from autosparse.plan import Plan
+from autosparse.progress import Progress
 from autosparse.records import Accuracy
 from autosparse.searching.pool import AbstractPool
 
@@ -24,15 +25,20 @@ DENSE = "dense"
 TORCH = "torch"
 
 
-def run_in_pool(pool: AbstractPool, request: SessionRequest) -> SessionResult:
+def run_in_pool(pool: AbstractPool, request: SessionRequest, progress: Progress) -> SessionResult:
     """Runs a session in a process of its own, with no other work beside it.
+
+    A session is short and its figures belong together, so a stop is heeded only after it.
 
     Raises:
         AutosparseError: the session failed; names the reason.
     """
-    handle = pool.submit(run_session, request, cores=request.threads, kind="measure")
-    while handle.outcome is None:
-        pool.wait([handle], 1.0)
+    name = f"run {len(request.contestants)} whole models in turn"
+    with progress.step(name):
+        handle = pool.submit(run_session, request, cores=request.threads, kind="measure")
+        while handle.outcome is None:
+            pool.wait([handle], 1.0)
+    assert handle.outcome is not None
     if handle.outcome.status != "ok":
         raise AutosparseError(
             f"whole models must be measurable, but the session ended as {handle.outcome.status}: "
@@ -52,6 +58,7 @@ class Ledger:
         dense_weights: weights that plans prune.
         pool: where sessions run.
         evaluate: gives a plan's one-shot accuracy, remembered by the caller if it is known.
+        progress: told of every session.
     """
 
     def __init__(
@@ -61,12 +68,14 @@ class Ledger:
         dense_weights: str,
         pool: AbstractPool,
         evaluate: Callable[[Plan], Accuracy],
+        progress: Progress,
     ) -> None:
         self._path = path
         self._request = request
         self._weights = dense_weights
         self._pool = pool
         self._evaluate = evaluate
+        self._progress = progress
         self._accuracies: dict[str, Accuracy] = {}
         self.plans: dict[str, Plan] = {}
         self.measured: dict[str, Measured] = {}
@@ -91,7 +100,7 @@ class Ledger:
             *(Contestant(name=plan.id, weights=self._weights, plan=plan) for plan in plans),
         )
         by_id = {plan.id: plan for plan in plans}
-        result = run_in_pool(self._pool, self._request.with_contestants(contestants))
+        result = run_in_pool(self._pool, self._request.with_contestants(contestants), self._progress)
         for figure in result.results:
             plan = by_id.get(figure.name)
             row = {"plan": plan.to_json() if plan else None, "figure": figure.to_json()}
@@ -104,7 +113,7 @@ class Ledger:
         The references of this session replace the earlier ones, so that ratios are of one session.
         """
         everyone = (*self._dense(), *contestants)
-        result = run_in_pool(self._pool, self._request.with_contestants(everyone))
+        result = run_in_pool(self._pool, self._request.with_contestants(everyone), self._progress)
         figures = {figure.name: figure for figure in result.results}
         self.references = {name: figures.pop(name) for name in (DENSE, TORCH)}
         return figures

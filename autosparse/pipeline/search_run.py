@@ -60,8 +60,13 @@ class _Work:
     deadline_s: float | None
 
     @property
+    def is_late(self) -> bool:
+        """Whether the time budget is used up."""
+        return self.deadline_s is not None and time.monotonic() >= self.deadline_s
+
+    @property
     def left_s(self) -> float | None:
-        """Seconds left of the time budget, None without one."""
+        """Seconds left of the time budget, at least one; None without a budget."""
         return None if self.deadline_s is None else max(1.0, self.deadline_s - time.monotonic())
 
 
@@ -308,6 +313,7 @@ def _ledger(work: _Work, weights: Path, evaluator: OneShotEvaluator) -> Ledger:
         str(weights.resolve()),
         work.pool,
         evaluator,
+        work.progress,
     )
 
 
@@ -359,6 +365,9 @@ def recipe_for(kind: str, samples: int, seed: int) -> Recipe:
 def _train(work: _Work, qualifying: Qualifying, weights: Path) -> dict[str, TrainResult]:
     kind = work.survey.config.train
     if kind == "none":
+        return {}
+    if work.is_late:
+        work.progress.log("the time budget is used up: accuracies stay one-shot; `train` trains later")
         return {}
     recipe = recipe_for(kind, len(work.survey.images().train), work.survey.config.seed)
     jobs = {

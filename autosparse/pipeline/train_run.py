@@ -131,6 +131,7 @@ def _train(
         str(weights.resolve()),
         pool,
         evaluator_for(subject, weights),
+        progress,
     )
     figures = ledger.measure_deployed(
         [contestant(plans[name], result, weights) for name, result in results.items()]
