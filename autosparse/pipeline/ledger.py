@@ -6,14 +6,13 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from autosparse.errors import AutosparseError
 from autosparse.files import append_jsonl, read_jsonl
 from autosparse.pipeline.session import (
     Contestant,
     ContestantResult,
     SessionRequest,
     SessionResult,
-    run_session,
+    run_apart,
 )
 from autosparse.plan import Plan
 from autosparse.progress import Progress
@@ -25,8 +24,8 @@ DENSE = "dense"
 TORCH = "torch"
 
 
-def run_in_pool(pool: AbstractPool, request: SessionRequest, progress: Progress) -> SessionResult:
-    """Runs a session in a process of its own, with no other work beside it.
+def run_alone(pool: AbstractPool, request: SessionRequest, progress: Progress) -> SessionResult:
+    """Runs a session on this machine once all work of the pool has ended.
 
     A session is short and its figures belong together, so a stop is heeded only after it.
 
@@ -34,19 +33,8 @@ def run_in_pool(pool: AbstractPool, request: SessionRequest, progress: Progress)
         AutosparseError: the session failed; names the reason.
     """
     name = f"run {len(request.contestants)} whole models in turn"
-    with progress.step(name):
-        handle = pool.submit(run_session, request, cores=request.threads, kind="measure")
-        while handle.outcome is None:
-            pool.wait([handle], 1.0)
-    assert handle.outcome is not None
-    if handle.outcome.status != "ok":
-        raise AutosparseError(
-            f"whole models must be measurable, but the session ended as {handle.outcome.status}: "
-            f"{handle.outcome.reason}"
-        )
-    result = handle.outcome.value
-    assert isinstance(result, SessionResult)
-    return result
+    with progress.step(name), pool.exclusive():
+        return run_apart(request)
 
 
 class Ledger:
@@ -56,7 +44,7 @@ class Ledger:
         path: file that remembers sessions, one line per plan.
         request: a session without contestants: all that they have in common.
         dense_weights: weights that plans prune.
-        pool: where sessions run.
+        pool: whose work must rest while a session runs.
         evaluate: gives a plan's one-shot accuracy, remembered by the caller if it is known.
         progress: told of every session.
     """
@@ -100,7 +88,7 @@ class Ledger:
             *(Contestant(name=plan.id, weights=self._weights, plan=plan) for plan in plans),
         )
         by_id = {plan.id: plan for plan in plans}
-        result = run_in_pool(self._pool, self._request.with_contestants(contestants), self._progress)
+        result = run_alone(self._pool, self._request.with_contestants(contestants), self._progress)
         for figure in result.results:
             plan = by_id.get(figure.name)
             row = {"plan": plan.to_json() if plan else None, "figure": figure.to_json()}
@@ -113,7 +101,7 @@ class Ledger:
         The references of this session replace the earlier ones, so that ratios are of one session.
         """
         everyone = (*self._dense(), *contestants)
-        result = run_in_pool(self._pool, self._request.with_contestants(everyone), self._progress)
+        result = run_alone(self._pool, self._request.with_contestants(everyone), self._progress)
         figures = {figure.name: figure for figure in result.results}
         self.references = {name: figures.pop(name) for name in (DENSE, TORCH)}
         return figures

@@ -1,12 +1,19 @@
 """One measuring session: whole models, compiled and run in turn in a process of their own.
 
-What is compared is measured in one session, A B A B, so that a machine that drifts drifts for all.
+What is compared is measured in one session, A B A B, so that a machine that drifts drifts for all. The
+process is a fresh one on this machine at normal priority, as a deployed model's would be: workers of a
+pool may sit on another host, and run at a low priority at which any other process starves them.
+
+    python -m autosparse.pipeline.session REQUEST.json RESULT.json
 """
 
 from __future__ import annotations
 
 import copy
 import dataclasses
+import subprocess
+import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -19,6 +26,8 @@ from numpy.typing import NDArray
 
 from autosparse import models
 from autosparse.engine import CompiledModel, compile
+from autosparse.errors import AutosparseError
+from autosparse.files import read_json, write_json
 from autosparse.patterns import sparsify
 from autosparse.plan import Plan
 from autosparse.progress import Progress
@@ -109,11 +118,27 @@ class SessionResult(Record):
         return next(result for result in self.results if result.name == name)
 
 
-def run_session(request: SessionRequest) -> SessionResult:
-    """Compiles every contestant, runs them in turn, and times their layers.
+def run_apart(request: SessionRequest) -> SessionResult:
+    """Runs a session in a process of its own. The caller sees to it that nothing else runs meanwhile.
 
-    Meant for a process of its own that no other work shares cores with.
+    Raises:
+        AutosparseError: the process failed; names the last line it said.
     """
+    with tempfile.TemporaryDirectory(prefix="autosparse-session-") as folder:
+        asked, answer = Path(folder) / "request.json", Path(folder) / "result.json"
+        write_json(asked, request.to_json())
+        call = [sys.executable, "-m", "autosparse.pipeline.session", str(asked), str(answer)]
+        ended = subprocess.run(call, capture_output=True, text=True, start_new_session=True)
+        if ended.returncode != 0 or not answer.exists():
+            said = ended.stderr.strip().splitlines() or [f"exit code {ended.returncode}"]
+            raise AutosparseError(
+                f"whole models must be measurable, but the session ended with: {said[-1]}"
+            )
+        return SessionResult.from_json(read_json(answer))
+
+
+def run_session(request: SessionRequest) -> SessionResult:
+    """Compiles every contestant, runs them in turn, and times their layers, in this process."""
     torch.set_num_threads(request.threads)
     generator = torch.Generator().manual_seed(request.seed)
     sample = torch.randn(request.batch_size, *request.input_shape, generator=generator)
@@ -217,3 +242,8 @@ def _torch_runner(module: torch.nn.Module, sample: torch.Tensor) -> Runner:
     for run in forms:
         run(3)
     return min(forms, key=lambda run: float(np.median(run(7))))
+
+
+if __name__ == "__main__":
+    wanted = SessionRequest.from_json(read_json(Path(sys.argv[1])))
+    write_json(Path(sys.argv[2]), run_session(wanted).to_json())

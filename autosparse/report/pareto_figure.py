@@ -303,8 +303,9 @@ def _view(document: Document) -> tuple[list[float], list[float]] | None:
     """
     measured = [c for c in document.configs if c.measured_latency_ms is not None]
     trained = [b for b in document.baselines if b.accuracy_kind in ("short", "full")]
-    xs = [x for x in map(_latency_of, [*measured, *trained]) if x is not None]
-    ys = [c.accuracy for c in [*measured, *trained]]
+    framed: list[Baseline | Config] = [*measured, *trained]
+    xs = [x for x in map(_latency_of, framed) if x is not None]
+    ys = [item.accuracy for item in framed]
     xs += [run.median_ms for run in document.dense.peers.values()]
     xs += [document.dense.latency.median_ms] if document.dense.latency else []
     xs += [document.budget_ms] if document.budget_ms else []

@@ -9,7 +9,7 @@ import time
 import traceback
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Literal, Protocol, Self
@@ -84,6 +84,9 @@ class AbstractPool(Protocol):
         Returns:
             Those that have ended and those that have not, both in the order given.
         """
+
+    def exclusive(self) -> AbstractContextManager[None]:
+        """Waits until all work has ended, so that the block may measure on this machine."""
 
     def close(self) -> None:
         """Ends what still runs and leaves no process behind. Closing twice is fine."""
@@ -171,6 +174,13 @@ class SerialPool:
             if time.monotonic() > deadline:
                 break
         return split(handles)
+
+    def exclusive(self) -> AbstractContextManager[None]:
+        """Runs what is queued; see `AbstractPool.exclusive`."""
+        while self._queue:
+            handle, function, args, cores = self._queue.popleft()
+            handle.outcome = run_call(function, args, cores)
+        return nullcontext()
 
     def close(self) -> None:
         """Drops what was not run."""
