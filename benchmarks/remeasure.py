@@ -3,6 +3,8 @@
     python benchmarks/remeasure.py results/latest [--json FILE]
 
 Prints, per configuration, the reported and the new median, their ratio, and whether the budget is met.
+The dense model runs in turn with each: rounds in which it is more than a tenth slower than reported met
+a disturbed host (processors of virtual machines are moved about), do not count, and are counted.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ from autosparse.config import SearchConfig
 from autosparse.report import document as form
 
 _ONE = """
-import json, sys
+import json, sys, time
 import torch
 from pathlib import Path
 import autosparse
@@ -30,12 +32,19 @@ module = models.resolve(asked["model"], weights=Path(asked["weights"])).module
 if not asked["pruned"]:
     autosparse.sparsify(module, Plan.load(asked["plan"]))
 image = torch.randn(asked["batch_size"], *asked["input_shape"])
-with autosparse.compile(
-    module, (image,), threads=asked["threads"], plan=Plan.load(asked["plan"]),
-    database=asked["database"],
-) as compiled:
-    measured = [compiled.measure() for _ in range(asked["rounds"])]
-print(json.dumps(sorted(m.median_ms for m in measured)))
+common = {"threads": asked["threads"], "database": asked["database"]}
+whole = models.resolve(asked["model"], classes=module(image).shape[1]).module
+dense = autosparse.compile(whole, (image,), **common)
+compiled = autosparse.compile(module, (image,), plan=Plan.load(asked["plan"]), **common)
+found, disturbed = [], 0
+while len(found) < asked["rounds"] and disturbed < 20:
+    before, here, after = (each.measure().median_ms for each in (dense, compiled, dense))
+    if max(before, after) <= 1.1 * asked["dense_ms"]:
+        found.append(here)
+    else:
+        disturbed += 1
+        time.sleep(2)
+print(json.dumps([sorted(found), disturbed]))
 """
 
 
@@ -53,11 +62,12 @@ def main() -> None:
         f"{document.model}, {document.threads} threads, batch {document.batch_size}, f32, "
         f"budget {document.budget_ms} ms; dense {document.dense.latency.median_ms:.4f} ms"
     )
-    print(f"{'id':10} {'reported ms':>12} {'again ms':>10} {'ratio':>7}  budget")
+    print(f"{'id':10} {'reported ms':>12} {'again ms':>10} {'ratio':>7}  budget  disturbed rounds")
     for row in rows:
         print(
             f"{row['id']:10} {row['reported_ms']:12.4f} {row['again_ms']:10.4f} {row['ratio']:7.3f}  "
-            f"{'met' if row['met'] else 'missed' if row['met'] is not None else '-'}"
+            f"{'met' if row['met'] else 'missed' if row['met'] is not None else '-':6}  "
+            f"{row['disturbed_rounds']}"
         )
     if options.json:
         options.json.write_text(json.dumps({"run": run.name, "rows": rows}, indent=1) + "\n")
@@ -78,16 +88,19 @@ def remeasure(
         "threads": document.threads,
         "database": config.database,
         "rounds": rounds,
+        "dense_ms": document.dense.latency.median_ms if document.dense.latency else float("inf"),
     }
     call = [sys.executable, "-c", _ONE, json.dumps(asked)]
-    medians = json.loads(subprocess.run(call, capture_output=True, text=True, check=True).stdout)
-    again = medians[len(medians) // 2]
+    said = subprocess.run(call, stdout=subprocess.PIPE, text=True, check=True).stdout
+    medians, disturbed = json.loads(said)
+    again = medians[len(medians) // 2] if medians else float("nan")
     reported = one.measured_latency_ms or float("nan")
     return {
         "id": one.id,
         "reported_ms": reported,
         "again_ms": again,
         "ratio": again / reported,
+        "disturbed_rounds": disturbed,
         "met": None if document.budget_ms is None else again <= document.budget_ms,
     }
 

@@ -40,7 +40,6 @@ from autosparse.train.baseline import baseline
 from autosparse.train.evaluate import OneShotEvaluator, score
 from autosparse.train.job import TrainJob, TrainResult
 from autosparse.train.recipes import Recipe, full, short
-from autosparse.tuning.autotune import TuneResult
 from autosparse.tuning.stopwatch import WHOLE
 
 # Validation samples per evaluation in the search, and in its many one-layer evaluations.
@@ -201,7 +200,7 @@ def _explore(
             problem=qualifying.problem,
             entrants=tuple(e for e in entrants if e.finalist.plan.id in chosen),
             uniform=next((e for e in entrants if e.finalist == qualifying.uniform), None),
-            skipped=_skipped(work.survey, findings.tuning, study, qualifying),
+            skipped=_skipped(work.survey, findings, study, qualifying),
         )
         document = publish.publish(work.run, findings)
     code = ExitCode.DONE if publish.choose(findings.entrants) else ExitCode.INFEASIBLE
@@ -416,12 +415,14 @@ def contestant(plan: Plan, result: TrainResult | None, weights: Path) -> Contest
 
 
 def _skipped(
-    subject: Survey, tuning: TuneResult, study: StudyResult, qualifying: Qualifying
+    subject: Survey, findings: Findings, study: StudyResult, qualifying: Qualifying
 ) -> tuple[tuple[str, str], ...]:
     rows = [(scope.name, "; ".join(scope.why_dense)) for scope in subject.scopes if scope.why_dense]
     rows += [(scope.name, reason) for scope in subject.scopes for reason in scope.refused]
     rows += [(f"{item.layer} {item.label}", item.reason) for item in study.dropped]
     rows += list(qualifying.reverted)
+    rows += list(findings.tuning.unmeasured.items())
+    rows += [("undisturbed measurement", why) for why in findings.ledger.disturbances]
     rows += [(f"trial {trial.number}", trial.reason) for trial in study.trials if trial.state == "FAIL"]
     return tuple(rows)
 
