@@ -67,7 +67,8 @@ class SearchConfig(BaseModel):
         weights: file of dense weights; None trains a dense baseline first, once.
         data: ``digits``, ``fashion-mnist:PATH``, ``cifar10:PATH``, ``imagefolder:PATH`` or
             ``path/to/file.py:factory``.
-        data_resolution: pixels per side for training and evaluation; None is the data set's own.
+        data_resolution: pixels per side for training and evaluation; None is the data set's own, at
+            least 32.
         latency_budget: microseconds the model may take; None searches the whole front.
         batch_size: samples per timed run.
         input_shape: channels, height and width of a timed sample; None is the model's own.

@@ -60,7 +60,10 @@ Data = Annotated[
 DataResolution = Annotated[
     str | None,
     _text(
-        "--data-resolution", help="Pixels per side for accuracy.", default="the data's own", panel=_WHAT
+        "--data-resolution",
+        help="Pixels per side for accuracy.",
+        default="the data's own, at least 32",
+        panel=_WHAT,
     ),
 ]
 Space = Annotated[
