@@ -31,8 +31,8 @@ TORCH = "torch"
 # Hosts of virtual machines move their processors about: for seconds to minutes two cores may share no
 # cache, and what needs both takes up to 2.5 times as long. Dense, part of every session, tells.
 _DISTURBED = 1.1
-_TRIES = 4
-_PAUSE_S = 10.0
+_TRIES = 3
+_PAUSE_S = 5.0
 
 
 def run_alone(pool: AbstractPool, request: SessionRequest, progress: Progress) -> SessionResult:

@@ -36,6 +36,8 @@ from autosparse.tuning.stopwatch import MeasurementPolicy, Timing, interleave, p
 
 Runner = Callable[[int], NDArray[np.int64]]
 
+_SESSION_US = 20e6
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Contestant(Record):
@@ -72,8 +74,10 @@ class SessionRequest(Record):
     seed: int = 0
 
     def with_contestants(self, contestants: tuple[Contestant, ...]) -> SessionRequest:
-        """Gives this request for other contestants."""
-        return dataclasses.replace(self, contestants=contestants)
+        """Gives this request for other contestants, who share the time that a session may take."""
+        share_us = min(self.policy.time_cap_us, _SESSION_US / len(contestants))
+        policy = dataclasses.replace(self.policy, time_cap_us=share_us)
+        return dataclasses.replace(self, contestants=contestants, policy=policy)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
