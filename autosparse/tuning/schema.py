@@ -124,15 +124,12 @@ def _check_file(url: URL, *, create: bool) -> None:
         raise DatabaseError(f"the tuning database must exist, but there is no file {file}")
     try:
         paths.writable_folder(file.absolute().parent, "the folder of a tuning database")
-        if file.exists():
-            with file.open("rb+"):
-                pass
     except RunError as error:
         raise DatabaseError(str(error)) from None
-    except OSError as error:
-        raise DatabaseError(
-            f"the tuning database must be a writable file, but got {file}: {error.strerror}"
-        ) from None
+    # Asked, not tried: closing a second handle on the file would drop the locks that this process's
+    # connections hold on it, and another process could then discard the write-ahead log in use.
+    if file.exists() and not (file.is_file() and os.access(file, os.R_OK | os.W_OK)):
+        raise DatabaseError(f"the tuning database must be a writable file, but got {file}")
 
 
 # Per process: an SQLite connection must not be carried over a fork. Kept open between rows, because
