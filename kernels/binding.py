@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autosparse.errors import UsageError
-from autosparse.kernels.library import BAD_ARGUMENT, CKernelInfo, checked, library
+from autosparse.kernels.native import BAD_ARGUMENT, CKernelInfo, checked, native
 from autosparse.kernels.native_op import Activation, FloatArray, IntArray, NativeOp, OpKind, c_op
 from autosparse.kernels.probes import probe_bf16_gflops, probe_f32_gflops, probe_read_bytes_per_s
 
@@ -57,7 +57,7 @@ class KernelInfo:
 
 def detect_isa() -> str:
     """Gives the widest usable instruction set: ``generic``, ``avx2`` or ``avx512``."""
-    return _ISA_NAMES[library().as_detect_isa()]
+    return _ISA_NAMES[native().as_detect_isa()]
 
 
 def limit_isa(isa: str) -> None:
@@ -68,15 +68,15 @@ def limit_isa(isa: str) -> None:
     """
     if isa not in _ISA_NAMES:
         raise UsageError(f"isa must be one of {', '.join(_ISA_NAMES)}, but got {isa!r}")
-    checked(library().as_limit_isa(_ISA_NAMES.index(isa)))
+    checked(native().as_limit_isa(_ISA_NAMES.index(isa)))
 
 
 def kernel_table() -> tuple[KernelInfo, ...]:
     """Lists the native kernel table, in its own order."""
     rows = []
-    for row in range(checked(library().as_kernel_count())):
+    for row in range(checked(native().as_kernel_count())):
         info = CKernelInfo()
-        checked(library().as_kernel_get(row, ctypes.byref(info)))
+        checked(native().as_kernel_get(row, ctypes.byref(info)))
         rows.append(
             KernelInfo(
                 name=info.name.decode(),
@@ -94,7 +94,7 @@ def kernel_table() -> tuple[KernelInfo, ...]:
 
 def kernel_source_hash(row: int) -> str:
     """Gives the hash of the sources and flags that decide the speed of a kernel table row."""
-    digest = library().as_kernel_source_hash(row)
+    digest = native().as_kernel_source_hash(row)
     assert isinstance(digest, bytes)
     return digest.decode()
 
@@ -103,7 +103,7 @@ def kernel_why_not(row: int, op: NativeOp, in_shape: Sequence[int]) -> tuple[str
     """Gives the reasons why a kernel table row cannot run `op` on this machine; empty if it can."""
     buffer = ctypes.create_string_buffer(4096)
     shape = (ctypes.c_int32 * 4)(*in_shape)
-    checked(library().as_kernel_why_not(row, ctypes.byref(c_op(op)[0]), shape, buffer, len(buffer)))
+    checked(native().as_kernel_why_not(row, ctypes.byref(c_op(op)[0]), shape, buffer, len(buffer)))
     return tuple(buffer.value.decode().splitlines())
 
 
@@ -123,7 +123,7 @@ class NativeProgram:
         self._inputs: list[int] = []
         self._outputs: list[int] = []
         self.threads = threads
-        self._handle = library().as_program_new(threads, int(pin))
+        self._handle = native().as_program_new(threads, int(pin))
         if not self._handle:
             checked(BAD_ARGUMENT)
 
@@ -141,7 +141,7 @@ class NativeProgram:
     def close(self) -> None:
         """Frees the native program; the object cannot be used any more."""
         if getattr(self, "_handle", None):
-            library().as_program_free(self._handle)
+            native().as_program_free(self._handle)
             self._handle = None
 
     @property
@@ -162,18 +162,18 @@ class NativeProgram:
         if any(not 1 <= extent < 2**31 for extent in shape):
             raise UsageError(f"extents must lie in 1..2^31-1, but got {tuple(shape)}")
         batch, channels, height, width = shape
-        out = checked(library().as_program_tensor(self.handle, (ctypes.c_int32 * 4)(*shape)))
+        out = checked(native().as_program_tensor(self.handle, (ctypes.c_int32 * 4)(*shape)))
         self._shapes.append((batch, channels, height, width))
         return out
 
     def input(self, tensor: int) -> None:
         """Names a tensor as the next input of `run`."""
-        checked(library().as_program_input(self.handle, tensor))
+        checked(native().as_program_input(self.handle, tensor))
         self._inputs.append(tensor)
 
     def output(self, tensor: int) -> None:
         """Names a tensor as the next output of `run`."""
-        checked(library().as_program_output(self.handle, tensor))
+        checked(native().as_program_output(self.handle, tensor))
         self._outputs.append(tensor)
 
     def op(self, op: NativeOp) -> int:
@@ -184,8 +184,8 @@ class NativeProgram:
             NoKernel: the kernel named in `op` cannot run it here.
         """
         self._check_arrays(op)
-        native, alive = c_op(op)
-        index = checked(library().as_program_op(self.handle, ctypes.byref(native)))
+        described, alive = c_op(op)
+        index = checked(native().as_program_op(self.handle, ctypes.byref(described)))
         del alive
         return index
 
@@ -219,7 +219,7 @@ class NativeProgram:
 
     def finish(self) -> None:
         """Plans the arena and packs the weights; no more operators after this."""
-        checked(library().as_program_finish(self.handle))
+        checked(native().as_program_finish(self.handle))
 
     def output_shapes(self) -> list[tuple[int, int, int, int]]:
         """Gives the shapes of the outputs, in order."""
@@ -238,7 +238,7 @@ class NativeProgram:
             UsageError: an array is not contiguous float32 of the tensor's shape.
         """
         sources, sinks = self.pointers(inputs, outputs)
-        checked(library().as_program_run(self.handle, sources, sinks))
+        checked(native().as_program_run(self.handle, sources, sinks))
 
     def time(
         self, inputs: Sequence[FloatArray], repeats: int, per_op: bool = False
@@ -250,7 +250,7 @@ class NativeProgram:
         op_ns = np.zeros((repeats, self.op_count), np.int64) if per_op else None
         op_pointer = None if op_ns is None else op_ns.ctypes.data
         checked(
-            library().as_program_time(
+            native().as_program_time(
                 self.handle, sources, sinks, repeats, run_ns.ctypes.data, op_pointer
             )
         )
@@ -288,22 +288,22 @@ class NativeProgram:
     @property
     def op_count(self) -> int:
         """Operators added so far."""
-        return checked(library().as_program_op_count(self.handle))
+        return checked(native().as_program_op_count(self.handle))
 
     @property
     def weight_bytes(self) -> int:
         """Bytes of packed weights, biases and index lists."""
-        return checked(library().as_program_weight_bytes(self.handle))
+        return checked(native().as_program_weight_bytes(self.handle))
 
     @property
     def arena_bytes(self) -> int:
         """Bytes of all activations and workspaces."""
-        return checked(library().as_program_arena_bytes(self.handle))
+        return checked(native().as_program_arena_bytes(self.handle))
 
     def op_kernels(self) -> tuple[str | None, ...]:
         """Gives the kernel name of every operator; None outside the kernel table."""
         table = kernel_table()
-        rows = [library().as_program_op_kernel(self.handle, op) for op in range(self.op_count)]
+        rows = [native().as_program_op_kernel(self.handle, op) for op in range(self.op_count)]
         return tuple(table[row].name if row >= 0 else None for row in rows)
 
 
@@ -321,6 +321,6 @@ def time_in_turn(
     handles = (ctypes.c_void_p * len(programs))(*(program.handle for program in programs))
     run_ns = np.zeros(repeats, np.int64)
     checked(
-        library().as_programs_time(handles, len(programs), sources, sinks, repeats, run_ns.ctypes.data)
+        native().as_programs_time(handles, len(programs), sources, sinks, repeats, run_ns.ctypes.data)
     )
     return run_ns

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autosparse.errors import UsageError
-from autosparse.kernels.library import MAX_INPUTS, COp, FloatPointer, IntPointer
+from autosparse.kernels.native import MAX_INPUTS, COp, FloatPointer, IntPointer
 
 FloatArray = NDArray[np.float32]
 IntArray = NDArray[np.int32]

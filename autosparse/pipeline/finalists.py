@@ -8,7 +8,6 @@ that turn out slower than dense go back to dense, and what is new is measured to
 from __future__ import annotations
 
 import dataclasses
-import logging
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,10 +23,6 @@ from autosparse.searching.problem import Problem
 from autosparse.searching.trials import StudyResult
 from autosparse.statistics import median_ci
 
-log = logging.getLogger(__name__)
-
-DENSE = "dense"
-TORCH = "torch"
 _ROUNDS = 4
 # Shares of the budget to solve for: the first leaves room for the upper end of a measured interval, the
 # others for a table that promises too much.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -21,8 +20,6 @@ from autosparse.plan import Plan
 from autosparse.progress import Progress
 from autosparse.records import Accuracy
 from autosparse.searching.pool import AbstractPool
-
-log = logging.getLogger(__name__)
 
 Measured = ContestantResult
 DENSE = "dense"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 
@@ -54,11 +53,6 @@ class Survey:
     def weight_bytes(self) -> int:
         """Bytes of the dense model's layer weights, f32."""
         return 4 * sum(layer.shape.weights for layer in self.layers if layer.shape)
-
-    @property
-    def weights_given(self) -> Path | None:
-        """The user's weights, if any."""
-        return self.config.weights
 
     def images(self) -> ImageData:
         """Loads the data set at the run's resolution."""

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 from autosparse.errors import NoValidConfiguration, Stopped
 from autosparse.files import read_jsonl
-from autosparse.plan import Plan
 from autosparse.progress import Progress
 from autosparse.searching.pool import AbstractPool, Handle
 from autosparse.train.job import METRICS, TrainJob, TrainResult, load_result
 from autosparse.train.loop import train
-
-log = logging.getLogger(__name__)
 
 _STOP = "stop-requested"
 _POLL_S = 1.0
@@ -100,8 +96,3 @@ def _follow(
 
 def _epochs(job: TrainJob) -> int:
     return len(read_jsonl(Path(job.folder) / METRICS))
-
-
-def plans_by_id(plans: Sequence[Plan]) -> dict[str, Plan]:
-    """Indexes plans."""
-    return {plan.id: plan for plan in plans}

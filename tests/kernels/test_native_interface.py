@@ -13,7 +13,7 @@ import pytest
 
 from autosparse.errors import NoKernel, UsageError
 from autosparse.kernels import binding, spec
-from autosparse.kernels import library as native_library
+from autosparse.kernels import native as interface
 from autosparse.kernels.binding import NativeOp, NativeProgram, OpKind
 from autosparse.kernels.layer import LayerProgram, random_blocks
 from autosparse.records import LayerShape, Pattern, onexn
@@ -175,23 +175,21 @@ def test_wrong_thread_counts_are_refused(threads: int) -> None:
 
 
 def test_null_pointers_are_refused() -> None:
-    library = native_library.library()
+    c = interface.native()
     shape = (ctypes.c_int32 * 4)(1, 1, 1, 1)
-    assert library.as_program_tensor(None, shape) == -1
-    assert library.as_program_op(None, None) == -1
-    assert library.as_program_finish(None) == -1
-    assert library.as_program_run(None, None, None) == -1
-    assert library.as_kernel_get(0, None) == -1
-    assert library.as_kernel_get(-1, ctypes.byref(native_library.CKernelInfo())) == -1
-    assert library.as_program_weight_bytes(None) == -1
-    assert b"NULL" in library.as_last_error()
-    library.as_program_free(None)
+    assert c.as_program_tensor(None, shape) == -1
+    assert c.as_program_op(None, None) == -1
+    assert c.as_program_finish(None) == -1
+    assert c.as_program_run(None, None, None) == -1
+    assert c.as_kernel_get(0, None) == -1
+    assert c.as_kernel_get(-1, ctypes.byref(interface.CKernelInfo())) == -1
+    assert c.as_program_weight_bytes(None) == -1
+    assert b"NULL" in c.as_last_error()
+    c.as_program_free(None)
     layer = LayerProgram(SHAPE, weight=WEIGHT)
     handle = layer.program.handle
-    assert library.as_program_run(handle, None, None) == -1
-    assert (
-        library.as_program_run(handle, (ctypes.c_void_p * 1)(None), (ctypes.c_void_p * 1)(None)) == -1
-    )
+    assert c.as_program_run(handle, None, None) == -1
+    assert c.as_program_run(handle, (ctypes.c_void_p * 1)(None), (ctypes.c_void_p * 1)(None)) == -1
 
 
 def test_weights_shrink_with_the_pattern() -> None:

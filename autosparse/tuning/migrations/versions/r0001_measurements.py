@@ -5,6 +5,8 @@ from __future__ import annotations
 import sqlalchemy as sa
 from alembic import op
 
+from autosparse.errors import DatabaseError
+
 revision = "0001"
 down_revision = None
 branch_labels = None
@@ -56,4 +58,6 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     """Refuses: rows are never thrown away by a change of layout."""
-    raise NotImplementedError("the first layout has none before it")
+    raise DatabaseError(
+        "a tuning database goes back only to an earlier layout, but the first has none before it"
+    )

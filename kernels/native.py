@@ -105,7 +105,7 @@ _SIGNATURES: dict[str, tuple[object, tuple[object, ...]]] = {
 
 
 @functools.cache
-def library() -> ctypes.CDLL:
+def native() -> ctypes.CDLL:
     """Gives the loaded library.
 
     Raises:
@@ -135,7 +135,7 @@ def checked(status: int) -> int:
     """Raises what a negative status stands for; gives other values back."""
     if status >= 0:
         return status
-    message = (library().as_last_error() or b"").decode() or f"native status {status}"
+    message = (native().as_last_error() or b"").decode() or f"native status {status}"
     if status == BAD_ARGUMENT:
         raise UsageError(message)
     if status == UNSUPPORTED:
