@@ -15,7 +15,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors",),
     ("units", "progress", "serial", "statistics", "files", "factories"),
     ("values", "weight_files", "events"),
-    ("records",),
+    ("records", "front"),
     ("plan", "paths"),
     ("hardware",),
     ("patterns",),

@@ -13,12 +13,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from autosparse.errors import AutosparseError, BudgetInfeasible
+from autosparse.front import promote
 from autosparse.pipeline.ledger import Ledger, Measured
 from autosparse.plan import Plan
 from autosparse.progress import Progress
 from autosparse.records import Accuracy, LayerChoice
 from autosparse.searching import knapsack
-from autosparse.searching.front import promote
 from autosparse.searching.problem import Problem
 from autosparse.searching.trials import StudyResult
 from autosparse.statistics import median_ci

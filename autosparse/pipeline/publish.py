@@ -16,6 +16,7 @@ import scipy.stats
 import autosparse
 from autosparse import report
 from autosparse.files import write_json, write_rows_csv, write_text, write_yaml
+from autosparse.front import feasible_front, knee
 from autosparse.pipeline.finalists import Finalist
 from autosparse.pipeline.ledger import DENSE, Ledger, Measured
 from autosparse.pipeline.survey import Survey
@@ -25,7 +26,6 @@ from autosparse.report import document as form
 from autosparse.report.verdict import sentence
 from autosparse.runs import RunFolder
 from autosparse.searching import knapsack
-from autosparse.searching.front import feasible_front, knee
 from autosparse.searching.problem import Problem
 from autosparse.searching.trials import StudyResult, TrialRecord
 from autosparse.tuning.autotune import TuneResult

@@ -11,6 +11,7 @@ from autosparse import report
 from autosparse.config import SearchConfig
 from autosparse.errors import ExitCode, RunError, UsageError
 from autosparse.files import write_json
+from autosparse.front import Point, knee
 from autosparse.pipeline.ledger import Ledger
 from autosparse.pipeline.outcomes import TrainOutcome
 from autosparse.pipeline.search_run import (
@@ -26,7 +27,6 @@ from autosparse.pipeline.training import train_all
 from autosparse.plan import Plan
 from autosparse.progress import Progress
 from autosparse.report import document as form
-from autosparse.report.front import knee
 from autosparse.report.verdict import sentence
 from autosparse.runs import RunFolder
 from autosparse.searching.parallel import Pool
@@ -100,8 +100,7 @@ def picked(document: form.Document, pick: Sequence[str]) -> list[str]:
 
 
 def _knee(configs: Sequence[form.Config]) -> str:
-    points = [(config.measured_latency_ms or 0.0, config.accuracy) for config in configs]
-    return configs[knee(points)].id
+    return knee([Point(c.id, c.measured_latency_ms or 0.0, c.accuracy) for c in configs]).name
 
 
 def _train(

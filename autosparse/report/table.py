@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from autosparse.files import write_rows_csv
+from autosparse.front import Point, non_dominated
 from autosparse.report.document import Config, Document
-from autosparse.report.front import non_dominated
 from autosparse.report.verdict import accuracy_change, best, dense_reference, speedup
 
 FILE = "pareto.csv"
@@ -43,13 +43,12 @@ def measured_front(document: Document) -> frozenset[str]:
     """
     ids: set[str] = set()
     for split in {config.accuracy_split for config in document.configs}:
-        rows = [
-            (config.id, config.measured_latency_ms, config.accuracy)
+        points = [
+            Point(config.id, config.measured_latency_ms, config.accuracy)
             for config in document.configs
             if config.accuracy_split == split and config.measured_latency_ms is not None
         ]
-        front = non_dominated([(latency, accuracy) for _, latency, accuracy in rows])
-        ids |= {rows[i][0] for i in front}
+        ids |= {point.name for point in non_dominated(points)}
     return frozenset(ids)
 
 

@@ -6,7 +6,6 @@ It sees tables and callables, never kernels or trainers, so it runs on a laptop 
     problem    the measured table of one model on one machine, and what it predicts for a plan
     knapsack   the exact optimum of the additive table at any budget
     core       what no optimum can contain, so that the solver sees little
-    front      domination, hypervolume, promotion
     knobs      the few numbers the study varies, and the plan they mean
     samplers   name -> Optuna sampler
     trials     settings that go into a study, trials and result that come out

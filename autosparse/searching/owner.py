@@ -21,11 +21,11 @@ from optuna.trial import FrozenTrial, TrialState
 
 from autosparse.errors import RunError
 from autosparse.files import write_yaml
+from autosparse.front import feasible_front
 from autosparse.plan import Plan
 from autosparse.records import Accuracy, short_hash
 from autosparse.searching import samplers
 from autosparse.searching.evaluations import Evaluations
-from autosparse.searching.front import feasible_front
 from autosparse.searching.knobs import Knobs, TrialKind
 from autosparse.searching.problem import Problem, plan_labels
 from autosparse.searching.storage import JOURNAL, is_live, my_lease, open_storage

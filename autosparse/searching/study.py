@@ -15,11 +15,11 @@ from pathlib import Path
 
 from autosparse.errors import NoValidConfiguration
 from autosparse.files import read_json, write_json
+from autosparse.front import Reference, feasible_front, hypervolume, least_infeasible
 from autosparse.paths import writable_folder
 from autosparse.plan import Plan
 from autosparse.progress import Progress, Step
 from autosparse.records import Accuracy
-from autosparse.searching.front import Reference, feasible_front, hypervolume, least_infeasible
 from autosparse.searching.knapsack import feasibility, infeasible
 from autosparse.searching.owner import Asked, StudyOwner
 from autosparse.searching.pool import AbstractPool, Handle, Outcome

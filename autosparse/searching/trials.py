@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, Self
 
 from autosparse.errors import UsageError
+from autosparse.front import Reference
 from autosparse.plan import Plan
 from autosparse.records import Accuracy, Record
-from autosparse.searching.front import Reference
 from autosparse.searching.knapsack import Feasibility
 from autosparse.searching.knobs import TrialKind
 from autosparse.searching.problem import Dropped, Problem

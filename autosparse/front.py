@@ -1,7 +1,8 @@
-"""Domination between scored plans: fronts, ranks, hypervolume, and whom to promote.
+"""Points of latency and accuracy: domination, fronts, knee, ranks, hypervolume, and whom to promote.
 
 A point has a latency (less is better), an accuracy (more is better) and an excess over the budget (0 or
-less where it is met). All functions work on any objects with these three attributes.
+less where it is met). All functions work on any objects with these three attributes; `Point` is one
+that has nothing else. Search, report and pipeline all judge by these definitions and no others.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 from autosparse.errors import UsageError
-from autosparse.records import Record
+from autosparse.serial import Record
 
 
 class Scored(Protocol):
@@ -34,6 +35,23 @@ class Scored(Protocol):
 _S = TypeVar("_S", bound=Scored)
 
 
+@dataclass(frozen=True, slots=True)
+class Point:
+    """A point and whose it is.
+
+    Attributes:
+        name: what the caller knows it by.
+        latency_ms: less is better.
+        accuracy_value: more is better.
+        excess_ms: latency over the budget; 0 or less is feasible.
+    """
+
+    name: str
+    latency_ms: float
+    accuracy_value: float
+    excess_ms: float = 0.0
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reference(Record):
     """The point that hypervolume is measured from: nothing worse than it counts.
@@ -53,7 +71,7 @@ def dominates(a: Scored, b: Scored) -> bool:
     Source: constrained domination, Deb et al., "A Fast and Elitist Multiobjective Genetic Algorithm:
     NSGA-II", 2002, definition 1.
     """
-    over_a, over_b = max(0.0, a.excess_ms), max(0.0, b.excess_ms)
+    over_a, over_b = _over(a), _over(b)
     if over_a > 0 or over_b > 0:
         return over_a < over_b
     return (a.latency_ms <= b.latency_ms and a.accuracy_value >= b.accuracy_value) and (
@@ -61,12 +79,28 @@ def dominates(a: Scored, b: Scored) -> bool:
     )
 
 
+def non_dominated(points: Sequence[_S]) -> tuple[_S, ...]:
+    """Gives the points that no other dominates, fastest first.
+
+    Equal points do not dominate each other, so all of them stay. Points over the budget are among them
+    only if none meets it; then they are those that exceed it least.
+    """
+    least = min((_over(point) for point in points), default=0.0)
+    nearest = sorted((point for point in points if _over(point) == least), key=_fastest_first)
+    if least > 0:
+        return tuple(nearest)
+    kept: list[_S] = []
+    for point in nearest:
+        if not kept or point.accuracy_value > kept[-1].accuracy_value or _equal(point, kept[-1]):
+            kept.append(point)
+    return tuple(kept)
+
+
 def feasible_front(points: Sequence[_S]) -> tuple[_S, ...]:
     """Gives the feasible points that no feasible one dominates, fastest first; of equals the first."""
     kept: list[_S] = []
-    inside = [point for point in points if point.excess_ms <= 0]
-    for point in sorted(inside, key=lambda p: (p.latency_ms, -p.accuracy_value)):
-        if not kept or point.accuracy_value > kept[-1].accuracy_value:
+    for point in non_dominated([point for point in points if point.excess_ms <= 0]):
+        if not kept or not _equal(point, kept[-1]):
             kept.append(point)
     return tuple(kept)
 
@@ -81,8 +115,8 @@ def ranks(points: Sequence[_S]) -> tuple[tuple[_S, ...], ...]:
     left = list(points)
     fronts = []
     while left:
-        best = [p for p in left if not any(dominates(q, p) for q in left)]
-        fronts.append(tuple(sorted(best, key=lambda p: (p.latency_ms, -p.accuracy_value))))
+        best = non_dominated(left)
+        fronts.append(best)
         chosen = {id(p) for p in best}
         left = [p for p in left if id(p) not in chosen]
     return tuple(fronts)
@@ -104,24 +138,32 @@ def hypervolume(points: Sequence[Scored], reference: Reference) -> float:
     return area
 
 
-def knee(front: Sequence[_S]) -> _S:
-    """Gives the point farthest from the line through the ends of a front, both axes scaled to 1.
+def knee(points: Sequence[_S]) -> _S:
+    """Gives the point of the front that bends most.
+
+    Both axes are scaled to the front's own extent; the knee is the point farthest above the straight
+    line from the fastest to the most accurate point. A front without a bend gives its most accurate
+    point.
 
     Raises:
-        UsageError: the front is empty.
+        UsageError: no points.
     """
-    if not front:
-        raise UsageError("a knee must be that of a front with points, but got none")
-    ordered = sorted(front, key=lambda p: (p.latency_ms, -p.accuracy_value))
-    first, last = ordered[0], ordered[-1]
-    width = (last.latency_ms - first.latency_ms) or 1.0
-    height = (last.accuracy_value - first.accuracy_value) or 1.0
+    if not points:
+        raise UsageError("a knee must be that of at least one point, but got none")
+    front = non_dominated(points)
+    first, last = front[0], front[-1]
+    width = last.latency_ms - first.latency_ms
+    height = last.accuracy_value - first.accuracy_value
+    if width <= 0 or height <= 0:
+        return max(front, key=lambda p: p.accuracy_value)
 
-    def bulge(p: _S) -> float:
+    def above_chord(p: _S) -> float:
         across = (p.latency_ms - first.latency_ms) / width
         return (p.accuracy_value - first.accuracy_value) / height - across
 
-    return max(ordered, key=bulge)
+    # Rounding makes points of a straight line differ by an ulp or so; those are no bend.
+    bend = max(front, key=above_chord)
+    return bend if above_chord(bend) > 1e-9 else last
 
 
 def promote(points: Sequence[_S], count: int) -> tuple[_S, ...]:
@@ -159,6 +201,18 @@ def _spread(rank: Sequence[_S], count: int) -> list[_S]:
         order.append(farthest)
         left = [p for p in left if p is not farthest]
     return order[:count]
+
+
+def _over(point: Scored) -> float:
+    return max(0.0, point.excess_ms)
+
+
+def _equal(a: Scored, b: Scored) -> bool:
+    return (a.latency_ms, a.accuracy_value) == (b.latency_ms, b.accuracy_value)
+
+
+def _fastest_first(point: Scored) -> tuple[float, float]:
+    return point.latency_ms, -point.accuracy_value
 
 
 def _gap(value: float, taken: Sequence[float]) -> float:
