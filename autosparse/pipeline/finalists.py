@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from autosparse.errors import AutosparseError, BudgetInfeasible
@@ -227,7 +227,7 @@ def _missed(finalists: Iterable[Finalist], problem: Problem) -> BudgetInfeasible
 
 
 def _distinct(plans: Iterable[Plan]) -> list[Plan]:
-    seen: Mapping[str, Plan] = {}
+    first: dict[str, Plan] = {}
     for plan in plans:
-        seen = {**seen, plan.id: seen.get(plan.id, plan)}
-    return list(seen.values())
+        first.setdefault(plan.id, plan)
+    return list(first.values())

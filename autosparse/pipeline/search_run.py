@@ -21,11 +21,17 @@ from autosparse.pipeline.finalists import Finalist, Qualifying, qualify
 from autosparse.pipeline.ledger import Ledger
 from autosparse.pipeline.outcomes import SearchOutcome
 from autosparse.pipeline.publish import Entrant, Findings
-from autosparse.pipeline.session import Contestant, SessionRequest
+from autosparse.pipeline.requests import (
+    contestant,
+    dense_weights,
+    evaluator_for,
+    recipe_for,
+    session_request,
+    train_job,
+)
 from autosparse.pipeline.survey import Survey, survey
 from autosparse.pipeline.tables import measure_losses, measure_options, to_problem
 from autosparse.pipeline.training import train_all
-from autosparse.plan import Plan
 from autosparse.progress import Progress
 from autosparse.records import Accuracy
 from autosparse.report import document as form
@@ -36,14 +42,9 @@ from autosparse.searching.pool import AbstractPool
 from autosparse.searching.problem import Problem, prepare
 from autosparse.searching.study import run_study
 from autosparse.searching.trials import StudyResult, StudySettings
-from autosparse.train.baseline import baseline
 from autosparse.train.evaluate import OneShotEvaluator, score
-from autosparse.train.job import TrainJob, TrainResult
-from autosparse.train.recipes import Recipe, full, short
-from autosparse.tuning.stopwatch import WHOLE
+from autosparse.train.job import TrainResult
 
-# Validation samples per evaluation in the search, and in its many one-layer evaluations.
-_EVALUATION_LIMIT = 2_000
 # Part of what is left of --time-budget that the study may take; the rest trains and measures.
 _STUDY_SHARE = 0.4
 
@@ -250,59 +251,10 @@ def _stage(work: _Work, name: str) -> Iterator[None]:
     yield
 
 
-def dense_weights(subject: Survey, progress: Progress) -> Path:
-    """Gives the dense weights: the user's, or a baseline trained once and kept."""
-    config = subject.config
-    if config.weights is not None:
-        return config.weights
-    found = baseline(
-        config.model,
-        config.data,
-        resolution=subject.data_resolution,
-        channels=subject.input_shape[0],
-        classes=subject.classes,
-        seed=config.seed,
-        threads=subject.hardware.cpu.cores_usable,
-        progress=progress,
-    )
-    return Path(found.weights)
-
-
 def _dense_accuracy(subject: Survey, weights: Path) -> Accuracy:
     module = models.resolve(subject.config.model, classes=subject.classes, weights=weights).module
     torch.set_num_threads(subject.hardware.cpu.cores_usable)
     return score(module, subject.images().test).as_accuracy("dense", "test")
-
-
-def evaluator_for(subject: Survey, weights: Path) -> OneShotEvaluator:
-    """Gives the callable that evaluates plans without training."""
-    return OneShotEvaluator(
-        model=subject.config.model,
-        weights=str(weights.resolve()),
-        data=subject.config.data,
-        resolution=subject.data_resolution,
-        channels=subject.input_shape[0],
-        classes=subject.classes,
-        limit=_EVALUATION_LIMIT,
-        seed=subject.config.seed,
-    )
-
-
-def session_request(subject: Survey) -> SessionRequest:
-    """Gives what all measuring sessions of a run have in common."""
-    config = subject.config
-    return SessionRequest(
-        model=config.model,
-        classes=subject.classes,
-        input_shape=subject.input_shape,
-        batch_size=config.batch_size,
-        threads=subject.threads,
-        dtype=config.dtype,
-        contestants=(),
-        policy=WHOLE,
-        database=subject.database,
-        seed=config.seed,
-    )
 
 
 def _ledger(work: _Work, weights: Path, evaluator: OneShotEvaluator) -> Ledger:
@@ -337,28 +289,6 @@ def _study(work: _Work, problem: Problem, evaluator: OneShotEvaluator) -> StudyR
         folder=work.run.folder("study"),
         progress=work.progress,
     )
-
-
-def train_job(subject: Survey, plan: Plan, recipe: Recipe, weights: Path, folder: Path) -> TrainJob:
-    """Gives the training of one configuration."""
-    return TrainJob(
-        model=subject.config.model,
-        weights=str(weights.resolve()),
-        data=subject.config.data,
-        resolution=subject.data_resolution,
-        plan=plan,
-        recipe=recipe,
-        folder=str(folder),
-        channels=subject.input_shape[0],
-        classes=subject.classes,
-        seed=subject.config.seed,
-    )
-
-
-def recipe_for(kind: str, samples: int, seed: int) -> Recipe:
-    """Gives the preset of a kind of training for a training split of so many samples."""
-    make = {"short": short, "full": full}[kind]
-    return dataclasses.replace(make(samples), seed=seed)
 
 
 def _train(work: _Work, qualifying: Qualifying, weights: Path) -> dict[str, TrainResult]:
@@ -401,16 +331,6 @@ def _final(
             accuracy=trained[finalist.plan.id].accuracy if trained else finalist.accuracy,
         )
         for finalist in finalists
-    )
-
-
-def contestant(plan: Plan, result: TrainResult | None, weights: Path) -> Contestant:
-    """Gives a configuration as it would be deployed: trained weights, or dense ones to be pruned."""
-    return Contestant(
-        name=plan.id,
-        weights=result.weights if result else str(weights),
-        plan=plan,
-        pruned=result is not None,
     )
 
 

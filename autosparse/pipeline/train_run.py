@@ -14,7 +14,7 @@ from autosparse.files import write_json
 from autosparse.front import Point, knee
 from autosparse.pipeline.ledger import Ledger
 from autosparse.pipeline.outcomes import TrainOutcome
-from autosparse.pipeline.search_run import (
+from autosparse.pipeline.requests import (
     contestant,
     dense_weights,
     evaluator_for,

@@ -1,0 +1,100 @@
+"""What the stages are asked for in a run: each request made from the run's subject, in one place."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+from autosparse.pipeline.session import Contestant, SessionRequest
+from autosparse.pipeline.survey import Survey
+from autosparse.plan import Plan
+from autosparse.progress import Progress
+from autosparse.train.baseline import baseline
+from autosparse.train.evaluate import OneShotEvaluator
+from autosparse.train.job import TrainJob, TrainResult
+from autosparse.train.recipes import Recipe, full, short
+from autosparse.tuning.stopwatch import WHOLE
+
+# Validation samples per evaluation in the search, and in its many one-layer evaluations.
+_EVALUATION_LIMIT = 2_000
+
+
+def dense_weights(subject: Survey, progress: Progress) -> Path:
+    """Gives the dense weights: the user's, or a baseline trained once and kept."""
+    config = subject.config
+    if config.weights is not None:
+        return config.weights
+    found = baseline(
+        config.model,
+        config.data,
+        resolution=subject.data_resolution,
+        channels=subject.input_shape[0],
+        classes=subject.classes,
+        seed=config.seed,
+        threads=subject.hardware.cpu.cores_usable,
+        progress=progress,
+    )
+    return Path(found.weights)
+
+
+def evaluator_for(subject: Survey, weights: Path) -> OneShotEvaluator:
+    """Gives the callable that evaluates plans without training."""
+    return OneShotEvaluator(
+        model=subject.config.model,
+        weights=str(weights.resolve()),
+        data=subject.config.data,
+        resolution=subject.data_resolution,
+        channels=subject.input_shape[0],
+        classes=subject.classes,
+        limit=_EVALUATION_LIMIT,
+        seed=subject.config.seed,
+    )
+
+
+def session_request(subject: Survey) -> SessionRequest:
+    """Gives what all measuring sessions of a run have in common."""
+    config = subject.config
+    return SessionRequest(
+        model=config.model,
+        classes=subject.classes,
+        input_shape=subject.input_shape,
+        batch_size=config.batch_size,
+        threads=subject.threads,
+        dtype=config.dtype,
+        contestants=(),
+        policy=WHOLE,
+        database=subject.database,
+        seed=config.seed,
+    )
+
+
+def train_job(subject: Survey, plan: Plan, recipe: Recipe, weights: Path, folder: Path) -> TrainJob:
+    """Gives the training of one configuration."""
+    return TrainJob(
+        model=subject.config.model,
+        weights=str(weights.resolve()),
+        data=subject.config.data,
+        resolution=subject.data_resolution,
+        plan=plan,
+        recipe=recipe,
+        folder=str(folder),
+        channels=subject.input_shape[0],
+        classes=subject.classes,
+        seed=subject.config.seed,
+    )
+
+
+def recipe_for(kind: str, samples: int, seed: int) -> Recipe:
+    """Gives the preset of a kind of training for a training split of so many samples."""
+    make = {"short": short, "full": full}[kind]
+    return dataclasses.replace(make(samples), seed=seed)
+
+
+def contestant(plan: Plan, result: TrainResult | None, weights: Path) -> Contestant:
+    """Gives a configuration as it would be deployed: trained weights, or dense ones to be pruned."""
+    return Contestant(
+        name=plan.id,
+        weights=result.weights if result else str(weights),
+        plan=plan,
+        pruned=result is not None,
+    )
