@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import yaml
 
@@ -35,12 +35,32 @@ class Plan(Record):
     def id(self) -> str:
         """Short hash of what the plan prescribes, equal for equal prescriptions."""
         sparse = {k: v.to_json() for k, v in self.layers.items() if not v.pattern.is_dense}
-        return short_hash([self.model, sparse])
+        return short_hash([self.model, sparse, *([self.dtype] if self.dtype != "f32" else [])])
+
+    @property
+    def dtype(self) -> str:
+        """Arithmetic type of the whole model.
+
+        Raises:
+            PlanError: the layers' types differ; a model runs in one.
+        """
+        dtypes = sorted({choice.dtype for choice in self.layers.values()}) or ["f32"]
+        if len(dtypes) > 1:
+            raise PlanError(f"all layers of a plan must have one dtype, but got {', '.join(dtypes)}")
+        return dtypes[0]
 
     @classmethod
-    def uniform(cls, model: str, layers: Iterable[LayerInfo], *, block_n: int, sparsity: float) -> Self:
+    def uniform(
+        cls,
+        model: str,
+        layers: Iterable[LayerInfo],
+        *,
+        block_n: int,
+        sparsity: float,
+        dtype: Literal["f32", "bf16"] = "f32",
+    ) -> Self:
         """Gives every prunable layer the same 1xN pattern and sparsity."""
-        choice = LayerChoice(pattern=onexn(block_n), sparsity=sparsity)
+        choice = LayerChoice(pattern=onexn(block_n), sparsity=sparsity, dtype=dtype)
         names = [layer.name for layer in layers if not layer.why_dense]
         return cls(
             model=model,
@@ -56,8 +76,10 @@ class Plan(Record):
         """Refuses a plan that does not fit a model.
 
         Raises:
-            PlanError: an unknown layer, or a sparse choice for a layer that must stay dense.
+            PlanError: an unknown layer, a sparse choice for a layer that must stay dense, or several
+                dtypes.
         """
+        _ = self.dtype  # all layers agree
         known = {layer.name: layer for layer in layers}
         for name, choice in self.layers.items():
             if name not in known:

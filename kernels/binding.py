@@ -38,7 +38,8 @@ __all__ = [
     "time_in_turn",
 ]
 
-_ISA_NAMES = ("generic", "avx2", "avx512")
+_ISA_NAMES = ("generic", "avx2", "avx512", "avx512bf16")
+_DTYPE_NAMES = ("f32", "bf16")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,11 +53,12 @@ class KernelInfo:
     block_n: int
     tile_out: int
     tile_pixels: int
+    dtype: str
     row: int
 
 
 def detect_isa() -> str:
-    """Gives the widest usable instruction set: ``generic``, ``avx2`` or ``avx512``."""
+    """Gives the widest usable instruction set: ``generic``, ``avx2``, ``avx512`` or ``avx512bf16``."""
     return _ISA_NAMES[native().as_detect_isa()]
 
 
@@ -64,7 +66,7 @@ def limit_isa(isa: str) -> None:
     """Keeps new programs from using anything wider than `isa`; for tests.
 
     Raises:
-        UsageError: not one of ``generic``, ``avx2``, ``avx512``.
+        UsageError: not one of ``generic``, ``avx2``, ``avx512``, ``avx512bf16``.
     """
     if isa not in _ISA_NAMES:
         raise UsageError(f"isa must be one of {', '.join(_ISA_NAMES)}, but got {isa!r}")
@@ -86,6 +88,7 @@ def kernel_table() -> tuple[KernelInfo, ...]:
                 block_n=info.block_n,
                 tile_out=info.tile_out,
                 tile_pixels=info.tile_pixels,
+                dtype=info.dtype.decode(),
                 row=row,
             )
         )
@@ -155,14 +158,22 @@ class NativeProgram:
             raise UsageError("the program was closed; build it again")
         return self._handle
 
-    def tensor(self, shape: Sequence[int]) -> int:
-        """Adds a tensor of shape (batch, channels, height, width); gives its id."""
+    def tensor(self, shape: Sequence[int], dtype: str = "f32") -> int:
+        """Adds a tensor of shape (batch, channels, height, width); gives its id.
+
+        Args:
+            shape: its extents.
+            dtype: ``f32`` or ``bf16``, inside the program; inputs and outputs are given as float32.
+        """
         if len(shape) != 4:
             raise UsageError(f"a tensor must have 4 extents (NCHW), but got {tuple(shape)}")
         if any(not 1 <= extent < 2**31 for extent in shape):
             raise UsageError(f"extents must lie in 1..2^31-1, but got {tuple(shape)}")
+        if dtype not in _DTYPE_NAMES:
+            raise UsageError(f"dtype must be one of {', '.join(_DTYPE_NAMES)}, but got {dtype!r}")
         batch, channels, height, width = shape
-        out = checked(native().as_program_tensor(self.handle, (ctypes.c_int32 * 4)(*shape)))
+        extents = (ctypes.c_int32 * 4)(*shape)
+        out = checked(native().as_program_tensor(self.handle, extents, _DTYPE_NAMES.index(dtype)))
         self._shapes.append((batch, channels, height, width))
         return out
 

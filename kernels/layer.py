@@ -45,6 +45,9 @@ class LayerProgram:
         bias: one per output, or None.
         structure: kept blocks, or None for a dense layer.
         kernel: what shall run it, or None for the executor's own default.
+        dtype: ``f32`` or ``bf16``: type of activations and weights inside.
+        output_dtype: of the output (and residual), None for `dtype`; values cross the border as
+            float32.
         threads: worker threads.
         pin: whether workers are bound to processors while they run.
 
@@ -61,18 +64,21 @@ class LayerProgram:
         bias: FloatArray | None = None,
         structure: BlockStructure | None = None,
         kernel: KernelSpec | None = None,
+        dtype: str = "f32",
+        output_dtype: str | None = None,
         threads: int = 1,
         pin: bool = True,
     ) -> None:
         self.shape = shape
         self.program = NativeProgram(threads, pin)
-        source = self.program.tensor(spec.input_shape(shape))
+        made = output_dtype or dtype
+        source = self.program.tensor(spec.input_shape(shape), dtype)
         self.program.input(source)
         residual = -1
         if shape.residual:
-            residual = self.program.tensor(spec.output_shape(shape))
+            residual = self.program.tensor(spec.output_shape(shape), made)
             self.program.input(residual)
-        sink = self.program.tensor(spec.output_shape(shape))
+        sink = self.program.tensor(spec.output_shape(shape), made)
         pattern = Pattern(group_out=structure.block_n if structure else 0)
         op = dataclasses.replace(
             spec.native_op(shape, pattern, inputs=(source,), output=sink),

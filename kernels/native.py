@@ -8,7 +8,7 @@ import importlib.util
 
 from autosparse.errors import AutosparseError, MissingDependency, NoKernel, UsageError
 
-ABI_VERSION = 1
+ABI_VERSION = 2
 MAX_INPUTS = 8
 BAD_ARGUMENT, UNSUPPORTED, NO_MEMORY = -1, -2, -3
 
@@ -49,6 +49,7 @@ class CKernelInfo(ctypes.Structure):
         ("block_n", ctypes.c_int32),
         ("tile_out", ctypes.c_int32),
         ("tile_pixels", ctypes.c_int32),
+        ("dtype", ctypes.c_char * 8),
     )
 
 
@@ -66,7 +67,7 @@ _SIGNATURES: dict[str, tuple[object, tuple[object, ...]]] = {
     ),
     "as_program_new": (ctypes.c_void_p, (ctypes.c_int32, ctypes.c_int32)),
     "as_program_free": (None, (ctypes.c_void_p,)),
-    "as_program_tensor": (ctypes.c_int, (ctypes.c_void_p, IntPointer)),
+    "as_program_tensor": (ctypes.c_int, (ctypes.c_void_p, IntPointer, ctypes.c_int32)),
     "as_program_input": (ctypes.c_int, (ctypes.c_void_p, ctypes.c_int32)),
     "as_program_output": (ctypes.c_int, (ctypes.c_void_p, ctypes.c_int32)),
     "as_program_op": (ctypes.c_int, (ctypes.c_void_p, ctypes.POINTER(COp))),

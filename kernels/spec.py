@@ -52,7 +52,7 @@ def all_kernels() -> tuple[KernelSpec, ...]:
             block_n=info.block_n,
             tile_out=info.tile_out,
             tile_pixels=info.tile_pixels,
-            dtype=info.name.partition("_")[0],
+            dtype=info.dtype,
             row=info.row,
         )
         for info in binding.kernel_table()
@@ -117,17 +117,20 @@ def why_not(kernel: KernelSpec, shape: LayerShape, pattern: Pattern) -> tuple[st
     return (*reasons, *binding.kernel_why_not(kernel.row, op, input_shape(shape)))
 
 
-def kernels_for(shape: LayerShape, pattern: Pattern) -> tuple[KernelSpec, ...]:
-    """Lists the kernels that can run this layer here.
+def kernels_for(shape: LayerShape, pattern: Pattern, dtype: str = "f32") -> tuple[KernelSpec, ...]:
+    """Lists the kernels that can run this layer here in `dtype`.
 
     Raises:
         NoKernel: there is none; carries every kernel's reasons.
     """
-    reasons = {kernel.name: why_not(kernel, shape, pattern) for kernel in all_kernels()}
-    able = tuple(kernel for kernel in all_kernels() if not reasons[kernel.name])
+    kernels = [kernel for kernel in all_kernels() if kernel.dtype == dtype]
+    reasons = {kernel.name: why_not(kernel, shape, pattern) for kernel in kernels}
+    able = tuple(kernel for kernel in kernels if not reasons[kernel.name])
     if not able:
         some = "; ".join(sorted({reason for each in reasons.values() for reason in each}))
-        raise NoKernel(f"no kernel runs {shape.key} with pattern {pattern.name}: {some}", reasons)
+        raise NoKernel(
+            f"no {dtype} kernel runs {shape.key} with pattern {pattern.name}: {some}", reasons
+        )
     return able
 
 

@@ -75,6 +75,7 @@ class CompiledModel:
     Attributes:
         layers: every weight-bearing layer with its kernel and why.
         threads: worker threads.
+        dtype: arithmetic type.
         why: what made the model run through torch; empty where the native executor runs it.
     """
 
@@ -86,10 +87,12 @@ class CompiledModel:
         *,
         threads: int,
         names: dict[str, str],
+        dtype: str = "f32",
         why: tuple[str, ...] = (),
     ) -> None:
         self.layers = layers
         self.threads = threads
+        self.dtype = dtype
         self.why = why
         self._runner: Runner | None = runner
         self._engine = runner.engine
@@ -182,7 +185,7 @@ class CompiledModel:
         if repeats is not None:
             policy = dataclasses.replace(WHOLE, min_repeats=repeats, max_repeats=repeats)
         return measure_runner(self.run_times, policy).whole_latency(
-            threads=self.threads, batch_size=self.batch_size, dtype="f32", engine=self._engine
+            threads=self.threads, batch_size=self.batch_size, dtype=self.dtype, engine=self._engine
         )
 
     def measure_operators(self, repeats: int = 50) -> dict[str, float]:
@@ -239,7 +242,7 @@ class CompiledModel:
         sparse = sum(layer.pattern != "dense" for layer in self.layers)
         return (
             f"CompiledModel({shapes}; {sparse} of {len(self.layers)} layers sparse; "
-            f"{self._engine}, {self.threads} threads)"
+            f"{self._engine}, {self.dtype}, {self.threads} threads)"
         )
 
 

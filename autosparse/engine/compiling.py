@@ -22,12 +22,14 @@ from autosparse.tuning.database import TuningDatabase
 
 logger = logging.getLogger(__name__)
 
+DTYPES = ("f32", "bf16")
+
 
 def compile(
     model: nn.Module,
     example_inputs: Sequence[torch.Tensor],
     *,
-    dtype: str = "f32",
+    dtype: str | None = None,
     threads: int | None = None,
     plan: Plan | None = None,
     database: TuningDatabase | str | None = None,
@@ -45,7 +47,8 @@ def compile(
     Args:
         model: the module, masked or not; it is not changed.
         example_inputs: positional inputs, float32 tensors; their shapes are final, batch included.
-        dtype: arithmetic type; ``f32``.
+        dtype: ``f32``, or ``bf16``: weights and activations are bf16, sums float32, and what follows
+            the last layer stays float32. None takes the plan's, without a plan ``f32``.
         threads: worker threads, the calling one included; None takes every usable core.
         plan: names the kernel per layer; it must fit the model, whose weights must hold its zeros.
         database: tuning database, or its URL; None takes the user's own if there is one.
@@ -61,15 +64,15 @@ def compile(
         DatabaseError: the named database cannot be read.
     """
     count = _checked_threads(threads)
-    _check_dtype(dtype, plan)
+    dtype = _checked_dtype(dtype, plan)
     graph = fuse(trace(model, example_inputs))
     if plan is not None:
         plan.check(layers(graph))
     if graph.unsupported:
         return _through_torch(model, graph, graph.unsupported, example_inputs, count)
-    selections = select(graph, plan, MeasuredRows.open(database, count))
+    selections = select(graph, plan, MeasuredRows.open(database, count, dtype), dtype)
     try:
-        lowered = lower(graph, selections, threads=count, pin=pin)
+        lowered = lower(graph, selections, threads=count, pin=pin, dtype=dtype)
     except Refused as refusal:
         refused = (replace(refusal.node, op=Op.UNSUPPORTED, reason=refusal.reason),)
         return _through_torch(model, graph, refused, example_inputs, count)
@@ -78,6 +81,7 @@ def compile(
         _border(graph, example_inputs),
         _reports(graph, selections, lowered),
         threads=count,
+        dtype=dtype,
         names={node.name: layer.name for node, layer in layer_nodes(graph)},
     )
 
@@ -94,10 +98,14 @@ def _checked_threads(threads: int | None) -> int:
     return threads
 
 
-def _check_dtype(dtype: str, plan: Plan | None) -> None:
-    wanted = {dtype} | {choice.dtype for choice in (plan.layers.values() if plan else ())}
-    if wanted != {"f32"}:
-        raise UsageError(f"dtype must be 'f32' in this version, but got {', '.join(sorted(wanted))}")
+def _checked_dtype(dtype: str | None, plan: Plan | None) -> str:
+    planned = plan.dtype if plan is not None and plan.layers else None
+    wanted = dtype or planned or "f32"
+    if wanted not in DTYPES:
+        raise UsageError(f"dtype must be one of {', '.join(DTYPES)}, but got {wanted!r}")
+    if planned is not None and wanted != planned:
+        raise UsageError(f"dtype must be that of the plan, {planned}, but got {wanted!r}; leave it out")
+    return wanted
 
 
 def _border(graph: Graph, examples: Sequence[torch.Tensor]) -> Border:

@@ -20,6 +20,7 @@ ACTIVATIONS: Mapping[Activation, NativeActivation] = {
     activation: NativeActivation[activation.name] for activation in Activation
 }
 MAX_INPUTS = 8
+LAYERS = frozenset({Op.CONV, Op.CONV_GROUPED})
 
 
 class Refused(Exception):
@@ -53,7 +54,14 @@ class Lowered:
     outputs: tuple[int, ...]
 
 
-def lower(graph: Graph, selections: Mapping[str, Selection], *, threads: int, pin: bool) -> Lowered:
+def lower(
+    graph: Graph,
+    selections: Mapping[str, Selection],
+    *,
+    threads: int,
+    pin: bool,
+    dtype: str = "f32",
+) -> Lowered:
     """Builds and finishes the native program of a fused graph without unsupported nodes.
 
     Raises:
@@ -63,7 +71,11 @@ def lower(graph: Graph, selections: Mapping[str, Selection], *, threads: int, pi
     prepared = _prepare(graph)
     program = NativeProgram(threads, pin)
     try:
-        ids = {name: program.tensor(shape) for name, shape in prepared.shapes.items()}
+        wide = float_tail(prepared) if dtype == "bf16" else prepared.shapes.keys()
+        ids = {
+            name: program.tensor(shape, "f32" if name in wide else dtype)
+            for name, shape in prepared.shapes.items()
+        }
         for port in prepared.inputs:
             program.input(ids[port.tensor])
         for node in prepared.nodes:
@@ -81,6 +93,24 @@ def lower(graph: Graph, selections: Mapping[str, Selection], *, threads: int, pi
         tuple(node.name for node in prepared.nodes),
         tuple(distinct.index(port.tensor) for port in prepared.outputs),
     )
+
+
+def float_tail(graph: Graph) -> frozenset[str]:
+    """Gives the tensors of a bf16 program that stay float32: results, from the last layers on.
+
+    A layer reads bf16 and may write float32; everything else reads and writes one type. So a result is
+    float32 with all that other operators make it of, up to layers that nothing but these follow; where
+    one of these tensors is also read by a layer, or by an operator whose own output is bf16, none is.
+    """
+    tail = {port.tensor for port in graph.outputs}
+    for node in reversed(graph.nodes):
+        if node.name in tail:
+            tail |= {node.residual} - {None} if node.op in LAYERS else set(node.inputs)
+    for node in graph.nodes:
+        read = node.inputs if node.op in LAYERS or node.name not in tail else ()
+        if tail.intersection(read):
+            return frozenset()
+    return frozenset(tail)
 
 
 def _add(program: NativeProgram, node: Node, ids: Mapping[str, int], selection: Selection) -> None:

@@ -44,17 +44,21 @@ class MeasuredRows:
     Args:
         database: where they are; None for no rows at all.
         threads: worker threads.
+        dtype: arithmetic type.
         note: why there is no database, or empty.
     """
 
-    def __init__(self, database: TuningDatabase | None, threads: int, note: str = "") -> None:
+    def __init__(
+        self, database: TuningDatabase | None, threads: int, dtype: str = "f32", note: str = ""
+    ) -> None:
         self.note = note
+        self._dtype = dtype
         self._database = database
         self._threads = threads
         self._cache: dict[str, list[Measurement]] = {}
 
     @classmethod
-    def open(cls, database: TuningDatabase | str | None, threads: int) -> Self:
+    def open(cls, database: TuningDatabase | str | None, threads: int, dtype: str = "f32") -> Self:
         """Opens a database by URL; None opens the user's default one if there is one.
 
         Raises:
@@ -62,12 +66,12 @@ class MeasuredRows:
         """
         if database is not None:
             named = TuningDatabase(database, create=False) if isinstance(database, str) else database
-            return cls(named, threads)
+            return cls(named, threads, dtype)
         try:
-            return cls(TuningDatabase(None, create=False), threads)
+            return cls(TuningDatabase(None, create=False), threads, dtype)
         except (DatabaseError, RunError) as error:
             logger.info("no measured rows: %s", error)
-            return cls(None, threads, note=str(error))
+            return cls(None, threads, dtype, note=str(error))
 
     def fastest(self, shape: LayerShape, pattern: Pattern, sparsity: float) -> Found | None:
         """Gives the fastest current kernel for a structure, from the rows nearest to `sparsity`.
@@ -93,7 +97,7 @@ class MeasuredRows:
             rows = self._database.rows(
                 hardware_id=hardware.hardware_id(),
                 shape=shape.key,
-                dtype="f32",
+                dtype=self._dtype,
                 threads=self._threads,
                 status=str(Status.OK),
             )

@@ -48,8 +48,10 @@ class Selection:
     why: str = ""
 
 
-def select(graph: Graph, plan: Plan | None, measured: MeasuredRows) -> dict[str, Selection]:
-    """Chooses for every layer of a fused graph; gives node name to selection.
+def select(
+    graph: Graph, plan: Plan | None, measured: MeasuredRows, dtype: str = "f32"
+) -> dict[str, Selection]:
+    """Chooses for every layer of a fused graph to run in `dtype`; gives node name to selection.
 
     Order of precedence: the plan's kernel; the fastest measured kernel over all structures that express
     the zeros, dense included; the executor's default for the largest such structure.
@@ -64,7 +66,7 @@ def select(graph: Graph, plan: Plan | None, measured: MeasuredRows) -> dict[str,
             chosen[node.name] = Selection(why="; ".join(layer.why_dense))
             continue
         candidates = _candidates(node)
-        planned = _planned(node, layer, plan)
+        planned = _planned(node, layer, plan, dtype)
         chosen[node.name] = (
             planned
             or _measured(layer.shape, candidates, measured)
@@ -118,7 +120,7 @@ def _stored(structure: BlockStructure, in_channels: int) -> Selection:
 # ----------------------------------------------------------------------------------------- by plan
 
 
-def _planned(node: Node, layer: LayerInfo, plan: Plan | None) -> Selection | None:
+def _planned(node: Node, layer: LayerInfo, plan: Plan | None, dtype: str) -> Selection | None:
     """Gives what the plan says; None if it names no kernel."""
     if plan is None:
         return None
@@ -132,6 +134,8 @@ def _planned(node: Node, layer: LayerInfo, plan: Plan | None) -> Selection | Non
     if kernel.block_n:
         way = _stored(BlockStructure.from_weight(node.weight, kernel.block_n), node.weight.shape[1])
     reasons = spec.why_not(kernel, layer.shape, way.pattern) if layer.shape else ()
+    if kernel.dtype != dtype:
+        reasons = (*reasons, f"it computes in {kernel.dtype}, and the model runs in {dtype}")
     if reasons:
         raise PlanError(
             f"the plan's kernel must be able to run its layer, but {kernel.name} cannot run "

@@ -54,7 +54,7 @@ def tune(
         Stopped: a stop was requested; the same call goes on.
     """
     begun = time.monotonic()
-    table = catalogue or Catalogue()
+    table = catalogue or Catalogue(dtype=request.dtype)
     host = with_limits(request, hardware, progress)
     policy = request.effective_policy
     works = distinct(request)
@@ -66,7 +66,7 @@ def tune(
         hardware=host,
         database=database,
         catalogue=table,
-        roofline=Roofline(host.cpu, request.threads, policy),
+        roofline=Roofline(host.cpu, request.threads, policy, request.dtype),
         worker=measuring,
         deadline=float("inf") if budget_us is None else begun + budget_us / 1e6,
     )

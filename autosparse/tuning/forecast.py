@@ -99,11 +99,11 @@ def count(
     Raises:
         DatabaseError: rows cannot be read.
     """
-    table = catalogue or Catalogue()
+    table = catalogue or Catalogue(dtype=request.dtype)
     works = distinct(request)
     roofline = None
     if hardware.cpu.f32_gflops_core and hardware.cpu.read_gbytes_per_s:
-        roofline = Roofline(hardware.cpu, request.threads, request.effective_policy)
+        roofline = Roofline(hardware.cpu, request.threads, request.effective_policy, request.dtype)
     known = known_rows(request, hardware, database)
     oracle = Oracle(request, hardware, table, known, roofline)
     narrowing = Narrowing(oracle, roofline, table)

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from autosparse.errors import NoKernel, UsageError
 from autosparse.kernels import spec
+from autosparse.kernels.bf16 import round_to_bf16
 from autosparse.kernels.binding import NativeProgram
 from autosparse.kernels.layer import random_blocks
 from autosparse.kernels.spec import KernelSpec
@@ -122,7 +123,7 @@ def measure(job: LayerJob) -> Outcome:
 
 
 def _verified_and_timed(job: LayerJob, kernel: KernelSpec) -> Outcome:
-    layer = random_layer(job.shape, job.pattern, job.sparsity)
+    layer = random_layer(job.shape, job.pattern, job.sparsity, job.dtype)
     with build(layer, kernel, job.threads) as program:
         if wrong := _wrong(job, kernel, program):
             return Outcome(status=Status.WRONG, message=wrong)
@@ -135,7 +136,7 @@ def _verified_and_timed(job: LayerJob, kernel: KernelSpec) -> Outcome:
 
 def _wrong(job: LayerJob, kernel: KernelSpec, program: NativeProgram) -> str:
     """Gives what is wrong with a kernel's output, or an empty string."""
-    layer, expected = _verification(twin(job.shape), job.pattern, job.sparsity)
+    layer, expected = _verification(twin(job.shape), job.pattern, job.sparsity, job.dtype)
     got = np.full(spec.output_shape(layer.shape), np.nan, np.float32)
     if layer.shape == job.shape:
         program.run_into(layer.inputs, [got])
@@ -192,11 +193,11 @@ def build(layer: Layer, kernel: KernelSpec, threads: int, *, copies: int = 1) ->
     shape, structure = layer.shape, layer.structure
     pattern = Pattern(group_out=structure.block_n if structure else 0)
     program = NativeProgram(threads, pin=True)
-    source = program.tensor(spec.input_shape(shape))
+    source = program.tensor(spec.input_shape(shape), kernel.dtype)
     program.input(source)
     residual = -1
     if shape.residual:
-        residual = program.tensor(spec.output_shape(shape))
+        residual = program.tensor(spec.output_shape(shape), kernel.dtype)
         program.input(residual)
     operator = dataclasses.replace(
         spec.native_op(shape, pattern, inputs=(source,)),
@@ -208,7 +209,7 @@ def build(layer: Layer, kernel: KernelSpec, threads: int, *, copies: int = 1) ->
         kept=structure.kept if structure else None,
     )
     for _ in range(copies):
-        sink = program.tensor(spec.output_shape(shape))
+        sink = program.tensor(spec.output_shape(shape), kernel.dtype)
         program.op(dataclasses.replace(operator, output=sink))
     program.output(sink)
     program.finish()
@@ -217,8 +218,12 @@ def build(layer: Layer, kernel: KernelSpec, threads: int, *, copies: int = 1) ->
 
 # Kernel variants of one layer follow each other, so the last layer is worth keeping.
 @functools.lru_cache(maxsize=1)
-def random_layer(shape: LayerShape, pattern: Pattern, sparsity: float) -> Layer:
-    """Makes a layer with random weights, pruned as the pattern says, and random inputs."""
+def random_layer(shape: LayerShape, pattern: Pattern, sparsity: float, dtype: str = "f32") -> Layer:
+    """Makes a layer with random weights, pruned as the pattern says, and random inputs.
+
+    All values but the bias are such that `dtype` can hold them.
+    """
+    hold = round_to_bf16 if dtype == "bf16" else np.asarray
     generator = np.random.default_rng(_SEED)
     kept = shape.in_channels if pattern.is_dense else kept_blocks(shape.in_channels, sparsity)
     scale = np.float32(1 / math.sqrt(max(kept * shape.taps, 1)))
@@ -231,10 +236,10 @@ def random_layer(shape: LayerShape, pattern: Pattern, sparsity: float) -> Layer:
     borders = [spec.input_shape(shape)] + [spec.output_shape(shape)] * shape.residual
     return Layer(
         shape=shape,
-        weight=weight,
+        weight=hold(weight),
         bias=generator.standard_normal(shape.out_channels, dtype=np.float32),
         structure=structure,
-        inputs=[generator.standard_normal(border, dtype=np.float32) for border in borders],
+        inputs=[hold(generator.standard_normal(border, dtype=np.float32)) for border in borders],
     )
 
 
@@ -245,8 +250,8 @@ def _random_weight(size: tuple[int, ...]) -> FloatArray:
 
 @functools.lru_cache(maxsize=1)
 def _verification(
-    shape: LayerShape, pattern: Pattern, sparsity: float
+    shape: LayerShape, pattern: Pattern, sparsity: float, dtype: str
 ) -> tuple[Layer, NDArray[np.float64]]:
-    layer = random_layer(shape, pattern, sparsity)
+    layer = random_layer(shape, pattern, sparsity, dtype)
     residual = layer.inputs[1] if shape.residual else None
     return layer, reference(shape, layer.inputs[0], layer.weight, layer.bias, residual)

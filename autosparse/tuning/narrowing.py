@@ -56,7 +56,7 @@ NO_BLOCK = "the sparsity prunes no block of so few inputs"
 NO_TIME = "the time budget was used up"
 FAILED = "no kernel worked at the anchor sparsity"
 
-_ISA_RANK = {"generic": 0, "avx2": 1, "avx512": 2}
+_ISA_RANK = {"generic": 0, "avx2": 1, "avx512": 2, "avx512bf16": 3}
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,15 +86,18 @@ class Catalogue:
     """Which kernels there are, and by which sources.
 
     Args:
-        kernels_for: gives the kernels that can run a layer here, or raises `NoKernel`.
+        kernels_for: gives the kernels that can run a layer here in a dtype, or raises `NoKernel`.
         source_hash: gives the hash of a kernel's sources.
+        dtype: arithmetic type that they compute in.
     """
 
     def __init__(
         self,
-        kernels_for: Callable[[LayerShape, Pattern], tuple[KernelSpec, ...]] = spec.kernels_for,
+        kernels_for: Callable[[LayerShape, Pattern, str], tuple[KernelSpec, ...]] = spec.kernels_for,
         source_hash: Callable[[KernelSpec], str] = spec.source_hash,
+        dtype: str = "f32",
     ) -> None:
+        self._dtype = dtype
         self._kernels_for = kernels_for
         self._able: dict[tuple[LayerShape, Pattern], tuple[KernelSpec, ...]] = {}
         self.source_hash = source_hash
@@ -103,7 +106,7 @@ class Catalogue:
         """Gives the kernels that can run a layer here, widest vectors first; empty if none can."""
         if (shape, pattern) not in self._able:
             try:
-                able = self._kernels_for(shape, pattern)
+                able = self._kernels_for(shape, pattern, self._dtype)
             except NoKernel:
                 able = ()
             self._able[shape, pattern] = tuple(sorted(able, key=lambda kernel: -_rank(kernel)))

@@ -15,8 +15,8 @@ from autosparse.tuning.stopwatch import MeasurementPolicy
 MARGIN = 0.8
 # The portable baseline on x86-64 multiplies and adds four floats apart; any wider set fuses eight.
 _BASELINE_SHARE = 0.5
-_LANES = {"generic": 4, "avx2": 8, "avx512": 16}  # floats per vector
-_F32_BYTES = 4
+_LANES = {"generic": 4, "avx2": 8, "avx512": 16, "avx512bf16": 16}  # floats per vector
+_BYTES = {"f32": 4, "bf16": 2}
 
 
 def kept_flops(shape: LayerShape, kept: int) -> int:
@@ -34,6 +34,7 @@ class Roofline:
         cpu: with measured limits.
         threads: worker threads.
         policy: tells how far away the weights lie.
+        dtype: type of weights and activations.
 
     Raises:
         MissingMeasurement: the CPU's limits were never measured.
@@ -47,6 +48,7 @@ class Roofline:
     cpu: CpuProfile
     threads: int
     policy: MeasurementPolicy
+    dtype: str = "f32"
 
     def __post_init__(self) -> None:
         if not self.cpu.f32_gflops_core or not self.cpu.read_gbytes_per_s:
@@ -66,16 +68,20 @@ class Roofline:
         flops = kept_flops(shape, kept)
         gflops = self._gflops(kernel.isa if kernel else "")
         arithmetic_us = flops / (gflops * 1e3) * (_lane_waste(shape, kernel) if kernel else 1.0)
-        weight_bytes = _F32_BYTES * flops // (2 * shape.batch_size * shape.out_height * shape.out_width)
+        weight_bytes = (
+            _BYTES[self.dtype] * flops // (2 * shape.batch_size * shape.out_height * shape.out_width)
+        )
         distance = min(self.policy.reuse_bytes, self.policy.max_copies * weight_bytes)
         weights_us = weight_bytes / self._bytes_per_us(max(distance, weight_bytes))
-        touched = _F32_BYTES * _activations(shape, with_input=kept != 0)
+        touched = _BYTES[self.dtype] * _activations(shape, with_input=kept != 0)
         return MARGIN * max(arithmetic_us, weights_us, touched / self._bytes_per_us(touched))
 
     def _gflops(self, isa: str) -> float:
         narrow = isa == "generic" and self.cpu.architecture == "x86_64"
         share = _BASELINE_SHARE if narrow and self.cpu.simd_width_bits > 128 else 1.0
-        return (self.cpu.f32_gflops_core or 0.0) * self.threads * share
+        # bf16 without an instruction of its own is computed in float.
+        peaks = [self.cpu.f32_gflops_core] + [self.cpu.bf16_gflops_core] * (self.dtype == "bf16")
+        return max(peak or 0.0 for peak in peaks) * self.threads * share
 
     def _bytes_per_us(self, distance: int) -> float:
         """Read rate, all threads together, of data that `distance` bytes of others follow."""

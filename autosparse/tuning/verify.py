@@ -19,7 +19,9 @@ REFERENCE_FLOPS = 600_000_000
 
 _CHUNK_ELEMENTS = 1 << 22
 
-EPSILON = {"f32": 2.0**-23}
+_F32_EPSILON = 2.0**-23
+# Sums are float32 whatever the type of the operands; what is written down is rounded to the type.
+_WRITING = {"f32": 0.0, "bf16": 2.0**-8}
 # Rounding errors of a sum of k terms that make up a value of about 1 grow like sqrt(k) / 5 epsilons
 # (a random walk over partial sums). Ten times as much leaves room for any order of summation and for
 # the largest of a million outputs, and is still far below one missing term, which is 1 / sqrt(k).
@@ -31,9 +33,10 @@ def tolerance(terms: int, dtype: str) -> float:
 
     Args:
         terms: products summed per output, for operands scaled such that the sum is about 1.
-        dtype: arithmetic type.
+        dtype: type of the operands, which hold their values exactly, and of the output.
     """
-    return _SAFETY * EPSILON[dtype] * math.sqrt(max(terms, 1)) + 4 * EPSILON[dtype]
+    summing = _SAFETY * _F32_EPSILON * math.sqrt(max(terms, 1)) + 4 * _F32_EPSILON
+    return summing + _WRITING[dtype]
 
 
 def twin(shape: LayerShape) -> LayerShape:

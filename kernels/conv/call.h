@@ -7,21 +7,24 @@
 
 namespace autosparse {
 
-// Offsets and strides are in elements. "Origin" is pixel (0, 0) of a plane.
+// Offsets and strides are in elements; those of bf16 arithmetic are pairs, 32 bits as a float is, of the two
+// channels (pixels of the panel) or the two weights that one multiply-add takes. "Origin" is pixel (0, 0)
+// of a plane.
 struct ConvCall {
     const float *input;       // origin of plane 0
-    const int32_t *channels;  // offset of every kept channel's plane, `kept` of them
+    const int32_t *channels;  // offset of every kept channel's (pair's) plane, `kept` of them
     const int32_t *taps;      // offset of every kernel position, `tap_count` of them
     const float *weights;     // [tile][kept][tap][tile_out], rows beyond `rows` are zero
     const float *bias;        // [tile][tile_out]
-    float *output;            // origin of the first output plane
-    const float *residual;    // the same of the tensor that is added, or null
+    void *output;             // origin of the first output plane
+    const void *residual;     // the same of the tensor that is added, or null
     ptrdiff_t output_plane;   // from one output channel to the next
     ptrdiff_t residual_plane;
     const int32_t *valid;  // px: all ones where a flattened pixel lies in the image, else 0
     int32_t kept, tap_count;
     int32_t tiles;         // tiles of outputs that share the list of channels
     int32_t rows;          // outputs that exist, 1..tiles * tile_out
+    int32_t output_dtype;  // of output and residual, an as_dtype
     float low, high;       // clamp, applied last
     int32_t first, last;   // px: vectors of flattened pixels; oc: output rows
     int32_t width;         // oc: output pixels per row
@@ -42,5 +45,6 @@ struct ConvKernels {
 const ConvKernels &conv_kernels_generic();
 const ConvKernels &conv_kernels_avx2();
 const ConvKernels &conv_kernels_avx512();
+const ConvKernels &conv_kernels_avx512bf16();
 
 }  // namespace autosparse

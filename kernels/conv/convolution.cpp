@@ -22,15 +22,16 @@ int pad_after(int out, int stride, int kernel, int dilation, int pad_before, int
 
 }  // namespace
 
-Convolution::Convolution(const as_op &op, const Shape &input, const Shape &output, int kernel,
+Convolution::Convolution(const as_op &op, const Shape &input, const Shape &output, int dtype, int kernel,
                          bool is_listed)
     : op_(op),
       input_shape_(input),
       output_shape_(output),
+      dtype_(dtype),
       kernel_(kernel),
       is_listed_(is_listed),
       row_(kernel_table()[static_cast<std::size_t>(kernel)]),
-      layer_(tile_layer(op, input.channels, output.channels, row_.tile_out)),
+      layer_(tile_layer(op, input.channels, output.channels, row_.tile_out, row_.dtype == AS_BF16)),
       weight_count_(layer_.weights.size()),
       bias_count_(layer_.bias.size()) {
     // The caller's arrays end with the call.
@@ -60,15 +61,21 @@ std::size_t Convolution::workspace(const Program &program) {
     if (!splits_phases()) return 0;
     // Phase planes have the output's pitch.
     phases_ = phase_planes(op_, output_shape_, program.tensor(op_.output).pitch);
-    const int64_t floats =
+    const int64_t elements =
         static_cast<int64_t>(input_shape_.batch) * input_shape_.channels * phases_.channel;
     require(phases_.channel * input_shape_.channels < INT32_MAX / 2,
             "one image of a strided convolution must stay below 2^30 elements");
-    return splits_locally() ? 0 : static_cast<std::size_t>(floats);
+    return splits_locally() ? 0 : static_cast<std::size_t>(elements * bytes_of(dtype_));
 }
 
-std::size_t Convolution::scratch(const Program &) {
-    return splits_locally() ? static_cast<std::size_t>(phases_.channel + 2 * kScratchGuard) : 0;
+std::size_t Convolution::scratch(const Program &program) {
+    if (splits_locally())
+        return static_cast<std::size_t>(phases_.channel + 2 * kScratchGuard) * sizeof(float);
+    if (!takes_pairs()) return 0;
+    make_panel(program);
+    const int64_t words = panel_.words(depth_of(layer_.most_kept, true)) + 2 * kScratchGuard;
+    require(words < INT32_MAX / 2, "the kept inputs of a bf16 convolution must stay below 2^30 elements");
+    return static_cast<std::size_t>(words) * sizeof(float);
 }
 
 void Convolution::place_weights(float *place) {
@@ -80,85 +87,137 @@ void Convolution::place_weights(float *place) {
     layer_.bias = std::vector<float>();
 }
 
-void Convolution::locate_direct(const Tensor &input) {
+std::vector<int32_t> Convolution::direct_taps(const Tensor &input) const {
+    std::vector<int32_t> taps;
     for (int ky = 0; ky < op_.kernel_h; ++ky)
         for (int kx = 0; kx < op_.kernel_w; ++kx)
-            taps_.push_back((ky * op_.dilation_h - op_.pad_top) * input.pitch + kx * op_.dilation_w -
-                            op_.pad_left);
-    for (int32_t channel : layer_.channels)
-        channel_offsets_.push_back(static_cast<int32_t>(channel * input.plane));
-    input_base_ = input.origin(0, 0);
-    input_image_ = input.image;
+            taps.push_back((ky * op_.dilation_h - op_.pad_top) * input.pitch + kx * op_.dilation_w -
+                           op_.pad_left);
+    return taps;
 }
 
-void Convolution::locate_phases(const float *workspace) {
+void Convolution::locate_direct(const Tensor &input) {
+    taps_ = direct_taps(input);
+    input_base_ = input.origin(0, 0);
+    input_image_ = input.image;
+    input_channel_ = input.plane;
+}
+
+void Convolution::locate_phases(const void *workspace) {
     taps_ = phases_.taps;
-    const ptrdiff_t step = splits_locally() ? 0 : phases_.channel;
-    for (int32_t channel : layer_.channels)
-        channel_offsets_.push_back(static_cast<int32_t>(channel * step));
-    input_base_ = workspace + phases_.front;
+    input_base_ = offset(workspace, dtype_, phases_.front);
     input_image_ = phases_.channel * input_shape_.channels;
+    input_channel_ = splits_locally() ? 0 : phases_.channel;
+}
+
+// Kept pairs lie one after another, whichever they are.
+void Convolution::locate_panel() {
+    taps_ = panel_.taps;
+    for (int pair = 0; pair < depth_of(layer_.most_kept, true); ++pair)
+        channel_offsets_.push_back(static_cast<int32_t>(pair * panel_.pair));
+}
+
+void Convolution::make_panel(const Program &program) {
+    const int units = task_units_ = units_per_task(program);
+    if (row_.method == Method::oc) {
+        const std::vector<int32_t> taps = direct_taps(program.tensor(op_.inputs[0]));
+        const ptrdiff_t width = static_cast<ptrdiff_t>(output_shape_.width - 1) * op_.stride_w + 1;
+        panel_ = lay_out_panel({0}, std::vector<int32_t>(taps.size(), 0), taps,
+                               (units - 1) * input_row(program) + width);
+        return;
+    }
+    const ptrdiff_t span = static_cast<ptrdiff_t>(units) * lanes_of(row_.isa);
+    if (splits_phases()) {
+        std::vector<ptrdiff_t> planes;
+        for (std::size_t i = 0; i < phases_.planes.size(); ++i)
+            planes.push_back(static_cast<ptrdiff_t>(i) * phases_.plane);
+        panel_ = lay_out_panel(std::move(planes), phases_.tap_plane, phases_.tap_shift, span);
+    } else {
+        const std::vector<int32_t> taps = direct_taps(program.tensor(op_.inputs[0]));
+        panel_ = lay_out_panel({0}, std::vector<int32_t>(taps.size(), 0), taps, span);
+    }
 }
 
 // Copies every stride_h-th row and stride_w-th column of a plane into its phase planes.
-void Convolution::split_channel(const Tensor &input, int isa, int n, int c, float *to) const {
+void Convolution::split_channel(const Tensor &input, int isa, int n, int c, void *to) const {
+    const PlaneKernels &planes = plane_kernels(isa, dtype_);
+    const int dtype = widens() ? static_cast<int>(AS_F32) : dtype_;
+    const auto zero = [&](ptrdiff_t begin, ptrdiff_t end) {
+        std::memset(offset(to, dtype, begin), 0, static_cast<std::size_t>((end - begin) * bytes_of(dtype)));
+    };
     for (const PhasePlanes::Plane &p : phases_.planes) {
         const int below = input_shape_.height - p.phase_y;
         const int rows = std::min(below > 0 ? (below + op_.stride_h - 1) / op_.stride_h : 0,
                                   phases_.first_row + phases_.rows);
         const int columns = phase_columns(input_shape_.width, p.phase_x, op_.stride_w, phases_.max_shift_x,
                                           output_shape_.width);
-        plane_kernels(isa).split_rows(
-            input.origin(n, c) + static_cast<ptrdiff_t>(p.phase_y) * input.pitch + p.phase_x,
-            static_cast<ptrdiff_t>(input.pitch) * op_.stride_h, to + phases_.front, phases_.pitch, rows,
-            columns, op_.stride_w);
-        std::memset(to, 0, static_cast<std::size_t>(phases_.front) * sizeof(float));
-        const ptrdiff_t end = phases_.front + static_cast<ptrdiff_t>(rows) * phases_.pitch;
-        std::memset(to + end, 0, static_cast<std::size_t>(phases_.plane - end) * sizeof(float));
-        to += phases_.plane;
+        const void *from = offset(input.origin(n, c), dtype_,
+                                  static_cast<ptrdiff_t>(p.phase_y) * input.pitch + p.phase_x);
+        const ptrdiff_t step = static_cast<ptrdiff_t>(input.pitch) * op_.stride_h;
+        void *first = offset(to, dtype, phases_.front);
+        if (widens())
+            planes.split_rows_wide(from, step, static_cast<float *>(first), phases_.pitch, rows, columns,
+                                   op_.stride_w);
+        else
+            planes.split_rows(from, step, first, phases_.pitch, rows, columns, op_.stride_w);
+        zero(0, phases_.front);
+        zero(phases_.front + static_cast<ptrdiff_t>(rows) * phases_.pitch, phases_.plane);
+        to = offset(to, dtype, phases_.plane);
     }
 }
 
-void Convolution::plan_split(Program &program, int op, float *workspace) {
+void Convolution::plan_split(Program &program, int op, void *workspace) {
     const Tensor &input = program.tensor(op_.inputs[0]);
     const std::vector<int64_t> costs(static_cast<std::size_t>(input_shape_.batch) * input_shape_.channels,
                                      1);
     program.add_step(op, costs, [this, &input, isa = program.isa(), workspace](int task, int) {
         split_channel(input, isa, task / input_shape_.channels, task % input_shape_.channels,
-                      workspace + task * phases_.channel);
+                      offset(workspace, dtype_, task * phases_.channel));
     });
 }
 
-int Convolution::units_per_task(const Program &program, int units, int granule,
-                                int64_t bytes_per_unit) const {
+int Convolution::units(const Program &program) const {
+    const int lanes = lanes_of(row_.isa);
+    if (row_.method == Method::oc) return output_shape_.height;
+    return static_cast<int>((program.tensor(op_.output).span() + lanes - 1) / lanes);
+}
+
+int64_t Convolution::bytes_per_unit(const Program &program) const {
+    const bool px = row_.method == Method::px;
+    if (takes_pairs()) {
+        const int64_t planes = splits_phases() ? static_cast<int64_t>(phases_.planes.size()) : 1;
+        return (px ? lanes_of(row_.isa) : input_row(program)) * planes *
+               depth_of(layer_.most_kept, true) * 4;
+    }
+    return static_cast<int64_t>(px ? lanes_of(row_.isa) : output_shape_.width) * input_shape_.channels /
+           op_.groups * (is_strided() ? op_.stride_h * op_.stride_w : 1) *
+           static_cast<int64_t>(sizeof(float));
+}
+
+int Convolution::units_per_task(const Program &program) const {
+    const int all = units(program);
+    if (splits_locally()) return all;
+    const int granule = row_.method == Method::px ? row_.tile_pixels / lanes_of(row_.isa) : 1;
     const auto round_up = [granule](int64_t value) {
         return std::max<int64_t>(granule, (value + granule - 1) / granule * granule);
     };
-    if (splits_locally()) return units;
-    int64_t most = round_up(kInputBytesPerTask / std::max<int64_t>(1, bytes_per_unit));
-    if (most * 3 >= units * 2) most = round_up(units);  // no small rest
+    int64_t most = round_up(kInputBytesPerTask / std::max<int64_t>(1, bytes_per_unit(program)));
+    if (most * 3 >= all * 2) most = round_up(all);  // no small rest
     const int64_t strips = static_cast<int64_t>(layer_.strips.size()) * output_shape_.batch;
     const int64_t wanted = program.threads() > 1 ? kTasksPerThread * program.threads() : 1;
-    if (strips < wanted) most = std::min(most, round_up(units * strips / wanted));
-    return static_cast<int>(std::min<int64_t>(most, units));
+    if (strips < wanted) most = std::min(most, round_up(all * strips / wanted));
+    return static_cast<int>(std::min<int64_t>(most, all));
 }
 
 std::vector<Convolution::Task> Convolution::cut_tasks(const Program &program,
                                                       std::vector<int64_t> &costs) const {
-    const Tensor &output = program.tensor(op_.output);
-    const int lanes = lanes_of(row_.isa);
-    const bool px = row_.method == Method::px;
-    const int units = px ? static_cast<int>((output.span() + lanes - 1) / lanes) : output_shape_.height;
-    const int granule = px ? row_.tile_pixels / lanes : 1;
-    const int64_t pixels = px ? lanes : output_shape_.width;
-    const int64_t read =
-        pixels * input_shape_.channels / op_.groups * (is_strided() ? op_.stride_h * op_.stride_w : 1);
-    const int step = units_per_task(program, units, granule, read * static_cast<int64_t>(sizeof(float)));
+    const int all = units(program), step = units_per_task(program);
+    const int64_t pixels = row_.method == Method::px ? lanes_of(row_.isa) : output_shape_.width;
     std::vector<Task> tasks;
     for (int n = 0; n < output_shape_.batch; ++n)
-        for (int first = 0; first < units; first += step)
+        for (int first = 0; first < all; first += step)
             for (std::size_t i = 0; i < layer_.strips.size(); ++i) {
-                const int last = std::min(units, first + step);
+                const int last = std::min(all, first + step);
                 const Strip &strip = layer_.strips[i];
                 tasks.push_back({n, first, last, static_cast<int32_t>(i)});
                 // The epilogue counts as a few channels.
@@ -167,13 +226,18 @@ std::vector<Convolution::Task> Convolution::cut_tasks(const Program &program,
     return tasks;
 }
 
-void Convolution::plan(Program &program, int op, float *workspace) {
+void Convolution::plan(Program &program, int op, void *workspace) {
     if (splits_phases()) {
         if (!splits_locally()) plan_split(program, op, workspace);
         locate_phases(workspace);
     } else {
         locate_direct(program.tensor(op_.inputs[0]));
     }
+    if (takes_pairs())
+        locate_panel();
+    else
+        for (int32_t channel : layer_.channels)
+            channel_offsets_.push_back(static_cast<int32_t>(channel * input_channel_));
     std::vector<int64_t> costs;
     tasks_ = cut_tasks(program, costs);
     program.add_step(op, costs, [this, &program](int task, int worker) {
@@ -186,8 +250,8 @@ ConvCall Convolution::call_for(const Task &task, const Program &program) const {
     const Tensor *residual = op_.residual >= 0 ? &program.tensor(op_.residual) : nullptr;
     const Strip &strip = layer_.strips[static_cast<std::size_t>(task.strip)];
     ConvCall call{};
-    call.input = input_base_ + task.image * input_image_;
-    call.channels = channel_offsets_.data() + strip.kept_begin;
+    call.input = static_cast<const float *>(offset(input_base_, dtype_, task.image * input_image_));
+    call.channels = channel_offsets_.data() + (takes_pairs() ? 0 : strip.kept_begin);
     call.taps = taps_.data();
     call.weights = weights_ + strip.weights;
     call.bias = bias_ + strip.bias;
@@ -196,7 +260,8 @@ ConvCall Convolution::call_for(const Task &task, const Program &program) const {
     call.output_plane = output.plane;
     call.residual_plane = residual ? residual->plane : 0;
     call.valid = output.valid;
-    call.kept = strip.kept;
+    call.kept = depth_of(strip.kept, takes_pairs());
+    call.output_dtype = output.dtype;
     call.tiles = strip.tiles;
     call.tap_count = layer_.taps;
     call.rows = strip.rows;
@@ -206,9 +271,28 @@ ConvCall Convolution::call_for(const Task &task, const Program &program) const {
     call.last = task.last;
     call.width = output_shape_.width;
     call.stride_w = op_.stride_w;
-    call.input_row = static_cast<ptrdiff_t>(op_.stride_h) * program.tensor(op_.inputs[0]).pitch;
+    call.input_row = input_row(program);
     call.output_row = output.pitch;
     return call;
+}
+
+void Convolution::fill_panel(const Task &task, const Program &program, ConvCall &call, float *panel) const {
+    const Strip &strip = layer_.strips[static_cast<std::size_t>(task.strip)];
+    const ptrdiff_t unit = row_.method == Method::px ? lanes_of(row_.isa) : input_row(program);
+    const ptrdiff_t start = task.first * unit;
+    const ptrdiff_t length = panel_.length - (task_units_ - (task.last - task.first)) * unit;
+    const auto interleave = plane_kernels(program.isa(), AS_BF16).interleave;
+    const int32_t *kept = layer_.channels.data() + strip.kept_begin;
+    const auto at = [&](int k, ptrdiff_t plane) {
+        return k < strip.kept
+                   ? offset(call.input, AS_BF16, kept[k] * input_channel_ + plane + start - panel_.reach_before)
+                   : nullptr;
+    };
+    for (int k = 0; k < strip.kept; k += 2)
+        for (std::size_t p = 0; p < panel_.planes.size(); ++p)
+            interleave(at(k, panel_.planes[p]), at(k + 1, panel_.planes[p]),
+                       panel + k / 2 * panel_.pair + static_cast<ptrdiff_t>(p) * panel_.plane, length);
+    call.input = panel + panel_.reach_before - start;
 }
 
 void Convolution::run_task(const Task &task, const Program &program, int worker) const {
@@ -219,6 +303,8 @@ void Convolution::run_task(const Task &task, const Program &program, int worker)
         split_channel(program.tensor(op_.inputs[0]), program.isa(), task.image,
                       layer_.channels[static_cast<std::size_t>(strip.kept_begin)], planes);
         call.input = planes + phases_.front;
+    } else if (takes_pairs()) {
+        fill_panel(task, program, call, program.scratch(worker));
     }
     row_.run(call);
     const Tensor &output = program.tensor(op_.output);
@@ -233,12 +319,12 @@ void Convolution::finish_borders(const ConvCall &call, const Task &task, const T
     const int units = px ? static_cast<int>((output.span() + lanes - 1) / lanes) : output_shape_.height;
     const int gap = output.pitch - output_shape_.width;
     for (int r = 0; r < call.rows; ++r) {
-        float *origin = call.output + r * call.output_plane;
+        void *origin = offset(call.output, output.dtype, r * call.output_plane);
         if (task.first == 0) zero_front(output, origin);
         if (!px && gap)
             for (int y = task.first; y < std::min(task.last, output_shape_.height - 1); ++y)
-                std::fill_n(origin + static_cast<ptrdiff_t>(y) * output.pitch + output_shape_.width, gap,
-                            0.0f);
+                zero_elements(output, origin, static_cast<ptrdiff_t>(y) * output.pitch + output_shape_.width,
+                              gap);
         if (task.last == units)
             zero_tail(output, origin, px ? static_cast<ptrdiff_t>(units) * lanes : output.span());
     }
@@ -250,8 +336,9 @@ void Convolution::activate(const ConvCall &call, const Tensor &output, int isa) 
     const ptrdiff_t begin = call.first * unit;
     const ptrdiff_t end = px ? call.last * unit : (call.last - 1) * unit + output_shape_.width;
     for (int r = 0; r < call.rows; ++r)
-        plane_kernels(isa).activate(call.output + r * call.output_plane + begin, output.valid + begin,
-                                    end - begin, op_.activation);
+        plane_kernels(isa, output.dtype)
+            .activate(offset(call.output, output.dtype, r * call.output_plane + begin),
+                      output.valid + begin, end - begin, op_.activation);
 }
 
 }  // namespace autosparse

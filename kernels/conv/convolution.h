@@ -4,6 +4,7 @@
 #include <memory>
 #include <vector>
 
+#include "conv/panel.h"
 #include "conv/phases.h"
 #include "conv/structure.h"
 #include "conv/table.h"
@@ -13,14 +14,16 @@ namespace autosparse {
 
 class Convolution : public Operator {
 public:
-    // `kernel` is the row that runs it; `is_listed` whether that row is the operator's own contract.
-    Convolution(const as_op &op, const Shape &input, const Shape &output, int kernel, bool is_listed);
+    // `dtype` is the input tensor's; `kernel` is the row that runs it, `is_listed` whether that row is the
+    // operator's own contract.
+    Convolution(const as_op &op, const Shape &input, const Shape &output, int dtype, int kernel,
+                bool is_listed);
 
     void constrain(Program &) override;
     std::size_t workspace(const Program &) override;
     std::size_t scratch(const Program &) override;
-    void plan(Program &, int op, float *workspace) override;
-    std::size_t weight_floats() const override { return weight_count_ + bias_count_; }
+    void plan(Program &, int op, void *workspace) override;
+    std::size_t weight_words() const override { return weight_count_ + bias_count_; }
     void place_weights(float *) override;
     int64_t index_bytes() const override {
         return static_cast<int64_t>(layer_.channels.size() * sizeof(int32_t) +
@@ -34,26 +37,40 @@ private:
     };
 
     bool is_strided() const { return op_.stride_h > 1 || op_.stride_w > 1; }
-    bool splits_phases() const { return row_.method == Method::px && is_strided(); }
+    // bf16 arithmetic takes kept inputs two at a time, from a panel in the worker's scratch.
+    bool takes_pairs() const { return row_.dtype == AS_BF16; }
+    bool is_depthwise() const { return op_.groups > 1 && op_.groups == input_shape_.channels; }
+    // Depthwise convolutions of bf16 compute in float: a channel is widened on the way.
+    bool widens() const { return dtype_ == AS_BF16 && !takes_pairs(); }
+    bool splits_phases() const { return row_.method == Method::px && (is_strided() || widens()); }
     // Depthwise: one task reads one channel, and splits it into its worker's scratch.
-    bool splits_locally() const {
-        return splits_phases() && op_.groups > 1 && op_.groups == input_shape_.channels;
-    }
+    bool splits_locally() const { return splits_phases() && is_depthwise(); }
     bool clamps() const { return op_.activation == AS_ACT_RELU || op_.activation == AS_ACT_RELU6; }
     Padding padding() const;
+    int64_t input_row(const Program &program) const {
+        return static_cast<int64_t>(op_.stride_h) * program.tensor(op_.inputs[0]).pitch;
+    }
+    std::vector<int32_t> direct_taps(const Tensor &input) const;
     void locate_direct(const Tensor &input);
-    void locate_phases(const float *workspace);
-    void split_channel(const Tensor &input, int isa, int n, int c, float *to) const;
-    void plan_split(Program &, int op, float *workspace);
+    void locate_phases(const void *workspace);
+    void locate_panel();
+    void make_panel(const Program &);
+    void split_channel(const Tensor &input, int isa, int n, int c, void *to) const;
+    void plan_split(Program &, int op, void *workspace);
     std::vector<Task> cut_tasks(const Program &, std::vector<int64_t> &costs) const;
-    int units_per_task(const Program &, int units, int granule, int64_t bytes_per_unit) const;
+    // px: vectors of flattened pixels; oc: rows.
+    int units(const Program &) const;
+    int units_per_task(const Program &) const;
+    int64_t bytes_per_unit(const Program &) const;
     ConvCall call_for(const Task &, const Program &) const;
+    void fill_panel(const Task &, const Program &, ConvCall &, float *panel) const;
     void run_task(const Task &, const Program &, int worker) const;
     void finish_borders(const ConvCall &, const Task &, const Tensor &output) const;
     void activate(const ConvCall &, const Tensor &output, int isa) const;
 
     as_op op_;
     const Shape input_shape_, output_shape_;
+    const int dtype_;
     const int kernel_;
     const bool is_listed_;
     const KernelRow &row_;
@@ -61,9 +78,12 @@ private:
     std::size_t weight_count_, bias_count_;
     const float *weights_ = nullptr, *bias_ = nullptr;
     PhasePlanes phases_;
+    Panel panel_;
+    int task_units_ = 0;  // that the panel has room for
     std::vector<int32_t> taps_, channel_offsets_;
-    const float *input_base_ = nullptr;  // origin of image 0
+    const void *input_base_ = nullptr;  // origin of image 0
     ptrdiff_t input_image_ = 0;
+    ptrdiff_t input_channel_ = 0;
     std::vector<Task> tasks_;
 };
 

@@ -5,9 +5,13 @@
 namespace autosparse {
 namespace {
 
-enum Level { generic_level, avx2_level, avx512_level };
+enum Level { generic_level, avx2_level, avx512_level, avx512bf16_level };
+using f32 = AS_ISA_NS::F32;
+using bf16 = AS_ISA_NS::Bf16Pairs;
 
-#if defined(AS_COMPILE_AVX512)
+#if defined(AS_COMPILE_AVX512_BF16)
+constexpr Level kLevel = avx512bf16_level;
+#elif defined(AS_COMPILE_AVX512)
 constexpr Level kLevel = avx512_level;
 #elif defined(AS_COMPILE_AVX2)
 constexpr Level kLevel = avx2_level;
@@ -15,24 +19,24 @@ constexpr Level kLevel = avx2_level;
 constexpr Level kLevel = generic_level;
 #endif
 
-template <Level L, int R, int V>
+template <class A, Level L, int R, int V>
 constexpr ConvKernel pick_px() {
     if constexpr (L == kLevel)
-        return AS_ISA_NS::px<R, V>;
+        return AS_ISA_NS::px<A, R, V>;
     else
         return nullptr;
 }
 
-template <Level L, int O, int P>
+template <class A, Level L, int O, int P>
 constexpr ConvKernel pick_oc() {
     if constexpr (L == kLevel)
-        return AS_ISA_NS::oc<O, P>;
+        return AS_ISA_NS::oc<A, O, P>;
     else
         return nullptr;
 }
 
-#define AS_PX(isa, block_n, tile_out, vectors) pick_px<isa##_level, tile_out, vectors>(),
-#define AS_OC(isa, block_n, vectors, pixels) pick_oc<isa##_level, vectors, pixels>(),
+#define AS_PX(dtype, isa, block_n, tile_out, vectors) pick_px<dtype, isa##_level, tile_out, vectors>(),
+#define AS_OC(dtype, isa, block_n, vectors, pixels) pick_oc<dtype, isa##_level, vectors, pixels>(),
 constexpr ConvKernel rows[] = {
 #include "conv/variants.inc"
 };
@@ -43,7 +47,9 @@ constexpr ConvKernels table = {AS_ISA_NS::kLanes, rows};
 
 }  // namespace
 
-#if defined(AS_COMPILE_AVX512)
+#if defined(AS_COMPILE_AVX512_BF16)
+const ConvKernels &conv_kernels_avx512bf16() { return table; }
+#elif defined(AS_COMPILE_AVX512)
 const ConvKernels &conv_kernels_avx512() { return table; }
 #elif defined(AS_COMPILE_AVX2)
 const ConvKernels &conv_kernels_avx2() { return table; }

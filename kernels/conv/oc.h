@@ -13,14 +13,17 @@
 // A row is cut into equal blocks of at most P pixels. Only pixels of the image are stored.
 #pragma once
 
+#include "conv/arithmetic.h"
 #include "conv/call.h"
-#include "cpu/vec.h"
 
 namespace autosparse::AS_ISA_NS {
 
 // Stores vectors of outputs (rows of `block`, one per pixel) as pixels of their planes.
+template <class T>
 AS_INLINE void oc_store(const ConvCall &call, Vec (&block)[kLanes], int first_row, ptrdiff_t pixel,
                         int count) {
+    T *out = static_cast<T *>(call.output) + pixel;
+    const T *residual = static_cast<const T *>(call.residual) + pixel;
     const Vec low = broadcast(call.low), high = broadcast(call.high);
     transpose(block);
 #pragma GCC unroll 16
@@ -28,13 +31,13 @@ AS_INLINE void oc_store(const ConvCall &call, Vec (&block)[kLanes], int first_ro
         const int row = first_row + lane;
         if (row >= call.rows) break;
         Vec y = block[lane];
-        if (call.residual) y = y + load_some(call.residual + row * call.residual_plane + pixel, count);
-        store_some(call.output + row * call.output_plane + pixel, min(high, max(low, y)), count);
+        if (call.residual) y = y + load_some(residual + row * call.residual_plane, count);
+        store_some(out + row * call.output_plane, min(high, max(low, y)), count);
     }
 }
 
 // acc += P inputs at one kernel position times the weights of O vectors of outputs.
-template <int O, int P, int S>
+template <class A, int O, int P, int S>
 AS_INLINE void oc_position(Vec (&acc)[P][O], const float *x, const float *w) {
     Vec wv[O];
 #pragma GCC unroll 8
@@ -43,11 +46,11 @@ AS_INLINE void oc_position(Vec (&acc)[P][O], const float *x, const float *w) {
     for (int p = 0; p < P; ++p) {
         const Vec xp = broadcast(x[p * S]);
 #pragma GCC unroll 8
-        for (int o = 0; o < O; ++o) acc[p][o] = fma(wv[o], xp, acc[p][o]);
+        for (int o = 0; o < O; ++o) acc[p][o] = A::mac(wv[o], xp, acc[p][o]);
     }
 }
 
-template <int O, int P, int S>
+template <class A, int O, int P, int S>
 static void oc_block(const ConvCall &call, int tile, ptrdiff_t input_pixel, ptrdiff_t output_pixel) {
     Vec acc[P][O];
 #pragma GCC unroll 32
@@ -61,14 +64,14 @@ static void oc_block(const ConvCall &call, int tile, ptrdiff_t input_pixel, ptrd
         input += call.taps[0];
         for (int c = 0; c < call.kept; ++c, w += O * kLanes) {
             prefetch_weights(w, O * kLanes);
-            oc_position<O, P, S>(acc, input + call.channels[c], w);
+            oc_position<A, O, P, S>(acc, input + call.channels[c], w);
         }
     } else {
         for (int c = 0; c < call.kept; ++c) {
             const float *plane = input + call.channels[c];
             prefetch_weights(w, call.tap_count * O * kLanes);
             for (int t = 0; t < call.tap_count; ++t, w += O * kLanes)
-                oc_position<O, P, S>(acc, plane + call.taps[t], w);
+                oc_position<A, O, P, S>(acc, plane + call.taps[t], w);
         }
     }
 #pragma GCC unroll 8
@@ -79,43 +82,46 @@ static void oc_block(const ConvCall &call, int tile, ptrdiff_t input_pixel, ptrd
 #pragma GCC unroll 16
             for (int lane = 0; lane < kLanes; ++lane)
                 block[lane] = start + lane < P ? acc[start + lane < P ? start + lane : 0][o] : zero();
-            oc_store(call, block, (tile * O + o) * kLanes, output_pixel + start,
-                     P - start < kLanes ? P - start : kLanes);
+            const int row = (tile * O + o) * kLanes, count = P - start < kLanes ? P - start : kLanes;
+            if (call.output_dtype == AS_BF16)
+                oc_store<Bf16>(call, block, row, output_pixel + start, count);
+            else
+                oc_store<float>(call, block, row, output_pixel + start, count);
         }
     }
 }
 
-template <int O, int P, int S>
+template <class A, int O, int P, int S>
 static void oc_pixels(const ConvCall &call, int tile, ptrdiff_t input_pixel, ptrdiff_t output_pixel,
                       int count) {
     if constexpr (P > 0) {
         if (count == P)
-            oc_block<O, P, S>(call, tile, input_pixel, output_pixel);
+            oc_block<A, O, P, S>(call, tile, input_pixel, output_pixel);
         else
-            oc_pixels<O, P - 1, S>(call, tile, input_pixel, output_pixel, count);
+            oc_pixels<A, O, P - 1, S>(call, tile, input_pixel, output_pixel, count);
     }
 }
 
-template <int O, int P, int S>
+template <class A, int O, int P, int S>
 static void oc_rows(const ConvCall &call, int tile) {
     const int blocks = (call.width + P - 1) / P;
     for (int row = call.first; row < call.last; ++row) {
         int x = 0;
         for (int block = 0; block < blocks; ++block) {
             const int count = (call.width - x + blocks - block - 1) / (blocks - block);
-            oc_pixels<O, P, S>(call, tile, row * call.input_row + x * S, row * call.output_row + x, count);
+            oc_pixels<A, O, P, S>(call, tile, row * call.input_row + x * S, row * call.output_row + x, count);
             x += count;
         }
     }
 }
 
-template <int O, int P>
+template <class A, int O, int P>
 static void oc(const ConvCall &call) {
     for (int tile = 0; tile < call.tiles; ++tile) {
         if (call.stride_w == 2)
-            oc_rows<O, P, 2>(call, tile);
+            oc_rows<A, O, P, 2>(call, tile);
         else
-            oc_rows<O, P, 1>(call, tile);
+            oc_rows<A, O, P, 1>(call, tile);
     }
 }
 

@@ -39,10 +39,11 @@ PhasePlanes phase_planes(const as_op &op, const Shape &output, int pitch) {
     out.max_shift_x = x.max_shift;
     out.first_row = y.min_shift;
     out.rows = output.height + y.max_shift - y.min_shift;
-    out.front = (static_cast<ptrdiff_t>(-y.min_shift) * pitch - x.min_shift + 15) / 16 * 16;
+    // Whole cache lines of either type.
+    out.front = (static_cast<ptrdiff_t>(-y.min_shift) * pitch - x.min_shift + 31) / 32 * 32;
     // One row more: the last row's windows read to its right, and whole vectors are loaded.
     const ptrdiff_t behind = static_cast<ptrdiff_t>(output.height + y.max_shift + 1) * pitch + 16;
-    out.plane = (((out.front + behind + 15) / 16) | 1) * 16;
+    out.plane = (((out.front + behind + 31) / 32) | 1) * 32;
     for (int ky = 0; ky < op.kernel_h; ++ky)
         for (int kx = 0; kx < op.kernel_w; ++kx) {
             const PhasePlanes::Plane want{y.phase[static_cast<std::size_t>(ky)],
@@ -53,7 +54,9 @@ PhasePlanes phase_planes(const as_op &op, const Shape &output, int pitch) {
             if (at == out.planes.end()) at = out.planes.insert(out.planes.end(), want);
             const ptrdiff_t shift = static_cast<ptrdiff_t>(y.shift[static_cast<std::size_t>(ky)]) * pitch +
                                     x.shift[static_cast<std::size_t>(kx)];
-            out.taps.push_back(static_cast<int32_t>((at - out.planes.begin()) * out.plane + shift));
+            out.tap_plane.push_back(static_cast<int32_t>(at - out.planes.begin()));
+            out.tap_shift.push_back(static_cast<int32_t>(shift));
+            out.taps.push_back(static_cast<int32_t>(out.tap_plane.back() * out.plane + shift));
         }
     out.channel = static_cast<ptrdiff_t>(out.planes.size()) * out.plane;
     return out;

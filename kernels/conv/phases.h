@@ -34,8 +34,9 @@ struct PhasePlanes {
     ptrdiff_t front = 0;    // elements before pixel (0, 0) of a plane
     ptrdiff_t plane = 0;    // from one plane to the next
     ptrdiff_t channel = 0;  // from one channel to the next
-    std::vector<int32_t>
-        taps;  // offset of every kernel position from pixel (0, 0) of the channel's first plane
+    // Offset of every kernel position from pixel (0, 0) of the channel's first plane, and its parts: the
+    // plane, and the shift within it.
+    std::vector<int32_t> taps, tap_plane, tap_shift;
 };
 
 // Least row pitch at which the phase planes' rows do not run into each other.

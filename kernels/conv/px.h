@@ -18,24 +18,24 @@
 // room.
 #pragma once
 
+#include "conv/arithmetic.h"
 #include "conv/call.h"
-#include "cpu/vec.h"
 
 namespace autosparse::AS_ISA_NS {
 
-template <int R, int V>
+template <class T, int R, int V>
 AS_INLINE void px_store(const ConvCall &call, int first_row, Vec (&acc)[R][V], ptrdiff_t pixel) {
     const Vec low = broadcast(call.low), high = broadcast(call.high);
 #pragma GCC unroll 32
     for (int r = 0; r < R; ++r) {
         const ptrdiff_t row = first_row + r;
         if (row >= call.rows) break;
-        float *out = call.output + row * call.output_plane + pixel;
-        const float *residual = call.residual ? call.residual + row * call.residual_plane + pixel : nullptr;
+        T *out = static_cast<T *>(call.output) + row * call.output_plane + pixel;
+        const T *residual = static_cast<const T *>(call.residual) + row * call.residual_plane + pixel;
 #pragma GCC unroll 32
         for (int v = 0; v < V; ++v) {
             Vec y = acc[r][v];
-            if (residual) y = y + load(residual + v * kLanes);
+            if (call.residual) y = y + load(residual + v * kLanes);
             y = min(high, max(low, y));
             store(out + v * kLanes, and_mask(y, call.valid + pixel + v * kLanes));
         }
@@ -43,7 +43,7 @@ AS_INLINE void px_store(const ConvCall &call, int first_row, Vec (&acc)[R][V], p
 }
 
 // acc += the block's inputs at one kernel position times the weights of R outputs.
-template <int R, int V>
+template <class A, int R, int V>
 AS_INLINE void px_position(Vec (&acc)[R][V], const float *x, const float *w) {
     Vec xv[V];
 #pragma GCC unroll 32
@@ -52,11 +52,11 @@ AS_INLINE void px_position(Vec (&acc)[R][V], const float *x, const float *w) {
     for (int r = 0; r < R; ++r) {
         const Vec wr = broadcast(w[r]);
 #pragma GCC unroll 32
-        for (int v = 0; v < V; ++v) acc[r][v] = fma(wr, xv[v], acc[r][v]);
+        for (int v = 0; v < V; ++v) acc[r][v] = A::mac(wr, xv[v], acc[r][v]);
     }
 }
 
-template <int R, int V>
+template <class A, int R, int V>
 static void px_block(const ConvCall &call, int tile, int vector) {
     const ptrdiff_t pixel = static_cast<ptrdiff_t>(vector) * kLanes;
     Vec acc[R][V];
@@ -71,36 +71,39 @@ static void px_block(const ConvCall &call, int tile, int vector) {
         input += call.taps[0];
         for (int c = 0; c < call.kept; ++c, w += R) {
             prefetch_weights(w, R);
-            px_position<R, V>(acc, input + call.channels[c], w);
+            px_position<A, R, V>(acc, input + call.channels[c], w);
         }
     } else {
         for (int c = 0; c < call.kept; ++c) {
             const float *plane = input + call.channels[c];
             prefetch_weights(w, call.tap_count * R);
             for (int t = 0; t < call.tap_count; ++t, w += R)
-                px_position<R, V>(acc, plane + call.taps[t], w);
+                px_position<A, R, V>(acc, plane + call.taps[t], w);
         }
     }
-    px_store<R, V>(call, tile * R, acc, pixel);
+    if (call.output_dtype == AS_BF16)
+        px_store<Bf16, R, V>(call, tile * R, acc, pixel);
+    else
+        px_store<float, R, V>(call, tile * R, acc, pixel);
 }
 
 // The last block has fewer vectors: the same loop with a smaller V.
-template <int R, int V>
+template <class A, int R, int V>
 static void px_tail(const ConvCall &call, int vector, int count) {
     if constexpr (V > 0) {
         if (count == V)
-            for (int tile = 0; tile < call.tiles; ++tile) px_block<R, V>(call, tile, vector);
+            for (int tile = 0; tile < call.tiles; ++tile) px_block<A, R, V>(call, tile, vector);
         else
-            px_tail<R, V - 1>(call, vector, count);
+            px_tail<A, R, V - 1>(call, vector, count);
     }
 }
 
-template <int R, int V>
+template <class A, int R, int V>
 static void px(const ConvCall &call) {
     int vector = call.first;
     for (; vector + V <= call.last; vector += V)
-        for (int tile = 0; tile < call.tiles; ++tile) px_block<R, V>(call, tile, vector);
-    if (vector < call.last) px_tail<R, V - 1>(call, vector, call.last - vector);
+        for (int tile = 0; tile < call.tiles; ++tile) px_block<A, R, V>(call, tile, vector);
+    if (vector < call.last) px_tail<A, R, V - 1>(call, vector, call.last - vector);
 }
 
 }  // namespace autosparse::AS_ISA_NS

@@ -1,7 +1,10 @@
 #include "conv/structure.h"
 
 #include <algorithm>
+#include <cstring>
 #include <numeric>
+
+#include "cpu/bf16.h"
 
 namespace autosparse {
 namespace {
@@ -46,26 +49,37 @@ std::vector<Strip> cut_strips(const Group &group, int tile_out) {
     return strips;
 }
 
-void pack_strip(const as_op &op, int inputs_per_group, int first_in, const Strip &strip,
+float pair_of(float first, float second) {
+    const uint32_t bits = to_bf16(first).bits | static_cast<uint32_t>(to_bf16(second).bits) << 16;
+    float out;
+    std::memcpy(&out, &bits, sizeof out);
+    return out;
+}
+
+void pack_strip(const as_op &op, int inputs_per_group, int first_in, bool in_pairs, const Strip &strip,
                 TiledLayer &layer) {
     float *to = layer.weights.data() + strip.weights;
+    const int step = in_pairs ? 2 : 1;
+    const auto weight = [&](int64_t row, int k, int t) {
+        if (k >= strip.kept) return 0.0f;
+        const int column = layer.channels[static_cast<std::size_t>(strip.kept_begin + k)] - first_in;
+        return op.weight[(row * inputs_per_group + column) * layer.taps + t];
+    };
     for (int tile = 0; tile < strip.tiles; ++tile) {
         const int first = tile * layer.tile_out, rows = std::min(layer.tile_out, strip.rows - first);
-        for (int k = 0; k < strip.kept; ++k) {
-            const int column = layer.channels[static_cast<std::size_t>(strip.kept_begin + k)] - first_in;
+        for (int k = 0; k < strip.kept; k += step)
             for (int t = 0; t < layer.taps; ++t, to += layer.tile_out)
                 for (int r = 0; r < rows; ++r) {
                     const int64_t row = strip.first_out + first + r;
-                    to[r] = op.weight[(row * inputs_per_group + column) * layer.taps + t];
+                    to[r] = in_pairs ? pair_of(weight(row, k, t), weight(row, k + 1, t)) : weight(row, k, t);
                 }
-        }
     }
     if (op.bias) std::copy_n(op.bias + strip.first_out, strip.rows, layer.bias.begin() + strip.bias);
 }
 
 }  // namespace
 
-TiledLayer tile_layer(const as_op &op, int in_channels, int out_channels, int tile_out) {
+TiledLayer tile_layer(const as_op &op, int in_channels, int out_channels, int tile_out, bool in_pairs) {
     TiledLayer layer;
     layer.tile_out = tile_out;
     layer.taps = op.kernel_h * op.kernel_w;
@@ -78,14 +92,15 @@ TiledLayer tile_layer(const as_op &op, int in_channels, int out_channels, int ti
             strip.weights = weights;
             strip.bias = bias;
             bias += static_cast<int64_t>(strip.tiles) * tile_out;
-            weights += static_cast<int64_t>(strip.tiles) * tile_out * strip.kept * layer.taps;
+            weights += static_cast<int64_t>(strip.tiles) * tile_out * depth_of(strip.kept, in_pairs) * layer.taps;
+            layer.most_kept = std::max(layer.most_kept, strip.kept);
             layer.strips.push_back(strip);
             first_in.push_back(group.first_in);
         }
     layer.weights.assign(static_cast<std::size_t>(weights), 0.0f);
     layer.bias.assign(static_cast<std::size_t>(bias), 0.0f);
     for (std::size_t i = 0; i < layer.strips.size(); ++i)
-        pack_strip(op, in_channels / op.groups, first_in[i], layer.strips[i], layer);
+        pack_strip(op, in_channels / op.groups, first_in[i], in_pairs, layer.strips[i], layer);
     return layer;
 }
 

@@ -6,13 +6,20 @@
 namespace autosparse {
 namespace {
 
-constexpr int kLanesOfIsa[] = {4, 8, 16};
-constexpr const char *kNameOfIsa[] = {"generic", "avx2", "avx512"};
+constexpr int kLanesOfIsa[] = {4, 8, 16, 16};
+constexpr const char *kNameOfIsa[] = {"generic", "avx2", "avx512", "avx512bf16"};
 
-enum Level { generic_level = AS_ISA_GENERIC, avx2_level = AS_ISA_AVX2, avx512_level = AS_ISA_AVX512 };
+enum Level {
+    generic_level = AS_ISA_GENERIC,
+    avx2_level = AS_ISA_AVX2,
+    avx512_level = AS_ISA_AVX512,
+    avx512bf16_level = AS_ISA_AVX512_BF16
+};
+enum Dtype { f32 = AS_F32, bf16 = AS_BF16 };
 
 const ConvKernels *compiled_kernels(int isa) {
 #ifdef AS_HAS_X86_LEVELS
+    if (isa == AS_ISA_AVX512_BF16) return &conv_kernels_avx512bf16();
     if (isa == AS_ISA_AVX512) return &conv_kernels_avx512();
     if (isa == AS_ISA_AVX2) return &conv_kernels_avx2();
 #endif
@@ -21,14 +28,14 @@ const ConvKernels *compiled_kernels(int isa) {
 
 // <dtype>_<contract>__<isa>_<method><outputs>x<pixels>; kernels/README.md has the grammar.
 std::string name_of(const KernelRow &row) {
-    const std::string contract =
-        row.block_n ? "f32_conv_onexn" + std::to_string(row.block_n) : std::string("f32_conv_dense");
+    const std::string contract = name_of_dtype(row.dtype) + std::string("_conv_") +
+                                 (row.block_n ? "onexn" + std::to_string(row.block_n) : "dense");
     return contract + "__" + kNameOfIsa[row.isa] + (row.method == Method::px ? "_px" : "_oc") +
            std::to_string(row.tile_out) + "x" + std::to_string(row.tile_pixels);
 }
 
-KernelRow make_row(int index, Method method, int isa, int block_n, int tile_out, int tile_pixels) {
-    KernelRow row{{}, method, isa, block_n, tile_out, tile_pixels, nullptr, nullptr};
+KernelRow make_row(int index, Method method, int dtype, int isa, int block_n, int tile_out, int tile_pixels) {
+    KernelRow row{{}, method, isa, dtype, block_n, tile_out, tile_pixels, nullptr, nullptr};
     row.name = name_of(row);
     row.source_hash = kSourceHash[isa][method == Method::px ? 0 : 1];
     if (const ConvKernels *kernels = compiled_kernels(isa)) row.run = kernels->rows[index];
@@ -38,12 +45,12 @@ KernelRow make_row(int index, Method method, int isa, int block_n, int tile_out,
 std::vector<KernelRow> build_table() {
     std::vector<KernelRow> rows;
     int index = 0;
-#define AS_PX(isa, n, tile_out, vectors) \
-    rows.push_back(                      \
-        make_row(index++, Method::px, isa##_level, n, tile_out, vectors *kLanesOfIsa[isa##_level]));
-#define AS_OC(isa, n, vectors, pixels) \
-    rows.push_back(                    \
-        make_row(index++, Method::oc, isa##_level, n, vectors *kLanesOfIsa[isa##_level], pixels));
+#define AS_PX(dtype, isa, n, tile_out, vectors) \
+    rows.push_back(                             \
+        make_row(index++, Method::px, dtype, isa##_level, n, tile_out, vectors *kLanesOfIsa[isa##_level]));
+#define AS_OC(dtype, isa, n, vectors, pixels)                         \
+    rows.push_back(make_row(index++, Method::oc, dtype, isa##_level, n, \
+                            vectors *kLanesOfIsa[isa##_level], pixels));
 #include "conv/variants.inc"
 #undef AS_PX
 #undef AS_OC
@@ -110,12 +117,12 @@ std::vector<std::string> why_not(const KernelRow &row, const as_op &op, const Sh
     return reasons;
 }
 
-int default_kernel(const as_op &op, const Shape &input, const Shape &output, int isa) {
+int default_kernel(const as_op &op, int dtype, const Shape &input, const Shape &output, int isa) {
     int best = -1;
     double least = 0;
     const auto &rows = kernel_table();
     for (std::size_t i = 0; i < rows.size(); ++i) {
-        if (!why_not(rows[i], op, input, isa).empty()) continue;
+        if (rows[i].dtype != dtype || !why_not(rows[i], op, input, isa).empty()) continue;
         const double cycles = expected_cycles(rows[i], op, output);
         if (best < 0 || cycles < least) {
             least = cycles;

@@ -16,6 +16,7 @@ struct KernelRow {
     std::string name;
     Method method;
     int isa;
+    int dtype;  // of inputs and weights, an as_dtype
     int block_n;
     int tile_out;
     int tile_pixels;
@@ -28,10 +29,10 @@ const std::vector<KernelRow> &kernel_table();
 // Elements per vector of an instruction set.
 int lanes_of(int isa);
 
-// Why a row cannot run this operator here; empty if it can.
+// Why a row cannot run this operator here, on inputs of its own type; empty if it can.
 std::vector<std::string> why_not(const KernelRow &row, const as_op &op, const Shape &input, int isa);
 
-// The executor's own choice for an operator, or -1 if no row can run it.
-int default_kernel(const as_op &op, const Shape &input, const Shape &output, int isa);
+// The executor's own choice for an operator on inputs of a type, or -1 if no row can run it.
+int default_kernel(const as_op &op, int dtype, const Shape &input, const Shape &output, int isa);
 
 }  // namespace autosparse

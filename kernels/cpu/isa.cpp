@@ -13,7 +13,7 @@
 namespace autosparse {
 namespace {
 
-std::atomic<int> isa_limit{AS_ISA_AVX512};
+std::atomic<int> isa_limit{AS_ISA_AVX512_BF16};
 
 #ifdef AS_X86
 struct Leaf {
@@ -48,8 +48,9 @@ int detect_x86() {
     if ((state & kYmmState) != kYmmState || !has_all(basic.ecx, kFma | kAvx | kF16c) ||
         !has_all(extended.ebx, kAvx2))
         return AS_ISA_GENERIC;
-    if ((state & kZmmState) == kZmmState && has_all(extended.ebx, kAvx512)) return AS_ISA_AVX512;
-    return AS_ISA_AVX2;
+    if ((state & kZmmState) != kZmmState || !has_all(extended.ebx, kAvx512)) return AS_ISA_AVX2;
+    constexpr uint32_t kBf16 = 1u << 5;
+    return has_all(cpuid(7, 1).eax, kBf16) ? AS_ISA_AVX512_BF16 : AS_ISA_AVX512;
 }
 #endif
 
@@ -72,11 +73,7 @@ int usable_isa() {
 void set_isa_limit(int isa) { isa_limit.store(isa); }
 
 bool has_bf16_dot() {
-#ifdef AS_X86
-    return detect_isa() == AS_ISA_AVX512 && (cpuid(7, 1).eax & (1u << 5)) != 0;
-#else
-    return false;
-#endif
+    return detect_isa() >= AS_ISA_AVX512_BF16;
 }
 
 }  // namespace autosparse

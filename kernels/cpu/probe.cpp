@@ -24,7 +24,7 @@ double seconds_since(Clock::time_point begin) {
 
 const ProbeKernels &probe_kernels() {
 #ifdef AS_HAS_X86_LEVELS
-    if (usable_isa() == AS_ISA_AVX512) return probe_kernels_avx512();
+    if (usable_isa() >= AS_ISA_AVX512) return probe_kernels_avx512();
     if (usable_isa() == AS_ISA_AVX2) return probe_kernels_avx2();
 #endif
     return probe_kernels_generic();
@@ -96,14 +96,15 @@ AS_EXPORT double as_probe_read_bytes_per_s(int64_t bytes, double seconds) try {
     constexpr int64_t kGranule = 1024;
     if (bytes < kGranule || bytes > (int64_t{1} << 33) || !is_valid(1, seconds)) return AS_BAD_ARGUMENT;
     const std::size_t floats = static_cast<std::size_t>(bytes / kGranule) * 256;
-    Buffer buffer(floats);
-    std::fill_n(buffer.data(), floats, 1.0f);
+    Buffer buffer(floats * sizeof(float));
+    float *data = reinterpret_cast<float *>(buffer.data());
+    std::fill_n(data, floats, 1.0f);
     const std::size_t passes = std::max<std::size_t>(1, (std::size_t{1} << 20) / floats);
     CallerState caller(true);
     return best_rate(seconds, [&](float *sink) {
         for (std::size_t pass = 0; pass < passes; ++pass) {
-            probe_kernels().read(buffer.data(), floats, sink);
-            __asm__ volatile("" : : "r"(buffer.data()) : "memory");
+            probe_kernels().read(data, floats, sink);
+            __asm__ volatile("" : : "r"(data) : "memory");
         }
         return static_cast<double>(passes * floats * sizeof(float));
     });

@@ -21,6 +21,30 @@ AS_INLINE void store_some(float *p, Vec v, int count) { _mm256_maskstore_ps(p, f
 AS_INLINE Vec first_lanes_of(Vec v, int count) {
     return _mm256_and_ps(v, _mm256_castsi256_ps(first_lanes(count)));
 }
+AS_INLINE Vec widen(__m128i bits) {
+    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(bits), 16));
+}
+AS_INLINE __m128i narrow(Vec v) {
+    const __m256i bits = _mm256_castps_si256(v);
+    const __m256i odd = _mm256_and_si256(_mm256_srli_epi32(bits, 16), _mm256_set1_epi32(1));
+    const __m256i rounded = _mm256_add_epi32(bits, _mm256_add_epi32(odd, _mm256_set1_epi32(0x7fff)));
+    const __m256i quiet = _mm256_or_si256(bits, _mm256_set1_epi32(0x400000));
+    const __m256i nan = _mm256_castps_si256(_mm256_cmp_ps(v, v, _CMP_UNORD_Q));
+    const __m256i upper = _mm256_srli_epi32(_mm256_blendv_epi8(rounded, quiet, nan), 16);
+    return _mm_packus_epi32(_mm256_castsi256_si128(upper), _mm256_extracti128_si256(upper, 1));
+}
+AS_INLINE Vec load(const Bf16 *p) { return widen(_mm_loadu_si128(reinterpret_cast<const __m128i *>(p))); }
+AS_INLINE void store(Bf16 *p, Vec v) { _mm_storeu_si128(reinterpret_cast<__m128i *>(p), narrow(v)); }
+AS_INLINE Vec load_some(const Bf16 *p, int count) {
+    Bf16 lanes[8] = {};
+    for (int i = 0; i < count; ++i) lanes[i] = p[i];
+    return load(lanes);
+}
+AS_INLINE void store_some(Bf16 *p, Vec v, int count) {
+    Bf16 lanes[8];
+    store(lanes, v);
+    for (int i = 0; i < count; ++i) p[i] = lanes[i];
+}
 AS_INLINE Vec broadcast(float x) { return _mm256_set1_ps(x); }
 AS_INLINE Vec zero() { return _mm256_setzero_ps(); }
 AS_INLINE Vec fma(Vec a, Vec b, Vec c) { return _mm256_fmadd_ps(a, b, c); }
@@ -39,6 +63,31 @@ AS_INLINE float sum(Vec v) {
 AS_INLINE Vec load_every_second(const float *p) {
     const Vec even = _mm256_shuffle_ps(load(p), load(p + 8), 0x88);
     return _mm256_castpd_ps(_mm256_permute4x64_pd(_mm256_castps_pd(even), 0xd8));
+}
+
+AS_INLINE Vec load_every_second(const Bf16 *p) {
+    const __m256i pairs = _mm256_loadu_si256(reinterpret_cast<const __m256i *>(p));
+    return _mm256_castsi256_ps(_mm256_slli_epi32(pairs, 16));
+}
+
+AS_INLINE Vec dot_pairs(Vec a, Vec b, Vec acc) {
+    const __m256i high = _mm256_set1_epi32(static_cast<int>(0xffff0000));
+    const __m256i x = _mm256_castps_si256(a), y = _mm256_castps_si256(b);
+    const Vec upper = _mm256_fmadd_ps(_mm256_castsi256_ps(_mm256_and_si256(x, high)),
+                                      _mm256_castsi256_ps(_mm256_and_si256(y, high)), acc);
+    return _mm256_fmadd_ps(_mm256_castsi256_ps(_mm256_slli_epi32(x, 16)),
+                           _mm256_castsi256_ps(_mm256_slli_epi32(y, 16)), upper);
+}
+
+// Writes pairs (a[i], b[i]), b as 0 where it is null; whole vectors of 32 pairs.
+AS_INLINE void interleave(const Bf16 *a, const Bf16 *b, float *out, ptrdiff_t count) {
+    for (ptrdiff_t i = 0; i < count; i += 32)
+        for (ptrdiff_t j = i; j < i + 32; j += 8) {
+            const __m128i x = _mm_loadu_si128(reinterpret_cast<const __m128i *>(a + j));
+            const __m128i y = b ? _mm_loadu_si128(reinterpret_cast<const __m128i *>(b + j)) : _mm_setzero_si128();
+            _mm_storeu_si128(reinterpret_cast<__m128i *>(out + j), _mm_unpacklo_epi16(x, y));
+            _mm_storeu_si128(reinterpret_cast<__m128i *>(out + j + 4), _mm_unpackhi_epi16(x, y));
+        }
 }
 
 // 2^n for integral n within the exponent's range.

@@ -1,11 +1,11 @@
-// AVX-512 F+BW+VL+DQ: 16 lanes, 32 registers. See cpu/vec.h.
+// AVX-512 F+BW+VL+DQ, with AVX512-BF16 where it is compiled for that: 16 lanes, 32 registers. See cpu/vec.h.
 #pragma once
 
 #include <immintrin.h>
 
 #define AS_INLINE static inline __attribute__((always_inline))
 
-namespace autosparse::avx512 {
+namespace autosparse::AS_ISA_NS {
 
 using Vec = __m512;
 constexpr int kLanes = 16;
@@ -17,6 +17,31 @@ AS_INLINE __mmask16 first_lanes(int count) { return static_cast<__mmask16>((1u <
 AS_INLINE Vec load_some(const float *p, int count) { return _mm512_maskz_loadu_ps(first_lanes(count), p); }
 AS_INLINE void store_some(float *p, Vec v, int count) { _mm512_mask_storeu_ps(p, first_lanes(count), v); }
 AS_INLINE Vec first_lanes_of(Vec v, int count) { return _mm512_maskz_mov_ps(first_lanes(count), v); }
+AS_INLINE Vec widen(__m256i bits) {
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(bits), 16));
+}
+AS_INLINE __m256i narrow(Vec v) {
+#if defined(__AVX512BF16__)
+    return (__m256i)_mm512_cvtneps_pbh(v);
+#else
+    const __m512i bits = _mm512_castps_si512(v);
+    const __m512i odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
+    const __m512i rounded = _mm512_add_epi32(bits, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff)));
+    const __m512i quiet = _mm512_or_si512(bits, _mm512_set1_epi32(0x400000));
+    const __mmask16 nan = _mm512_cmp_ps_mask(v, v, _CMP_UNORD_Q);
+    return _mm512_cvtepi32_epi16(_mm512_srli_epi32(_mm512_mask_mov_epi32(rounded, nan, quiet), 16));
+#endif
+}
+AS_INLINE Vec load(const Bf16 *p) {
+    return widen(_mm256_loadu_si256(reinterpret_cast<const __m256i *>(p)));
+}
+AS_INLINE void store(Bf16 *p, Vec v) { _mm256_storeu_si256(reinterpret_cast<__m256i *>(p), narrow(v)); }
+AS_INLINE Vec load_some(const Bf16 *p, int count) {
+    return widen(_mm256_maskz_loadu_epi16(first_lanes(count), p));
+}
+AS_INLINE void store_some(Bf16 *p, Vec v, int count) {
+    _mm256_mask_storeu_epi16(p, first_lanes(count), narrow(v));
+}
 AS_INLINE Vec broadcast(float x) { return _mm512_set1_ps(x); }
 AS_INLINE Vec zero() { return _mm512_setzero_ps(); }
 AS_INLINE Vec fma(Vec a, Vec b, Vec c) { return _mm512_fmadd_ps(a, b, c); }
@@ -31,6 +56,36 @@ AS_INLINE float sum(Vec v) { return _mm512_reduce_add_ps(v); }
 AS_INLINE Vec load_every_second(const float *p) {
     const __m512i even = _mm512_set_epi32(30, 28, 26, 24, 22, 20, 18, 16, 14, 12, 10, 8, 6, 4, 2, 0);
     return _mm512_permutex2var_ps(load(p), even, load(p + 16));
+}
+
+AS_INLINE Vec load_every_second(const Bf16 *p) {
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_loadu_si512(p), 16));
+}
+
+AS_INLINE Vec dot_pairs(Vec a, Vec b, Vec acc) {
+#if defined(__AVX512BF16__)
+    return _mm512_dpbf16_ps(acc, (__m512bh)a, (__m512bh)b);
+#else
+    const __m512i high = _mm512_set1_epi32(static_cast<int>(0xffff0000));
+    const __m512i x = _mm512_castps_si512(a), y = _mm512_castps_si512(b);
+    const Vec upper = _mm512_fmadd_ps(_mm512_castsi512_ps(_mm512_and_si512(x, high)),
+                                      _mm512_castsi512_ps(_mm512_and_si512(y, high)), acc);
+    return _mm512_fmadd_ps(_mm512_castsi512_ps(_mm512_slli_epi32(x, 16)),
+                           _mm512_castsi512_ps(_mm512_slli_epi32(y, 16)), upper);
+#endif
+}
+
+// Writes pairs (a[i], b[i]), b as 0 where it is null; whole vectors of 32 pairs.
+AS_INLINE void interleave(const Bf16 *a, const Bf16 *b, float *out, ptrdiff_t count) {
+    alignas(64) static const uint16_t kLow[32] = {0, 32, 1, 33, 2,  34, 3,  35, 4,  36, 5,  37, 6,  38, 7,  39,
+                                                  8, 40, 9, 41, 10, 42, 11, 43, 12, 44, 13, 45, 14, 46, 15, 47};
+    const __m512i low = _mm512_load_si512(kLow), high = _mm512_add_epi16(low, _mm512_set1_epi16(16));
+    for (ptrdiff_t i = 0; i < count; i += 32) {
+        const __m512i x = _mm512_loadu_si512(a + i);
+        const __m512i y = b ? _mm512_loadu_si512(b + i) : _mm512_setzero_si512();
+        _mm512_storeu_si512(out + i, _mm512_permutex2var_epi16(x, low, y));
+        _mm512_storeu_si512(out + i + 16, _mm512_permutex2var_epi16(x, high, y));
+    }
 }
 
 // 2^n for integral n within the exponent's range.
@@ -71,4 +126,4 @@ AS_INLINE void transpose(Vec row[16]) {
     }
 }
 
-}  // namespace autosparse::avx512
+}  // namespace autosparse::AS_ISA_NS

@@ -33,6 +33,20 @@ AS_INLINE Vec first_lanes_of(Vec v, int count) {
     const VecInt keep = VecInt{0, 1, 2, 3} < count;
     return reinterpret_cast<Vec>(reinterpret_cast<VecInt>(v) & keep);
 }
+AS_INLINE Vec load(const Bf16 *p) {
+    return Vec{to_float(p[0]), to_float(p[1]), to_float(p[2]), to_float(p[3])};
+}
+AS_INLINE void store(Bf16 *p, Vec v) {
+    for (int i = 0; i < kLanes; ++i) p[i] = to_bf16(v[i]);
+}
+AS_INLINE Vec load_some(const Bf16 *p, int count) {
+    Vec v = {0.0f, 0.0f, 0.0f, 0.0f};
+    for (int i = 0; i < count; ++i) v[i] = to_float(p[i]);
+    return v;
+}
+AS_INLINE void store_some(Bf16 *p, Vec v, int count) {
+    for (int i = 0; i < count; ++i) p[i] = to_bf16(v[i]);
+}
 AS_INLINE Vec broadcast(float x) { return Vec{x, x, x, x}; }
 AS_INLINE Vec zero() { return broadcast(0.0f); }
 AS_INLINE Vec fma(Vec a, Vec b, Vec c) { return a * b + c; }
@@ -48,6 +62,25 @@ AS_INLINE float sum(Vec v) { return (v[0] + v[2]) + (v[1] + v[3]); }
 // p[0], p[2], p[4], p[6]; reads p[7] too.
 AS_INLINE Vec load_every_second(const float *p) {
     return __builtin_shuffle(load(p), load(p + 4), VecInt{0, 2, 4, 6});
+}
+
+AS_INLINE Vec load_every_second(const Bf16 *p) {
+    return Vec{to_float(p[0]), to_float(p[2]), to_float(p[4]), to_float(p[6])};
+}
+
+AS_INLINE Vec dot_pairs(Vec a, Vec b, Vec acc) {
+    const VecInt high = VecInt{0, 0, 0, 0} + static_cast<int32_t>(0xffff0000);
+    const VecInt x = reinterpret_cast<VecInt>(a), y = reinterpret_cast<VecInt>(b);
+    const Vec upper = fma(reinterpret_cast<Vec>(x & high), reinterpret_cast<Vec>(y & high), acc);
+    return fma(reinterpret_cast<Vec>(x << 16), reinterpret_cast<Vec>(y << 16), upper);
+}
+
+// Writes pairs (a[i], b[i]), b as 0 where it is null; whole vectors of 32 pairs.
+AS_INLINE void interleave(const Bf16 *a, const Bf16 *b, float *out, ptrdiff_t count) {
+    for (ptrdiff_t i = 0; i < (count + 31) / 32 * 32; ++i) {
+        const uint32_t pair = a[i].bits | (b ? static_cast<uint32_t>(b[i].bits) << 16 : 0u);
+        memcpy(out + i, &pair, sizeof pair);
+    }
 }
 
 // 2^n for integral n within the exponent's range.

@@ -93,7 +93,7 @@ AS_EXPORT int as_detect_isa(void) { return usable_isa(); }
 
 AS_EXPORT int as_limit_isa(int isa) {
     return guarded([&] {
-        require(isa >= AS_ISA_GENERIC && isa <= AS_ISA_AVX512,
+        require(isa >= AS_ISA_GENERIC && isa <= AS_ISA_AVX512_BF16,
                 "isa must be an as_isa, but got " + std::to_string(isa));
         set_isa_limit(isa);
         return AS_OK;
@@ -116,6 +116,7 @@ AS_EXPORT int as_kernel_get(int row, as_kernel_info *out) {
         out->block_n = r.block_n;
         out->tile_out = r.tile_out;
         out->tile_pixels = r.tile_pixels;
+        std::strncpy(out->dtype, name_of_dtype(r.dtype), sizeof out->dtype - 1);
         return AS_OK;
     });
 }
@@ -157,10 +158,12 @@ AS_EXPORT as_program *as_program_new(int32_t threads, int32_t pin) {
 
 AS_EXPORT void as_program_free(as_program *program) { delete program; }
 
-AS_EXPORT int as_program_tensor(as_program *program, const int32_t shape[4]) {
+AS_EXPORT int as_program_tensor(as_program *program, const int32_t shape[4], int32_t dtype) {
     return guarded([&] {
         require(program != nullptr, "program must not be NULL");
-        return program->program.add_tensor(checked_shape(shape));
+        require(dtype == AS_F32 || dtype == AS_BF16,
+                "dtype must be an as_dtype, but got " + std::to_string(dtype));
+        return program->program.add_tensor(checked_shape(shape), dtype);
     });
 }
 

@@ -8,12 +8,12 @@ namespace autosparse {
 namespace {
 
 // Whole vectors are loaded a little before the first and beyond the last plane.
-constexpr std::size_t kGuard = 256;
+constexpr std::size_t kGuard = 1024;
 // Neighbours in the arena start on different pages of the cache's index.
-constexpr std::size_t kSkew = 16 * 17;
+constexpr std::size_t kSkew = 17 * kCacheLine;
 
 struct Block {
-    std::size_t floats;
+    std::size_t bytes;
     int first_op, last_op;
     std::size_t *offset;
 };
@@ -31,8 +31,8 @@ std::size_t find_gap(const Block &block, const std::vector<Block> &placed) {
               [](const Block *a, const Block *b) { return *a->offset < *b->offset; });
     std::size_t offset = kGuard;
     for (const Block *other : living) {
-        if (offset + block.floats <= *other->offset) break;
-        offset = std::max(offset, *other->offset + other->floats);
+        if (offset + block.bytes <= *other->offset) break;
+        offset = std::max(offset, *other->offset + other->bytes);
     }
     return offset;
 }
@@ -47,21 +47,21 @@ void Program::plan_arena() {
         const Tensor &t = tensors_[i];
         if (t.is_written)
             blocks.push_back(
-                {static_cast<std::size_t>(t.size()) + kSkew, t.first_op, t.last_op, &tensor_offset[i]});
+                {static_cast<std::size_t>(t.bytes()) + kSkew, t.first_op, t.last_op, &tensor_offset[i]});
     }
     for (int op = 0; op < op_count(); ++op) {
-        const std::size_t floats = operators_[static_cast<std::size_t>(op)]->workspace(*this);
-        if (floats)
-            blocks.push_back({(floats + 15) / 16 * 16 + kSkew, op, op,
+        const std::size_t bytes = operators_[static_cast<std::size_t>(op)]->workspace(*this);
+        if (bytes)
+            blocks.push_back({(bytes + kCacheLine - 1) / kCacheLine * kCacheLine + kSkew, op, op,
                               &workspace_offset_[static_cast<std::size_t>(op)]});
     }
     std::stable_sort(blocks.begin(), blocks.end(),
-                     [](const Block &a, const Block &b) { return a.floats > b.floats; });
+                     [](const Block &a, const Block &b) { return a.bytes > b.bytes; });
     std::vector<Block> placed;
     std::size_t end = kGuard;
     for (const Block &block : blocks) {
         *block.offset = find_gap(block, placed);
-        end = std::max(end, *block.offset + block.floats);
+        end = std::max(end, *block.offset + block.bytes);
         placed.push_back(block);
     }
     arena_ = Buffer(end + kGuard);

@@ -16,13 +16,12 @@ constexpr std::size_t kCacheLine = 64;
 class Buffer {
 public:
     Buffer() = default;
-    explicit Buffer(std::size_t floats) : floats_(floats) {
+    explicit Buffer(std::size_t bytes) : bytes_(bytes) {
         constexpr std::size_t kHugePage = std::size_t{2} << 20;
-        const std::size_t bytes = floats * sizeof(float);
         const std::size_t alignment = bytes >= kHugePage ? kHugePage : kCacheLine;
         void *memory = nullptr;
         if (posix_memalign(&memory, alignment, bytes ? bytes : 1) != 0) throw std::bad_alloc();
-        data_ = static_cast<float *>(memory);
+        data_ = static_cast<char *>(memory);
 #ifdef MADV_HUGEPAGE
         if (bytes >= kHugePage) madvise(memory, bytes, MADV_HUGEPAGE);
 #endif
@@ -30,19 +29,19 @@ public:
     Buffer(Buffer &&other) noexcept { *this = std::move(other); }
     Buffer &operator=(Buffer &&other) noexcept {
         std::swap(data_, other.data_);
-        std::swap(floats_, other.floats_);
+        std::swap(bytes_, other.bytes_);
         return *this;
     }
     Buffer(const Buffer &) = delete;
     Buffer &operator=(const Buffer &) = delete;
     ~Buffer() { std::free(data_); }
 
-    float *data() const { return data_; }
-    std::size_t size() const { return floats_; }
+    char *data() const { return data_; }
+    std::size_t bytes() const { return bytes_; }
 
 private:
-    float *data_ = nullptr;
-    std::size_t floats_ = 0;
+    char *data_ = nullptr;
+    std::size_t bytes_ = 0;
 };
 
 }  // namespace autosparse

@@ -11,21 +11,25 @@ void require(bool condition, const std::string &rule) {
     if (!condition) throw Error(AS_BAD_ARGUMENT, rule);
 }
 
-void zero_front(const Tensor &tensor, float *origin) {
-    std::memset(origin - tensor.front, 0, static_cast<std::size_t>(tensor.front) * sizeof(float));
+void zero_elements(const Tensor &tensor, void *origin, ptrdiff_t begin, ptrdiff_t count) {
+    if (count > 0)
+        std::memset(offset(origin, tensor.dtype, begin), 0,
+                    static_cast<std::size_t>(count * bytes_of(tensor.dtype)));
 }
 
-void zero_tail(const Tensor &tensor, float *origin, ptrdiff_t end) {
-    const ptrdiff_t rest = tensor.plane - tensor.front - end;
-    if (rest > 0) std::memset(origin + end, 0, static_cast<std::size_t>(rest) * sizeof(float));
+void zero_front(const Tensor &tensor, void *origin) {
+    zero_elements(tensor, origin, -tensor.front, tensor.front);
 }
 
-void zero_padding(const Tensor &tensor, float *origin) {
+void zero_tail(const Tensor &tensor, void *origin, ptrdiff_t end) {
+    zero_elements(tensor, origin, end, tensor.plane - tensor.front - end);
+}
+
+void zero_padding(const Tensor &tensor, void *origin) {
     zero_front(tensor, origin);
-    const std::size_t gap = static_cast<std::size_t>(tensor.pitch - tensor.shape.width) * sizeof(float);
-    if (gap)
-        for (int y = 0; y + 1 < tensor.shape.height; ++y)
-            std::memset(origin + static_cast<ptrdiff_t>(y) * tensor.pitch + tensor.shape.width, 0, gap);
+    const ptrdiff_t gap = tensor.pitch - tensor.shape.width;
+    for (int y = 0; y + 1 < tensor.shape.height; ++y)
+        zero_elements(tensor, origin, static_cast<ptrdiff_t>(y) * tensor.pitch + tensor.shape.width, gap);
     zero_tail(tensor, origin, tensor.span());
 }
 
@@ -35,10 +39,11 @@ Program::Program(int threads, bool pin) : threads_(threads), pin_(pin), isa_(usa
 
 Program::~Program() { release_pools(); }
 
-int Program::add_tensor(const Shape &shape) {
+int Program::add_tensor(const Shape &shape, int dtype) {
     require(!finished_, "a finished program takes no more tensors");
     Tensor tensor;
     tensor.shape = shape;
+    tensor.dtype = dtype;
     tensor.pitch_parent = static_cast<int>(tensors_.size());
     tensors_.push_back(tensor);
     return tensor.pitch_parent;
@@ -122,12 +127,14 @@ void Program::lay_out() {
     for (std::size_t i = 0; i < tensors_.size(); ++i) {
         Tensor &t = tensors_[i];
         t.pitch = tensor(pitch_root(static_cast<int>(i))).pitch;
-        t.front = (static_cast<ptrdiff_t>(t.padding.top) * t.pitch + t.padding.left + 15) / 16 * 16;
+        const ptrdiff_t line = static_cast<ptrdiff_t>(kCacheLine) / bytes_of(t.dtype);
+        const auto lines = [line](ptrdiff_t elements) { return (elements + line - 1) / line; };
+        t.front = lines(static_cast<ptrdiff_t>(t.padding.top) * t.pitch + t.padding.left) * line;
         const ptrdiff_t rows = t.shape.height - 1 + t.padding.bottom;
         const ptrdiff_t behind =
             std::max(t.rounded_span(), rows * t.pitch + t.shape.width + t.padding.right);
         // An odd number of cache lines spreads the planes over all sets of the caches.
-        t.plane = (((t.front + behind + 15) / 16) | 1) * 16;
+        t.plane = (lines(t.front + behind) | 1) * line;
         t.image = t.plane * t.shape.channels;
         require(t.image < INT32_MAX / 2, "one image of a tensor must stay below 2^30 elements");
         t.valid = valid_mask(t);
@@ -158,19 +165,19 @@ void Program::finish() {
     for (auto &op : operators_) op->constrain(*this);
     lay_out();
     plan_arena();
-    std::size_t floats = 0;
-    for (const auto &op : operators_) floats += (op->weight_floats() + 15) / 16 * 16;
+    std::size_t words = 0;
+    for (const auto &op : operators_) words += (op->weight_words() + 15) / 16 * 16;
     // Kernels may prefetch and load whole vectors beyond the last weight.
-    weights_ = Buffer(floats + 64);
-    std::memset(weights_.data() + floats, 0, 64 * sizeof(float));
-    float *place = weights_.data();
+    weights_ = Buffer((words + 64) * sizeof(float));
+    float *place = reinterpret_cast<float *>(weights_.data());
+    std::fill_n(place + words, 64, 0.0f);
     for (auto &op : operators_) {
         op->place_weights(place);
-        place += (op->weight_floats() + 15) / 16 * 16;
+        place += (op->weight_words() + 15) / 16 * 16;
     }
-    for (const auto &op : operators_) scratch_floats_ = std::max(scratch_floats_, op->scratch(*this));
-    scratch_floats_ = (scratch_floats_ + 31) / 16 * 16;
-    scratch_ = Buffer(scratch_floats_ * static_cast<std::size_t>(threads_));
+    for (const auto &op : operators_) scratch_bytes_ = std::max(scratch_bytes_, op->scratch(*this));
+    scratch_bytes_ = (scratch_bytes_ + 2 * kCacheLine - 1) / kCacheLine * kCacheLine;
+    scratch_ = Buffer(scratch_bytes_ * static_cast<std::size_t>(threads_));
     plan_inputs();
     for (int op = 0; op < op_count(); ++op)
         operators_[static_cast<std::size_t>(op)]->plan(
@@ -191,9 +198,10 @@ void Program::plan_inputs() {
         add_step(-1, std::vector<int64_t>(static_cast<std::size_t>(planes), 1),
                  [this, i, &t](int plane, int) {
                      const ptrdiff_t pixels = static_cast<ptrdiff_t>(t.shape.height) * t.shape.width;
-                     float *origin = t.origin(plane / t.shape.channels, plane % t.shape.channels);
-                     plane_kernels(isa_).copy_rows(run_inputs_[i] + plane * pixels, t.shape.width, origin,
-                                                   t.pitch, t.shape.height, t.shape.width);
+                     void *origin = t.origin(plane / t.shape.channels, plane % t.shape.channels);
+                     plane_kernels(isa_, t.dtype)
+                         .import_rows(run_inputs_[i] + plane * pixels, t.shape.width, origin, t.pitch,
+                                      t.shape.height, t.shape.width);
                      zero_padding(t, origin);
                  });
     }
@@ -210,10 +218,10 @@ void Program::plan_outputs() {
                  [this, i, run, planes, &t](int task, int) {
                      const ptrdiff_t pixels = static_cast<ptrdiff_t>(t.shape.height) * t.shape.width;
                      for (int plane = task * run; plane < std::min(planes, (task + 1) * run); ++plane)
-                         plane_kernels(isa_).copy_rows(
-                             t.origin(plane / t.shape.channels, plane % t.shape.channels), t.pitch,
-                             run_outputs_[i] + plane * pixels, t.shape.width, t.shape.height,
-                             t.shape.width);
+                         plane_kernels(isa_, t.dtype)
+                             .export_rows(t.origin(plane / t.shape.channels, plane % t.shape.channels),
+                                          t.pitch, run_outputs_[i] + plane * pixels, t.shape.width,
+                                          t.shape.height, t.shape.width);
                  });
     }
 }
@@ -285,7 +293,7 @@ int Program::op_kernel(int op) const { return operators_[static_cast<std::size_t
 int64_t Program::weight_bytes() const {
     int64_t bytes = 0;
     for (const auto &op : operators_)
-        bytes += static_cast<int64_t>(op->weight_floats() * sizeof(float)) + op->index_bytes();
+        bytes += static_cast<int64_t>(op->weight_words() * sizeof(float)) + op->index_bytes();
     return bytes;
 }
 

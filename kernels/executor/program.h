@@ -41,13 +41,13 @@ public:
     virtual ~Operator() = default;
     // States what it needs of its tensors' layout: padding, equal pitches.
     virtual void constrain(Program &) {}
-    // Floats of arena that it needs while it runs, and floats of scratch per worker; after layout.
+    // Bytes of arena that it needs while it runs, and bytes of scratch per worker; after layout.
     virtual std::size_t workspace(const Program &) { return 0; }
     virtual std::size_t scratch(const Program &) { return 0; }
     // Adds its steps; the arena exists.
-    virtual void plan(Program &, int op, float *workspace) = 0;
-    // Floats that plan() will copy into the program's one weight buffer, and where they went.
-    virtual std::size_t weight_floats() const { return 0; }
+    virtual void plan(Program &, int op, void *workspace) = 0;
+    // 32-bit words that plan() will copy into the program's one weight buffer, and where they went.
+    virtual std::size_t weight_words() const { return 0; }
     virtual void place_weights(float *) {}
     virtual int64_t index_bytes() const { return 0; }
     virtual int kernel() const { return -1; }
@@ -60,7 +60,7 @@ public:
     Program(const Program &) = delete;
     Program &operator=(const Program &) = delete;
 
-    int add_tensor(const Shape &shape);
+    int add_tensor(const Shape &shape, int dtype);
     void add_input(int tensor);
     void add_output(int tensor);
     int add_op(const as_op &op);
@@ -79,7 +79,7 @@ public:
     bool has_same_borders(const Program &other) const;
     int op_kernel(int op) const;
     int64_t weight_bytes() const;
-    int64_t arena_bytes() const { return static_cast<int64_t>(arena_.size() * sizeof(float)); }
+    int64_t arena_bytes() const { return static_cast<int64_t>(arena_.bytes()); }
 
     // For operators.
     Tensor &tensor(int id) { return tensors_[static_cast<std::size_t>(id)]; }
@@ -90,7 +90,8 @@ public:
     // `costs`: one per task, any unit.
     void add_step(int op, const std::vector<int64_t> &costs, std::function<void(int task, int worker)> run);
     float *scratch(int worker) const {
-        return scratch_.data() + static_cast<std::size_t>(worker) * scratch_floats_;
+        return reinterpret_cast<float *>(scratch_.data() +
+                                         static_cast<std::size_t>(worker) * scratch_bytes_);
     }
 
 private:
@@ -116,7 +117,7 @@ private:
     std::vector<std::size_t> workspace_offset_;
     std::vector<Step> steps_;
     Buffer arena_, scratch_, weights_;
-    std::size_t scratch_floats_ = 0;
+    std::size_t scratch_bytes_ = 0;
     std::map<std::tuple<int, int, int>, std::vector<int32_t>> masks_;  // by height, width, pitch
     Barrier *barrier_ = nullptr;                                       // of the pool that runs now
     const float *const *run_inputs_ = nullptr;

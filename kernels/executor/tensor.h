@@ -14,6 +14,8 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "autosparse.h"
+
 namespace autosparse {
 
 struct Shape {
@@ -28,8 +30,21 @@ struct Padding {
     int32_t top = 0, left = 0, bottom = 0, right = 0;
 };
 
+inline ptrdiff_t bytes_of(int dtype) { return dtype == AS_BF16 ? 2 : 4; }
+inline const char *name_of_dtype(int dtype) { return dtype == AS_BF16 ? "bf16" : "f32"; }
+
+// Steps through elements of either type.
+inline void *offset(void *data, int dtype, ptrdiff_t elements) {
+    return static_cast<char *>(data) + elements * bytes_of(dtype);
+}
+inline const void *offset(const void *data, int dtype, ptrdiff_t elements) {
+    return static_cast<const char *>(data) + elements * bytes_of(dtype);
+}
+
+// All extents and offsets are in elements.
 struct Tensor {
     Shape shape;
+    int32_t dtype = AS_F32;
     Padding padding;            // the most that any consumer reads
     int32_t min_pitch = 0;      // asked for by a producer
     int32_t pitch_parent = -1;  // tensors of one class share their pitch (union-find)
@@ -39,24 +54,26 @@ struct Tensor {
 
     // Settled by Layout:
     int32_t pitch = 0;
-    ptrdiff_t front = 0;  // elements before the origin, a multiple of 16
+    ptrdiff_t front = 0;  // before the origin, whole cache lines
     ptrdiff_t plane = 0;  // from one channel to the next, an odd number of cache lines
     ptrdiff_t image = 0;  // from one image to the next
-    float *data = nullptr;
+    void *data = nullptr;
     const int32_t *valid =
         nullptr;  // per flattened pixel, rounded up to 16: all ones inside the image, else 0
 
-    float *origin(int n, int c) const { return data + n * image + c * plane + front; }
+    void *origin(int n, int c) const { return offset(data, dtype, n * image + c * plane + front); }
     // Flattened pixels from the origin to the last pixel of the image.
     ptrdiff_t span() const { return static_cast<ptrdiff_t>(shape.height - 1) * pitch + shape.width; }
     ptrdiff_t rounded_span() const { return (span() + 15) / 16 * 16; }
-    ptrdiff_t size() const { return shape.batch * image; }
+    ptrdiff_t bytes() const { return shape.batch * image * bytes_of(dtype); }
 };
 
+// Zeroes `count` elements from `begin` on, counted from the origin.
+void zero_elements(const Tensor &tensor, void *origin, ptrdiff_t begin, ptrdiff_t count);
 // Zeroes a plane's elements before the origin, and those from `end` on.
-void zero_front(const Tensor &tensor, float *origin);
-void zero_tail(const Tensor &tensor, float *origin, ptrdiff_t end);
+void zero_front(const Tensor &tensor, void *origin);
+void zero_tail(const Tensor &tensor, void *origin, ptrdiff_t end);
 // Zeroes everything but the pixels of the image.
-void zero_padding(const Tensor &tensor, float *origin);
+void zero_padding(const Tensor &tensor, void *origin);
 
 }  // namespace autosparse

@@ -2,8 +2,8 @@
  *
  * A program is a static list of fused operators over tensors of fixed shape. It is built once, packs its
  * weights, plans one arena for all activations, owns a pool of threads, and is then run by one call.
- * The interface speaks of logical tensors (NCHW, float32, contiguous at the borders); how activations lie in
- * the arena is the executor's own affair.
+ * The interface speaks of logical tensors (NCHW, contiguous at the borders, where they are float32 whatever
+ * their type inside); how activations lie in the arena is the executor's own affair.
  *
  * Thread safety: one program runs one inference at a time; different programs are independent.
  * Errors: functions that return int give 0 on success or a negative as_status; as_last_error() then tells
@@ -19,7 +19,7 @@
 extern "C" {
 #endif
 
-#define AS_ABI_VERSION 1
+#define AS_ABI_VERSION 2
 #define AS_MAX_INPUTS 8
 
 typedef struct as_program as_program;
@@ -32,7 +32,16 @@ typedef enum as_status {
     AS_INTERNAL = -4
 } as_status;
 
-typedef enum as_isa { AS_ISA_GENERIC = 0, AS_ISA_AVX2 = 1, AS_ISA_AVX512 = 2 } as_isa; /* slower < faster */
+/* Each level holds those below. */
+typedef enum as_isa {
+    AS_ISA_GENERIC = 0,
+    AS_ISA_AVX2 = 1,
+    AS_ISA_AVX512 = 2,     /* F, BW, VL, DQ */
+    AS_ISA_AVX512_BF16 = 3 /* and AVX512-BF16 */
+} as_isa;
+
+/* Type of a tensor. Sums are always float32. */
+typedef enum as_dtype { AS_F32 = 0, AS_BF16 = 1 } as_dtype;
 
 typedef enum as_op_kind {
     AS_OP_CONV = 1,      /* conv2d or linear, dense or 1xN, groups == 1; linear: 1x1 over rows as pixels */
@@ -70,7 +79,8 @@ typedef struct as_op {
     int32_t groups;
     int32_t channels_before;          /* AS_OP_SUBSAMPLE_PAD */
     int32_t count_include_pad;        /* AS_OP_AVG_POOL */
-    const float *weight;              /* OIHW, contiguous; pruned weights are zero. Copied. */
+    const float *weight;              /* OIHW, contiguous; pruned weights are zero. Copied; rounded to bf16, to
+                                       * nearest even, where the input is bf16. */
     const float *bias;                /* one per output channel, or NULL. Copied. */
     /* 1xN structure of AS_OP_CONV; block_n == 0 means dense and the two lists are NULL.
      * Group g holds outputs [g*block_n, min((g+1)*block_n, O)) and keeps the input channels
@@ -88,6 +98,7 @@ typedef struct as_kernel_info {
     int32_t block_n;    /* N that it serves; 0 for dense */
     int32_t tile_out;   /* output channels per register tile */
     int32_t tile_pixels;/* pixels per register tile */
+    char dtype[8];      /* of inputs and weights: f32, bf16 */
 } as_kernel_info;
 
 int as_abi_version(void);
@@ -109,8 +120,9 @@ int as_kernel_why_not(int row, const as_op *op, const int32_t in_shape[4], char 
  * may run on, for as long as the program lives. */
 as_program *as_program_new(int32_t threads, int32_t pin);
 void as_program_free(as_program *program);
-/* Adds a tensor; returns its id (>= 0). */
-int as_program_tensor(as_program *program, const int32_t shape[4]);
+/* Adds a tensor of an as_dtype; returns its id (>= 0). A convolution of bf16 tensors writes bf16 or float32, as
+ * its output says; its residual has the output's type. All other operators read and write one type. */
+int as_program_tensor(as_program *program, const int32_t shape[4], int32_t dtype);
 int as_program_input(as_program *program, int32_t tensor);  /* in the order that as_program_run takes them */
 int as_program_output(as_program *program, int32_t tensor);
 /* Adds an operator; operators run in the order added. Returns its index (>= 0). */

@@ -89,7 +89,11 @@ void check_convolution(const Program &program, const as_op &op) {
          extent(in.width, op.pad_left, op.pad_right, op.kernel_w, op.stride_w, op.dilation_w, false)},
         out);
     if (op.residual >= 0)
-        require(program.tensor(op.residual).shape == out, "the residual must have the output's shape");
+        require(program.tensor(op.residual).shape == out &&
+                    program.tensor(op.residual).dtype == program.tensor(op.output).dtype,
+                "the residual must have the output's shape and type");
+    require(program.tensor(op.inputs[0]).dtype == AS_BF16 || program.tensor(op.output).dtype == AS_F32,
+            "a convolution of f32 writes f32");
 }
 
 void check_pooling(const Program &program, const as_op &op) {
@@ -155,6 +159,10 @@ void check_operator(const Program &program, const as_op &op) {
     require(op.kind >= AS_OP_CONV && op.kind <= AS_OP_ADAPTIVE_AVG_POOL,
             "kind must be an as_op_kind, but got " + std::to_string(op.kind));
     const Shape &in = program.tensor(op.inputs[0]).shape, &out = program.tensor(op.output).shape;
+    if (op.kind != AS_OP_CONV && op.kind != AS_OP_CONV_GROUPED)
+        for (int i = 0; i < op.input_count; ++i)
+            require(program.tensor(op.inputs[i]).dtype == program.tensor(op.output).dtype,
+                    "an operator other than a convolution reads and writes tensors of one type");
     switch (op.kind) {
         case AS_OP_CONV:
         case AS_OP_CONV_GROUPED:

@@ -10,13 +10,14 @@
 
 namespace autosparse {
 
-const PlaneKernels &plane_kernels(int isa) {
+const PlaneKernels &plane_kernels(int isa, int dtype) {
 #ifdef AS_HAS_X86_LEVELS
-    if (isa == AS_ISA_AVX512) return plane_kernels_avx512();
-    if (isa == AS_ISA_AVX2) return plane_kernels_avx2();
+    if (isa == AS_ISA_AVX512_BF16) return plane_kernels_avx512bf16(dtype);
+    if (isa == AS_ISA_AVX512) return plane_kernels_avx512(dtype);
+    if (isa == AS_ISA_AVX2) return plane_kernels_avx2(dtype);
 #endif
     (void)isa;
-    return plane_kernels_generic();
+    return plane_kernels_generic(dtype);
 }
 
 namespace {
@@ -26,12 +27,12 @@ class PlaneOperator : public Operator {
 public:
     explicit PlaneOperator(const as_op &op) : op_(op) { op_.weight = op_.bias = nullptr; }
 
-    void plan(Program &program, int op, float *) override {
+    void plan(Program &program, int op, void *) override {
         const Tensor &out = program.tensor(op_.output);
         std::vector<int64_t> costs(static_cast<std::size_t>(out.shape.batch) * out.shape.channels, 1);
         program.add_step(op, costs, [this, &program, &out](int task, int worker) {
             const int n = task / out.shape.channels, c = task % out.shape.channels;
-            float *origin = out.origin(n, c);
+            void *origin = out.origin(n, c);
             run_plane(program, n, c, worker, out, origin);
             if (writes_whole_vectors()) {
                 zero_front(out, origin);
@@ -40,12 +41,15 @@ public:
                 zero_padding(out, origin);
             }
             if (op_.activation != AS_ACT_NONE && !fuses_activation())
-                plane_kernels(program.isa()).activate(origin, out.valid, out.span(), op_.activation);
+                kernels(program).activate(origin, out.valid, out.span(), op_.activation);
         });
     }
 
 protected:
-    virtual void run_plane(Program &, int n, int c, int worker, const Tensor &out, float *origin) = 0;
+    const PlaneKernels &kernels(const Program &program) const {
+        return plane_kernels(program.isa(), program.tensor(op_.output).dtype);
+    }
+    virtual void run_plane(Program &, int n, int c, int worker, const Tensor &out, void *origin) = 0;
     // Whether run_plane writes whole vectors up to the last pixel with zeros between the rows, or single
     // pixels.
     virtual bool writes_whole_vectors() const { return true; }
@@ -73,11 +77,10 @@ protected:
     bool fuses_activation() const override {
         return op_.activation == AS_ACT_RELU || op_.activation == AS_ACT_RELU6;
     }
-    void run_plane(Program &program, int n, int c, int, const Tensor &out, float *origin) override {
+    void run_plane(Program &program, int n, int c, int, const Tensor &out, void *origin) override {
         const float low = fuses_activation() ? 0.0f : -INFINITY;
         const float high = op_.activation == AS_ACT_RELU6 ? 6.0f : INFINITY;
-        plane_kernels(program.isa())
-            .add(program.tensor(op_.inputs[0]).origin(n, c), program.tensor(op_.inputs[1]).origin(n, c),
+        kernels(program).add(program.tensor(op_.inputs[0]).origin(n, c), program.tensor(op_.inputs[1]).origin(n, c),
                  origin, out.valid, out.span(), low, high);
     }
 };
@@ -87,13 +90,12 @@ public:
     using FlatOperator::FlatOperator;
 
 protected:
-    void run_plane(Program &program, int n, int c, int, const Tensor &out, float *origin) override {
+    void run_plane(Program &program, int n, int c, int, const Tensor &out, void *origin) override {
         const Tensor &a = program.tensor(op_.inputs[0]), &b = program.tensor(op_.inputs[1]);
         if (b.shape == a.shape)
-            plane_kernels(program.isa()).mul(a.origin(n, c), b.origin(n, c), origin, out.valid, out.span());
+            kernels(program).mul(a.origin(n, c), b.origin(n, c), origin, out.valid, out.span());
         else
-            plane_kernels(program.isa())
-                .affine(a.origin(n, c), *b.origin(n, c), 0.0f, origin, out.valid, out.span());
+            kernels(program).affine(a.origin(n, c), kernels(program).get(b.origin(n, c), 0), 0.0f, origin, out.valid, out.span());
     }
 };
 
@@ -102,12 +104,11 @@ public:
     using FlatOperator::FlatOperator;
 
 protected:
-    void run_plane(Program &program, int n, int c, int, const Tensor &out, float *origin) override {
+    void run_plane(Program &program, int n, int c, int, const Tensor &out, void *origin) override {
         int source = 0;
         while (c >= program.tensor(op_.inputs[source]).shape.channels)
             c -= program.tensor(op_.inputs[source++]).shape.channels;
-        plane_kernels(program.isa())
-            .copy_rows(program.tensor(op_.inputs[source]).origin(n, c), out.rounded_span(), origin,
+        kernels(program).copy_rows(program.tensor(op_.inputs[source]).origin(n, c), out.rounded_span(), origin,
                        out.rounded_span(), 1, static_cast<int>(out.rounded_span()));
     }
     // Behind the last pixel of the source lies its bottom padding, or nothing.
@@ -124,9 +125,8 @@ public:
     }
 
 protected:
-    void run_plane(Program &program, int n, int c, int, const Tensor &out, float *origin) override {
-        plane_kernels(program.isa())
-            .affine(program.tensor(op_.inputs[0]).origin(n, c), scale_[static_cast<std::size_t>(c)],
+    void run_plane(Program &program, int n, int c, int, const Tensor &out, void *origin) override {
+        kernels(program).affine(program.tensor(op_.inputs[0]).origin(n, c), scale_[static_cast<std::size_t>(c)],
                     shift_[static_cast<std::size_t>(c)], origin, out.valid, out.span());
     }
 
@@ -139,9 +139,9 @@ public:
     using FlatOperator::FlatOperator;
 
 protected:
-    void run_plane(Program &program, int n, int c, int, const Tensor &out, float *origin) override {
-        const float *in = program.tensor(op_.inputs[0]).origin(n, c);
-        plane_kernels(program.isa()).affine(in, 1.0f, 0.0f, origin, out.valid, out.span());
+    void run_plane(Program &program, int n, int c, int, const Tensor &out, void *origin) override {
+        const void *in = program.tensor(op_.inputs[0]).origin(n, c);
+        kernels(program).affine(in, 1.0f, 0.0f, origin, out.valid, out.span());
     }
 };
 
@@ -149,7 +149,7 @@ class Pooling : public PlaneOperator {
 public:
     using PlaneOperator::PlaneOperator;
     std::size_t scratch(const Program &program) override {
-        return static_cast<std::size_t>(pool_scratch(call(program)));
+        return static_cast<std::size_t>(pool_scratch(call(program))) * sizeof(float);
     }
 
 protected:
@@ -167,13 +167,12 @@ protected:
         c.count_include_pad = op_.count_include_pad;
         return c;
     }
-    void run_plane(Program &program, int n, int c, int worker, const Tensor &, float *origin) override {
+    void run_plane(Program &program, int n, int c, int worker, const Tensor &, void *origin) override {
         PoolCall one = call(program);
         one.input = program.tensor(op_.inputs[0]).origin(n, c);
         one.output = origin;
         one.scratch = program.scratch(worker);
-        const PlaneKernels &kernels = plane_kernels(program.isa());
-        op_.kind == AS_OP_MAX_POOL ? kernels.max_pool(one) : kernels.avg_pool(one);
+        op_.kind == AS_OP_MAX_POOL ? kernels(program).max_pool(one) : kernels(program).avg_pool(one);
     }
 };
 
@@ -183,10 +182,11 @@ public:
 
 protected:
     bool writes_whole_vectors() const override { return false; }
-    void run_plane(Program &program, int n, int c, int, const Tensor &, float *origin) override {
+    void run_plane(Program &program, int n, int c, int, const Tensor &, void *origin) override {
         const Tensor &in = program.tensor(op_.inputs[0]);
         const float pixels = static_cast<float>(in.shape.height) * static_cast<float>(in.shape.width);
-        *origin = plane_kernels(program.isa()).sum(in.origin(n, c), in.valid, in.span()) / pixels;
+        const PlaneKernels &planes = kernels(program);
+        planes.put(origin, 0, planes.sum(in.origin(n, c), in.valid, in.span()) / pixels);
     }
 };
 
@@ -197,9 +197,10 @@ public:
 
 protected:
     bool writes_whole_vectors() const override { return false; }
-    void run_plane(Program &program, int n, int c, int, const Tensor &out, float *origin) override {
+    void run_plane(Program &program, int n, int c, int, const Tensor &out, void *origin) override {
         const Tensor &in = program.tensor(op_.inputs[0]);
-        const float *from = in.origin(n, c);
+        const void *from = in.origin(n, c);
+        const PlaneKernels &planes = kernels(program);
         for (int y = 0; y < out.shape.height; ++y)
             for (int x = 0; x < out.shape.width; ++x) {
                 const int top = begin(y, in.shape.height, out.shape.height),
@@ -209,9 +210,9 @@ protected:
                 float total = 0.0f;
                 for (int i = top; i < bottom; ++i)
                     for (int j = left; j < right; ++j)
-                        total += from[static_cast<ptrdiff_t>(i) * in.pitch + j];
-                origin[static_cast<ptrdiff_t>(y) * out.pitch + x] =
-                    total / static_cast<float>((bottom - top) * (right - left));
+                        total += planes.get(from, static_cast<ptrdiff_t>(i) * in.pitch + j);
+                planes.put(origin, static_cast<ptrdiff_t>(y) * out.pitch + x,
+                           total / static_cast<float>((bottom - top) * (right - left)));
             }
     }
 
@@ -230,23 +231,23 @@ public:
 
 protected:
     bool writes_whole_vectors() const override { return false; }
-    void run_plane(Program &program, int n, int c, int, const Tensor &out, float *origin) override {
+    void run_plane(Program &program, int n, int c, int, const Tensor &out, void *origin) override {
         const Tensor &in = program.tensor(op_.inputs[0]);
         const int source = c - op_.channels_before;
         if (source < 0 || source >= in.shape.channels) {
             for (int y = 0; y < out.shape.height; ++y)
-                std::fill_n(origin + static_cast<ptrdiff_t>(y) * out.pitch, out.shape.width, 0.0f);
+                zero_elements(out, origin, static_cast<ptrdiff_t>(y) * out.pitch, out.shape.width);
             return;
         }
-        const float *from = in.origin(n, source);
+        const void *from = in.origin(n, source);
         const ptrdiff_t in_step = static_cast<ptrdiff_t>(in.pitch) * op_.stride_h;
         const int whole = rows_within_plane(out);
-        plane_kernels(program.isa())
-            .split_rows(from, in_step, origin, out.pitch, whole, out.shape.width, op_.stride_w);
+        kernels(program).split_rows(from, in_step, origin, out.pitch, whole, out.shape.width, op_.stride_w);
         for (int y = whole; y < out.shape.height; ++y)
             for (int x = 0; x < out.shape.width; ++x)
-                origin[static_cast<ptrdiff_t>(y) * out.pitch + x] =
-                    from[y * in_step + static_cast<ptrdiff_t>(x) * op_.stride_w];
+                kernels(program).put(origin, static_cast<ptrdiff_t>(y) * out.pitch + x,
+                                     kernels(program).get(from, y * in_step + static_cast<ptrdiff_t>(x) *
+                                                                                  op_.stride_w));
     }
 
 private:
@@ -265,12 +266,12 @@ public:
 
 protected:
     bool writes_whole_vectors() const override { return false; }
-    void run_plane(Program &program, int n, int c, int, const Tensor &, float *origin) override {
+    void run_plane(Program &program, int n, int c, int, const Tensor &, void *origin) override {
         const Tensor &in = program.tensor(op_.inputs[0]);
         const int pixels = in.shape.height * in.shape.width, pixel = c % pixels;
-        *origin = in.origin(
-            n,
-            c / pixels)[static_cast<ptrdiff_t>(pixel / in.shape.width) * in.pitch + pixel % in.shape.width];
+        const ptrdiff_t at =
+            static_cast<ptrdiff_t>(pixel / in.shape.width) * in.pitch + pixel % in.shape.width;
+        kernels(program).put(origin, 0, kernels(program).get(in.origin(n, c / pixels), at));
     }
 };
 
@@ -278,23 +279,21 @@ class Softmax : public PlaneOperator {
 public:
     using PlaneOperator::PlaneOperator;
     void constrain(Program &program) override { program.share_pitch(op_.inputs[0], op_.output); }
-    void plan(Program &program, int op, float *) override {
+    void plan(Program &program, int op, void *) override {
         const Tensor &in = program.tensor(op_.inputs[0]), &out = program.tensor(op_.output);
         std::vector<int64_t> costs(static_cast<std::size_t>(out.shape.batch), 1);
         program.add_step(op, costs, [this, &program, &in, &out](int n, int) {
-            plane_kernels(program.isa())
-                .softmax(in.origin(n, 0), in.plane, out.origin(n, 0), out.plane, out.shape.channels,
+            kernels(program).softmax(in.origin(n, 0), in.plane, out.origin(n, 0), out.plane, out.shape.channels,
                          out.valid, out.span());
             for (int c = 0; c < out.shape.channels; ++c) {
                 zero_padding(out, out.origin(n, c));
-                plane_kernels(program.isa())
-                    .activate(out.origin(n, c), out.valid, out.span(), op_.activation);
+                kernels(program).activate(out.origin(n, c), out.valid, out.span(), op_.activation);
             }
         });
     }
 
 protected:
-    void run_plane(Program &, int, int, int, const Tensor &, float *) override {}
+    void run_plane(Program &, int, int, int, const Tensor &, void *) override {}
 };
 
 // Outputs that one tile of a grouped convolution computes.
@@ -305,7 +304,7 @@ int grouped_tile(int outputs_per_group) {
 }
 
 // The row along pixels with the widest vectors, then the tallest tile of at most `tile_out`.
-int grouped_kernel(int tile_out, int isa) {
+int grouped_kernel(int tile_out, int dtype, int isa) {
     const auto &rows = kernel_table();
     int best = -1;
     const auto worth = [&](int i) {
@@ -314,7 +313,9 @@ int grouped_kernel(int tile_out, int isa) {
     };
     for (int i = 0; i < static_cast<int>(rows.size()); ++i) {
         const KernelRow &row = rows[static_cast<std::size_t>(i)];
-        if (!row.run || row.isa > isa || row.method != Method::px || row.tile_out > tile_out) continue;
+        if (!row.run || row.isa > isa || row.dtype != dtype || row.method != Method::px ||
+            row.tile_out > tile_out)
+            continue;
         if (best < 0 || worth(i) > worth(best)) best = i;
     }
     return best;
@@ -322,24 +323,29 @@ int grouped_kernel(int tile_out, int isa) {
 
 std::unique_ptr<Operator> make_convolution(const Program &program, const as_op &op) {
     const Shape &input = program.tensor(op.inputs[0]).shape, &output = program.tensor(op.output).shape;
+    const int dtype = program.tensor(op.inputs[0]).dtype;
     if (op.kind == AS_OP_CONV_GROUPED) {
         const int tile = grouped_tile(output.channels / op.groups);
-        return std::make_unique<Convolution>(op, input, output, grouped_kernel(tile, program.isa()), false);
+        // A single input per output has no pairs of channels.
+        const int arithmetic = op.groups == input.channels ? static_cast<int>(AS_F32) : dtype;
+        return std::make_unique<Convolution>(op, input, output, dtype,
+                                             grouped_kernel(tile, arithmetic, program.isa()), false);
     }
     int kernel = op.kernel;
     if (kernel >= 0) {
-        const auto reasons =
-            why_not(kernel_table()[static_cast<std::size_t>(kernel)], op, input, program.isa());
-        if (!reasons.empty())
-            throw Error(AS_UNSUPPORTED,
-                        kernel_table()[static_cast<std::size_t>(kernel)].name + ": " + reasons.front());
+        const KernelRow &row = kernel_table()[static_cast<std::size_t>(kernel)];
+        auto reasons = why_not(row, op, input, program.isa());
+        if (row.dtype != dtype)
+            reasons.push_back(std::string("reads ") + name_of_dtype(row.dtype) + " tensors, but the input is " +
+                              name_of_dtype(dtype));
+        if (!reasons.empty()) throw Error(AS_UNSUPPORTED, row.name + ": " + reasons.front());
     } else {
-        kernel = default_kernel(op, input, output, program.isa());
+        kernel = default_kernel(op, dtype, input, output, program.isa());
         if (kernel < 0)
             throw Error(AS_UNSUPPORTED, "no kernel runs 1x" + std::to_string(op.block_n) +
                                             " patterns; block_n must be 0, 1, 2, 4, 8, 16 or 32");
     }
-    return std::make_unique<Convolution>(op, input, output, kernel, true);
+    return std::make_unique<Convolution>(op, input, output, dtype, kernel, true);
 }
 
 }  // namespace

@@ -1,4 +1,4 @@
-// Everything but convolutions, on single planes: one table of functions per instruction set.
+// Everything but convolutions, on single planes: one table of functions per instruction set and type.
 #pragma once
 
 #include <stddef.h>
@@ -8,8 +8,8 @@ namespace autosparse {
 
 // Pooling of one plane. Offsets in elements, from the origins.
 struct PoolCall {
-    const float *input;
-    float *output;
+    const void *input;
+    void *output;
     int32_t in_pitch, in_height, in_width;
     int32_t out_pitch, out_height, out_width;
     int32_t kernel_h, kernel_w, stride_h, stride_w, dilation_h, dilation_w;
@@ -18,33 +18,49 @@ struct PoolCall {
     float *scratch;  // pool_scratch() floats
 };
 
-// `count` is in flattened pixels from the origin and, but for activate, is rounded up to whole vectors;
-// `valid` masks the result.
+// Planes are of the table's type, arithmetic is float. `count` is in flattened pixels from the origin and,
+// but for activate, is rounded up to whole vectors; `valid` masks the result. Pitches are in elements.
 struct PlaneKernels {
-    void (*copy_rows)(const float *in, ptrdiff_t in_pitch, float *out, ptrdiff_t out_pitch, int rows,
+    void (*copy_rows)(const void *in, ptrdiff_t in_pitch, void *out, ptrdiff_t out_pitch, int rows,
                       int columns);
+    // The same from and to floats, at the program's borders.
+    void (*import_rows)(const float *in, ptrdiff_t in_pitch, void *out, ptrdiff_t out_pitch, int rows,
+                        int columns);
+    void (*export_rows)(const void *in, ptrdiff_t in_pitch, float *out, ptrdiff_t out_pitch, int rows,
+                        int columns);
     // out[r][j] = in[r * in_pitch + j * step], and zero for j in [columns, out_pitch). Writes up to a
     // vector beyond the last row and reads up to two beyond each.
-    void (*split_rows)(const float *in, ptrdiff_t in_pitch, float *out, ptrdiff_t out_pitch, int rows,
+    void (*split_rows)(const void *in, ptrdiff_t in_pitch, void *out, ptrdiff_t out_pitch, int rows,
                        int columns, int step);
-    void (*add)(const float *a, const float *b, float *out, const int32_t *valid, ptrdiff_t count,
-                float low, float high);
-    void (*mul)(const float *a, const float *b, float *out, const int32_t *valid, ptrdiff_t count);
-    void (*affine)(const float *a, float scale, float shift, float *out, const int32_t *valid,
+    // The same, to floats.
+    void (*split_rows_wide)(const void *in, ptrdiff_t in_pitch, float *out, ptrdiff_t out_pitch, int rows,
+                            int columns, int step);
+    void (*add)(const void *a, const void *b, void *out, const int32_t *valid, ptrdiff_t count, float low,
+                float high);
+    void (*mul)(const void *a, const void *b, void *out, const int32_t *valid, ptrdiff_t count);
+    void (*affine)(const void *a, float scale, float shift, void *out, const int32_t *valid,
                    ptrdiff_t count);
-    void (*activate)(float *data, const int32_t *valid, ptrdiff_t count, int activation);
+    void (*activate)(void *data, const int32_t *valid, ptrdiff_t count, int activation);
     void (*max_pool)(const PoolCall &call);
     void (*avg_pool)(const PoolCall &call);
-    float (*sum)(const float *a, const int32_t *valid, ptrdiff_t count);
+    float (*sum)(const void *a, const int32_t *valid, ptrdiff_t count);
     // Over `channels` planes, pixel by pixel.
-    void (*softmax)(const float *in, ptrdiff_t in_plane, float *out, ptrdiff_t out_plane, int channels,
+    void (*softmax)(const void *in, ptrdiff_t in_plane, void *out, ptrdiff_t out_plane, int channels,
                     const int32_t *valid, ptrdiff_t count);
+    // Pairs (a[i], b[i]) of bf16 for a panel (conv/panel.h), b as 0 where it is null, in whole runs of 32;
+    // null in tables of floats.
+    void (*interleave)(const void *a, const void *b, float *out, ptrdiff_t count);
+    // One element.
+    float (*get)(const void *plane, ptrdiff_t i);
+    void (*put)(void *plane, ptrdiff_t i, float value);
 };
 
-const PlaneKernels &plane_kernels_generic();
-const PlaneKernels &plane_kernels_avx2();
-const PlaneKernels &plane_kernels_avx512();
-const PlaneKernels &plane_kernels(int isa);
+// By as_isa and as_dtype.
+const PlaneKernels &plane_kernels(int isa, int dtype);
+const PlaneKernels &plane_kernels_generic(int dtype);
+const PlaneKernels &plane_kernels_avx2(int dtype);
+const PlaneKernels &plane_kernels_avx512(int dtype);
+const PlaneKernels &plane_kernels_avx512bf16(int dtype);
 
 // Floats of the line that one output row of pooling is reduced from: as far as any window or whole vector
 // of outputs reaches, and at least over the image.

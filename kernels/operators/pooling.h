@@ -27,14 +27,15 @@ static void pad_line(const PoolCall &call, float *line) {
 }
 
 // line[pad_left + x] = reduction over the window's rows at column x.
-template <class Reduction>
+template <class T, class Reduction>
 static void reduce_rows(const PoolCall &call, int out_row, float *line) {
     const int top = out_row * call.stride_h - call.pad_top;
     int first = 0, last = call.kernel_h;  // window rows inside the image
     while (first < last && top + first * call.dilation_h < 0) ++first;
     while (first < last && top + (last - 1) * call.dilation_h >= call.in_height) --last;
     const ptrdiff_t step = static_cast<ptrdiff_t>(call.dilation_h) * call.in_pitch;
-    const float *rows = call.input + static_cast<ptrdiff_t>(top + first * call.dilation_h) * call.in_pitch;
+    const T *rows = static_cast<const T *>(call.input) +
+                    static_cast<ptrdiff_t>(top + first * call.dilation_h) * call.in_pitch;
     float *to = line + call.pad_left;
     for (int x = 0; x < call.in_width; x += kLanes) {
         const int rest = call.in_width - x < kLanes ? call.in_width - x : kLanes;
@@ -55,8 +56,8 @@ AS_INLINE Vec load_strided(const float *p, int stride) {
     return load(lanes);
 }
 
-template <class Reduction>
-static void reduce_line(const PoolCall &call, const float *line, const float *scale, float *out) {
+template <class T, class Reduction>
+static void reduce_line(const PoolCall &call, const float *line, const float *scale, T *out) {
     for (int x = 0; x < call.out_width; x += kLanes) {
         Vec y = broadcast(Reduction::identity());
         for (int k = 0; k < call.kernel_w; ++k)
@@ -85,25 +86,28 @@ AS_INLINE int window_count(int out, int stride, int pad_before, int pad_after, i
 
 // A line is read one row after it was written: whole vectors at new offsets cannot be forwarded from the
 // store queue, and waiting for it costs more than the reduction.
-template <class Reduction, class Scale>
+template <class T, class Reduction, class Scale>
 static void pool(const PoolCall &call, Scale &&scale) {
     float *lines[2] = {call.scratch, call.scratch + pool_line(call)};
     for (float *line : lines) pad_line<Reduction>(call, line);
     for (int y = 0; y <= call.out_height; ++y) {
-        if (y < call.out_height) reduce_rows<Reduction>(call, y, lines[y & 1]);
+        if (y < call.out_height) reduce_rows<T, Reduction>(call, y, lines[y & 1]);
         if (y > 0)
-            reduce_line<Reduction>(call, lines[(y - 1) & 1], scale(y - 1),
-                                   call.output + static_cast<ptrdiff_t>(y - 1) * call.out_pitch);
+            reduce_line<T, Reduction>(
+                call, lines[(y - 1) & 1], scale(y - 1),
+                static_cast<T *>(call.output) + static_cast<ptrdiff_t>(y - 1) * call.out_pitch);
     }
 }
 
+template <class T>
 static void max_pool(const PoolCall &call) {
-    pool<MaxOf>(call, [](int) -> const float * { return nullptr; });
+    pool<T, MaxOf>(call, [](int) -> const float * { return nullptr; });
 }
 
+template <class T>
 static void avg_pool(const PoolCall &call) {
     float *scale = call.scratch + 2 * pool_line(call);
-    pool<SumOf>(call, [&](int y) -> const float * {
+    pool<T, SumOf>(call, [&](int y) -> const float * {
         const int rows = window_count(y, call.stride_h, call.pad_top, call.pad_bottom, call.kernel_h,
                                       call.in_height, call.count_include_pad);
         for (int x = 0; x < call.out_width; ++x)

@@ -109,12 +109,13 @@ def test_mixed_kinds_are_refused() -> None:
 @pytest.mark.parametrize(
     "options",
     [
-        {"dtype": "bf16"},
+        {"dtype": "fp16"},
+        {"dtype": "bf16", "plan": Plan(model="m", layers={"0": LayerChoice()})},
         {"threads": 0},
         {"threads": 100_000},
         {"threads": True},
         {"threads": "2"},
-        {"plan": Plan(model="m", layers={"0": LayerChoice(dtype="bf16")})},
+        {"dtype": "f32", "plan": Plan(model="m", layers={"0": LayerChoice(dtype="bf16")})},
     ],
 )
 def test_wrong_options_are_refused(options: dict[str, object]) -> None:
@@ -273,7 +274,7 @@ def test_a_kernel_that_cannot_run_here_is_refused(prune_blocks: Callable[..., No
         with pytest.raises(PlanError, match="cannot run"):
             compile(module, (X,), plan=planned(wide[0]))
     finally:
-        binding.limit_isa("avx512")
+        binding.limit_isa("avx512bf16")
 
 
 # ------------------------------------------------------------------------------- through torch

@@ -119,6 +119,7 @@ class Reference:
         shape: LayerShape,
         bias: Array | None = None,
         residual: Array | None = None,
+        output_dtype: str = "f32",
     ) -> None:
         """Asserts that a layer's output equals the reference within the tolerance."""
         expected = self.convolve(x, weight, shape)
@@ -129,19 +130,34 @@ class Reference:
                 magnitude = magnitude + np.abs(extra)
         terms = shape.weights // shape.out_channels + 2
         self.check(
-            got, self.activate(expected, shape.activation), terms, float(magnitude.max()), shape.key
+            got,
+            self.activate(expected, shape.activation),
+            terms,
+            float(magnitude.max()),
+            shape.key,
+            rounding=2.0**-8 if output_dtype == "bf16" else 0.0,
         )
 
     def check(
-        self, got: Array, expected: Array64, terms: int, magnitude: float, what: str = ""
+        self,
+        got: Array,
+        expected: Array64,
+        terms: int,
+        magnitude: float,
+        what: str = "",
+        rounding: float = 0.0,
     ) -> None:
-        """Asserts equality within the tolerance of `terms` and `magnitude`."""
+        """Asserts equality within the tolerance of `terms` and `magnitude`.
+
+        `rounding` is the relative error of writing the result down, on top.
+        """
         assert got.shape == expected.shape
         assert np.all(np.isfinite(got)), (
             f"{what}: {np.count_nonzero(~np.isfinite(got))} values not finite"
         )
-        worst = np.unravel_index(np.argmax(np.abs(got - expected)), got.shape)
-        error, limit = abs(float(got[worst] - expected[worst])), self.tolerance(terms, magnitude)
+        limits = self.tolerance(terms, magnitude) + rounding * np.abs(expected)
+        worst = np.unravel_index(np.argmax(np.abs(got - expected) - limits), got.shape)
+        error, limit = abs(float(got[worst] - expected[worst])), float(limits[worst])
         assert error <= limit, f"{what}: off by {error:.3g} at {worst}, more than {limit:.3g}"
 
 

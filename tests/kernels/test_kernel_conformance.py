@@ -82,12 +82,20 @@ def uneven_blocks(shape: LayerShape, block_n: int, rng: np.random.Generator) -> 
     )
 
 
+def to_bf16(values: Any) -> Any:
+    """Rounds to the nearest bf16, ties to even, and gives float32."""
+    bits = values.astype(np.float32).view(np.uint32)
+    return ((bits + 0x7FFF + ((bits >> 16) & 1)) & 0xFFFF0000).astype(np.uint32).view(np.float32)
+
+
 class Case:
     """A layer with random arrays."""
 
     def __init__(self, kernel: KernelSpec, shape: LayerShape, sparsity: float | str, seed: int) -> None:
         rng = np.random.default_rng(seed)
         self.kernel, self.shape = kernel, shape
+        # Every second layer of bf16 writes float32, as a classifier does.
+        self.output_dtype = "f32" if seed % 2 else kernel.dtype
         self.structure = None
         if kernel.block_n and sparsity == "uneven":
             self.structure = uneven_blocks(shape, kernel.block_n, rng)
@@ -100,9 +108,10 @@ class Case:
         self.x = self.draw(rng, spec.input_shape(shape))
         self.residual = self.draw(rng, spec.output_shape(shape)) if shape.residual else None
 
-    @staticmethod
-    def draw(rng: np.random.Generator, shape: tuple[int, ...]) -> Any:
-        return rng.standard_normal(shape, dtype=np.float32)
+    def draw(self, rng: np.random.Generator, shape: tuple[int, ...]) -> Any:
+        """Values that the kernel's type can hold, so that it rounds nothing but its result."""
+        values = rng.standard_normal(shape, dtype=np.float32)
+        return to_bf16(values) if self.kernel.dtype == "bf16" else values
 
     def program(self, threads: int = 1) -> LayerProgram:
         return LayerProgram(
@@ -111,6 +120,8 @@ class Case:
             bias=self.bias,
             structure=self.structure,
             kernel=self.kernel,
+            dtype=self.kernel.dtype,
+            output_dtype=self.output_dtype,
             threads=threads,
             pin=False,
         )
@@ -121,7 +132,9 @@ class Case:
             weight = weight * reference.mask(
                 self.structure, self.shape.out_channels, self.shape.in_channels
             )
-        reference.check_layer(got, self.x, weight, self.shape, self.bias, self.residual)
+        reference.check_layer(
+            got, self.x, weight, self.shape, self.bias, self.residual, self.output_dtype
+        )
 
 
 def runnable(kernel: KernelSpec, shape: LayerShape) -> bool:

@@ -102,7 +102,7 @@ def test_kernels_refuse_with_their_reasons() -> None:
     assert reasons == ("runs 1x4 patterns only, but the layer is 1x8",)
     with pytest.raises(NoKernel) as caught:
         spec.kernels_for(SHAPE, onexn(64))
-    assert set(caught.value.reasons) == {kernel.name for kernel in spec.all_kernels()}
+    assert set(caught.value.reasons) == {k.name for k in spec.all_kernels() if k.dtype == "f32"}
     assert "runs of 2" in spec.why_not(sparse, SHAPE, Pattern(group_out=4, unit_in=2))[0]
 
 
@@ -112,7 +112,7 @@ def test_lowered_isa_hides_wider_kernels() -> None:
         assert binding.detect_isa() == "generic"
         assert {kernel.isa for kernel in spec.kernels_for(SHAPE, onexn(8))} == {"generic"}
     finally:
-        binding.limit_isa("avx512")
+        binding.limit_isa("avx512bf16")
     with pytest.raises(UsageError, match="isa"):
         binding.limit_isa("sse9")
 
@@ -177,7 +177,7 @@ def test_wrong_thread_counts_are_refused(threads: int) -> None:
 def test_null_pointers_are_refused() -> None:
     c = interface.native()
     shape = (ctypes.c_int32 * 4)(1, 1, 1, 1)
-    assert c.as_program_tensor(None, shape) == -1
+    assert c.as_program_tensor(None, shape, 0) == -1
     assert c.as_program_op(None, None) == -1
     assert c.as_program_finish(None) == -1
     assert c.as_program_run(None, None, None) == -1

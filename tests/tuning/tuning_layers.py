@@ -50,7 +50,7 @@ def info(name: str, shape: LayerShape | None, *why_dense: str) -> LayerInfo:
     return LayerInfo(name=name, shape=shape, why_dense=why_dense)
 
 
-def fake_kernels(shape: LayerShape, pattern: Pattern) -> tuple[KernelSpec, ...]:
+def fake_kernels(shape: LayerShape, pattern: Pattern, dtype: str = "f32") -> tuple[KernelSpec, ...]:
     """Gives made-up kernels: five along pixels for every pattern, one along outputs for dense."""
     variants = [("avx512", "px", 8), ("avx512", "px", 16), ("avx512", "px", 32), ("avx2", "px", 8)]
     variants += [("generic", "px", 4)] + [("avx512", "oc", 32)] * pattern.is_dense
