@@ -13,8 +13,8 @@ from torch.utils import _pytree as pytree
 from autosparse.engine import CompiledModel, compile
 
 TOLERANCE = {"f32": 1e-4, "bf16": 0.04}
-"""Largest difference over the largest value of the output. bf16 rounds every activation and weight to 8 bits;
-that kernels round no more than that is the kernels' own tests' affair."""
+"""Largest difference over the largest value of the output. bf16 rounds every activation and weight to 8
+bits; that kernels round no more than that is the affair of the kernels' own tests."""
 
 
 def stir(module: nn.Module, seed: int = 0) -> nn.Module:
