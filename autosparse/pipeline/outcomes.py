@@ -83,7 +83,7 @@ class TrainOutcome(Record):
 
     Attributes:
         run: the run's folder.
-        rows: per configuration its id, accuracy, kind, split, latency and weights file.
+        rows: per trained configuration what pareto.json says of it, but for its layers.
     """
 
     run: str
@@ -93,7 +93,8 @@ class TrainOutcome(Record):
         """Gives one line per configuration."""
         lines = [
             f"{row['id']}: accuracy {100 * row['accuracy']:.2f} % ({row['accuracy_kind']}, "
-            f"{row['accuracy_split']}), {row['measured_latency_ms']:.3f} ms, {row['weights']}"
+            f"{row['accuracy_split']}), {row['measured_latency_ms']:.3f} ms, "
+            f"{self.run}/{row['weights']}"
             for row in self.rows
         ]
         return "\n".join([*lines, f"report: {self.run}/report.html"])

@@ -8,7 +8,7 @@ import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import scipy.stats
@@ -16,12 +16,12 @@ import scipy.stats
 import autosparse
 from autosparse import report
 from autosparse.files import write_json, write_rows_csv, write_text, write_yaml
-from autosparse.front import feasible_front, knee
+from autosparse.front import Scored, feasible_front, knee
 from autosparse.pipeline.finalists import Finalist
 from autosparse.pipeline.ledger import DENSE, Ledger, Measured
 from autosparse.pipeline.survey import Survey
 from autosparse.plan import Plan
-from autosparse.records import Accuracy, LatencyOption
+from autosparse.records import Accuracy, LatencyOption, WholeLatency
 from autosparse.report import document as form
 from autosparse.report.verdict import sentence
 from autosparse.runs import RunFolder
@@ -39,6 +39,8 @@ TRIAL_COLUMNS = (
     "feasible", "reason", "params",
 )  # fmt: skip
 _FRONT_POINTS = 24
+_PLANS = "configs"
+_S = TypeVar("_S", bound=Scored)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,11 +51,14 @@ class Entrant:
         finalist: plan, one-shot accuracy and predicted latency.
         measured: whole-model figures of the weights that are deployed.
         accuracy: of those weights, on the split it names.
+        weights: file of those weights, relative to the run's folder; None where they are the dense
+            ones, pruned by the plan.
     """
 
     finalist: Finalist
     measured: Measured
     accuracy: Accuracy
+    weights: str | None = None
 
     @property
     def latency_ms(self) -> float:
@@ -106,8 +111,8 @@ def publish(run: RunFolder, findings: Findings) -> dict[str, Any]:
     """Writes every result file of a run and its report; gives the content of pareto.json."""
     write_latency_table(run, findings.survey, findings.tuning.options)
     write_trials(run, findings.study)
-    for entrant in findings.entrants:
-        write_plan(run, entrant)
+    for plan in {**_measured_baselines(findings), **_entered(findings)}.values():
+        write_plan(run, plan)
     values = to_document(findings)
     write_json(run.path / form.FILE, values)
     report.build(run.path)
@@ -120,10 +125,24 @@ def write_start(run: RunFolder, survey: Survey) -> None:
     write_text(run.path / "space.yaml", survey.space.to_yaml())
 
 
-def write_plan(run: RunFolder, entrant: Entrant) -> None:
+def write_plan(run: RunFolder, plan: Plan) -> None:
     """Writes a configuration's plan."""
-    plan = entrant.finalist.plan
-    write_yaml(run.folder("configs") / f"{plan.id}.yaml", json.loads(json.dumps(plan.to_json())))
+    run.folder(_PLANS)
+    write_yaml(run.path / plan_file(plan.id), json.loads(json.dumps(plan.to_json())))
+
+
+def plan_file(plan_id: str) -> str:
+    """Gives the file of a plan, relative to the run's folder."""
+    return f"{_PLANS}/{plan_id}.yaml"
+
+
+def _entered(findings: Findings) -> dict[str, Plan]:
+    return {entrant.finalist.plan.id: entrant.finalist.plan for entrant in findings.entrants}
+
+
+def _measured_baselines(findings: Findings) -> dict[str, Plan]:
+    ids = [row["id"] for row in _baselines(findings) if row["id"] is not None]
+    return {plan_id: findings.ledger.plans[plan_id] for plan_id in ids}
 
 
 def latency_rows(
@@ -185,7 +204,7 @@ def to_document(findings: Findings) -> dict[str, Any]:
     """Gives the content of pareto.json, checked against its format."""
     survey = findings.survey
     reach = knapsack.feasibility(findings.problem)
-    best = choose(findings.entrants)
+    best = choose(findings.entrants, has_budget=survey.config.latency_budget is not None)
     values: dict[str, Any] = {
         "schema": form.SCHEMA,
         "model": survey.config.model,
@@ -201,7 +220,10 @@ def to_document(findings: Findings) -> dict[str, Any]:
         "command": findings.command,
         "version": autosparse.__version__,
         "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "dense": _dense(findings),
+        "dense": {
+            **dense_latencies(findings.ledger.references),
+            "accuracy": findings.dense_accuracy.to_json(),
+        },
         "baselines": _baselines(findings),
         "configs": [_config(entrant, findings) for entrant in findings.entrants],
         "predicted_front": _predicted_front(findings),
@@ -226,36 +248,37 @@ def to_document(findings: Findings) -> dict[str, Any]:
     return values
 
 
-def choose(entrants: Sequence[Entrant]) -> Entrant | None:
+def choose(points: Sequence[_S], *, has_budget: bool) -> _S | None:
     """Picks what to deploy: the most accurate within the budget, without one the front's knee."""
-    front = feasible_front(entrants)
+    front = feasible_front(points)
     if not front:
         return None
-    if front[0].finalist.budget_us is None:
+    if not has_budget:
         return knee(front)
-    return max(front, key=lambda e: (e.accuracy_value, -e.latency_ms))
-
-
-def fastest_dense(ledger: Ledger) -> Measured:
-    """Gives the faster of our dense engine and torch's."""
-    return min(ledger.references.values(), key=lambda figure: figure.latency.median_ms)
+    return max(front, key=lambda point: (point.accuracy_value, -point.latency_ms))
 
 
 def _ms(value_us: float | None) -> float | None:
     return None if value_us is None else value_us / 1e3
 
 
-def _dense(findings: Findings) -> dict[str, Any]:
-    peers = {
-        name: figure.latency.to_json()
-        for name, figure in findings.ledger.references.items()
-        if name != DENSE
-    }
+def dense_latencies(references: Mapping[str, Measured]) -> dict[str, Any]:
+    """Gives the un-pruned model's latencies: on our engine, and on others as peers."""
+    latencies = {name: figure.latency.to_json() for name, figure in references.items()}
+    return {"latency": latencies.pop(DENSE), "peers": latencies}
+
+
+def latency_values(latency: WholeLatency) -> dict[str, Any]:
+    """Gives a measured latency as configurations and baselines hold it."""
     return {
-        "latency": findings.ledger.reference.latency.to_json(),
-        "accuracy": findings.dense_accuracy.to_json(),
-        "peers": peers,
+        "measured_latency_ms": latency.median_ms,
+        "latency_ci_ms": [latency.ci_low_ms, latency.ci_high_ms],
     }
+
+
+def speedup(latency: WholeLatency, references: Mapping[str, Measured]) -> float:
+    """Gives the ratio of the fastest dense run, ours or a peer's, to a configuration's."""
+    return min(dense.latency.median_ms for dense in references.values()) / latency.median_ms
 
 
 def _baselines(findings: Findings) -> list[dict[str, Any]]:
@@ -275,33 +298,34 @@ def _baseline(trial: TrialRecord, findings: Findings, plan: Plan) -> dict[str, A
     if deployed is not None and deployed.finalist.plan.id != plan.id:
         deployed = None
     measured = deployed.measured if deployed else findings.ledger.measured.get(plan.id)
-    latency = measured.latency if measured else None
+    unmeasured = {"measured_latency_ms": None, "latency_ci_ms": None}
     return {
         "name": plan.note,
+        "id": plan.id if measured else None,
         "predicted_latency_ms": trial.latency_ms,
-        "measured_latency_ms": latency.median_ms if latency else None,
-        "latency_ci_ms": [latency.ci_low_ms, latency.ci_high_ms] if latency else None,
+        **(latency_values(measured.latency) if measured else unmeasured),
         "accuracy": deployed.accuracy.value if deployed else trial.accuracy_value,
         "accuracy_kind": deployed.accuracy.kind if deployed else trial.accuracy_kind,
+        "plan": plan_file(plan.id) if measured else "",
+        "weights": deployed.weights if deployed else None,
     }
 
 
 def _config(entrant: Entrant, findings: Findings) -> dict[str, Any]:
     plan, latency = entrant.finalist.plan, entrant.measured.latency
-    dense = fastest_dense(findings.ledger)
     return {
         "id": plan.id,
         "predicted_latency_ms": entrant.finalist.predicted_us / 1e3,
-        "measured_latency_ms": latency.median_ms,
-        "latency_ci_ms": [latency.ci_low_ms, latency.ci_high_ms],
-        "speedup": dense.latency.median_ms / latency.median_ms,
+        **latency_values(latency),
+        "speedup": speedup(latency, findings.ledger.references),
         "accuracy": entrant.accuracy.value,
         "accuracy_kind": entrant.accuracy.kind,
         "accuracy_split": entrant.accuracy.split,
         "one_shot_accuracy": entrant.finalist.accuracy.value,
         "sparsity": weight_sparsity(plan, findings.survey),
         "feasible": entrant.excess_ms <= 0,
-        "plan": f"configs/{plan.id}.yaml",
+        "plan": plan_file(plan.id),
+        "weights": entrant.weights,
         "dtype": latency.dtype,
         "layers": [_layer(name, entrant, findings) for name in findings.problem.layers],
     }
@@ -359,8 +383,15 @@ def _calibration(findings: Findings) -> dict[str, Any] | None:
         for plan_id, figure in findings.ledger.measured.items()
         if plan_id not in seen
     ]
-    if not pairs:
-        return None
+    return calibration(pairs) if pairs else None
+
+
+def calibration(pairs: Sequence[tuple[str, float, float]]) -> dict[str, Any]:
+    """Says how well predictions met measurements.
+
+    Args:
+        pairs: plan id, predicted and measured latency in milliseconds; at least one.
+    """
     predicted = np.array([pair[1] for pair in pairs])
     measured = np.array([pair[2] for pair in pairs])
     varied = len(pairs) > 2 and np.ptp(predicted) > 0 and np.ptp(measured) > 0

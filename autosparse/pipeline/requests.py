@@ -9,6 +9,8 @@ from autosparse.pipeline.session import Contestant, SessionRequest
 from autosparse.pipeline.survey import Survey
 from autosparse.plan import Plan
 from autosparse.progress import Progress
+from autosparse.runs import RunFolder
+from autosparse.searching.parallel import Pool
 from autosparse.train.baseline import baseline
 from autosparse.train.evaluate import OneShotEvaluator
 from autosparse.train.job import TrainJob, TrainResult
@@ -77,7 +79,7 @@ def train_job(subject: Survey, plan: Plan, recipe: Recipe, weights: Path, folder
         resolution=subject.data_resolution,
         plan=plan,
         recipe=recipe,
-        folder=str(folder),
+        folder=str(folder.absolute()),
         channels=subject.input_shape[0],
         classes=subject.classes,
         seed=subject.config.seed,
@@ -88,6 +90,20 @@ def recipe_for(kind: str, samples: int, seed: int) -> Recipe:
     """Gives the preset of a kind of training for a training split of so many samples."""
     make = {"short": short, "full": full}[kind]
     return dataclasses.replace(make(samples), seed=seed)
+
+
+def weights_in(run: Path, result: TrainResult) -> str:
+    """Gives the file of trained weights relative to the folder of the run that holds it."""
+    return str(Path(result.weights).relative_to(run.absolute()))
+
+
+def pool_for(subject: Survey, run: RunFolder) -> Pool:
+    """Starts the workers of a run, or joins the cluster it names."""
+    return Pool(
+        cores=max(subject.config.parallel or subject.hardware.cpu.cores_usable, subject.threads),
+        address=subject.config.address,
+        log_folder=run.folder("logs"),
+    )
 
 
 def contestant(plan: Plan, result: TrainResult | None, weights: Path) -> Contestant:

@@ -25,9 +25,11 @@ from autosparse.pipeline.requests import (
     contestant,
     dense_weights,
     evaluator_for,
+    pool_for,
     recipe_for,
     session_request,
     train_job,
+    weights_in,
 )
 from autosparse.pipeline.survey import Survey, survey
 from autosparse.pipeline.tables import measure_losses, measure_options, to_problem
@@ -37,7 +39,6 @@ from autosparse.records import Accuracy
 from autosparse.report import document as form
 from autosparse.runs import RunFolder, find_unfinished
 from autosparse.searching import knapsack
-from autosparse.searching.parallel import Pool
 from autosparse.searching.pool import AbstractPool
 from autosparse.searching.problem import Problem, prepare
 from autosparse.searching.study import run_study
@@ -103,11 +104,7 @@ def search(
     with open_run(subject, resume) as run:
         publish.write_start(run, subject)
         progress = progress.also(EventLog(run.path / "logs" / "events.jsonl"))
-        with Pool(
-            cores=max(config.parallel or subject.hardware.cpu.cores_usable, subject.threads),
-            address=config.address,
-            log_folder=run.folder("logs"),
-        ) as pool:
+        with pool_for(subject, run) as pool:
             work = _Work(survey=subject, run=run, pool=pool, progress=progress, deadline_s=deadline_s)
             return _search(work)
 
@@ -192,7 +189,7 @@ def _explore(
     with _stage(work, "train"):
         trained = _train(work, qualifying, weights)
     with _stage(work, "final measurement"):
-        entrants = _final(findings.ledger, qualifying, trained, weights)
+        entrants = _final(work, findings.ledger, qualifying, trained, weights)
     with _stage(work, "report"):
         chosen = {finalist.plan.id for finalist in qualifying.chosen}
         findings = dataclasses.replace(
@@ -204,7 +201,7 @@ def _explore(
             skipped=_skipped(work.survey, findings, study, qualifying),
         )
         document = publish.publish(work.run, findings)
-    code = ExitCode.DONE if publish.choose(findings.entrants) else ExitCode.INFEASIBLE
+    code = ExitCode.INFEASIBLE if document["verdict"]["id"] is None else ExitCode.DONE
     work.run.finish("done" if code is ExitCode.DONE else "infeasible", code)
     return SearchOutcome(
         run=work.run.path,
@@ -317,7 +314,11 @@ def _deployable(qualifying: Qualifying) -> list[Finalist]:
 
 
 def _final(
-    ledger: Ledger, qualifying: Qualifying, trained: dict[str, TrainResult], weights: Path
+    work: _Work,
+    ledger: Ledger,
+    qualifying: Qualifying,
+    trained: dict[str, TrainResult],
+    weights: Path,
 ) -> tuple[Entrant, ...]:
     """Measures, in one session with dense, exactly the weights that would be deployed."""
     finalists = [f for f in _deployable(qualifying) if not trained or f.plan.id in trained]
@@ -329,6 +330,7 @@ def _final(
             finalist=finalist,
             measured=results[finalist.plan.id],
             accuracy=trained[finalist.plan.id].accuracy if trained else finalist.accuracy,
+            weights=weights_in(work.run.path, trained[finalist.plan.id]) if trained else None,
         )
         for finalist in finalists
     )

@@ -1,39 +1,64 @@
-"""`autosparse train`: train configurations of a finished search further, and measure them again."""
+"""`autosparse train`: train configurations of a finished search, and measure all of them again."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 from autosparse import report
-from autosparse.config import SearchConfig
-from autosparse.errors import ExitCode, RunError, UsageError
-from autosparse.files import write_json
+from autosparse.config import SearchConfig, validate
+from autosparse.errors import RunError, UsageError
+from autosparse.events import EventLog
+from autosparse.files import read_json, write_json
 from autosparse.front import Point, knee
+from autosparse.pipeline.amending import Amendment, amended, measured_rows
 from autosparse.pipeline.ledger import Ledger
 from autosparse.pipeline.outcomes import TrainOutcome
 from autosparse.pipeline.requests import (
-    contestant,
     dense_weights,
     evaluator_for,
+    pool_for,
     recipe_for,
     session_request,
     train_job,
 )
+from autosparse.pipeline.session import Contestant
 from autosparse.pipeline.survey import Survey, survey
 from autosparse.pipeline.training import train_all
 from autosparse.plan import Plan
 from autosparse.progress import Progress
 from autosparse.report import document as form
-from autosparse.report.verdict import sentence
 from autosparse.runs import RunFolder
-from autosparse.searching.parallel import Pool
 from autosparse.searching.pool import AbstractPool
 from autosparse.train.job import TrainResult
 
 NAMED = ("knee", "fastest", "most-accurate")
+_TRAINED = ("short", "full")
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class _Work:
+    """What the steps of one call share.
+
+    Attributes:
+        survey: the run's subject.
+        run: the run, locked.
+        pool: runs the trainings.
+        progress: told of every step.
+        weights: dense weights that untrained configurations prune.
+        values: the content of pareto.json before.
+        plans: plan id to plan, of all that was run whole.
+    """
+
+    survey: Survey
+    run: RunFolder
+    pool: AbstractPool
+    progress: Progress
+    weights: Path
+    values: Mapping[str, Any]
+    plans: Mapping[str, Plan]
 
 
 def train(
@@ -44,7 +69,10 @@ def train(
     epochs: int | None = None,
     progress: Progress | None = None,
 ) -> TrainOutcome:
-    """Trains configurations of a run with SUBP, measures them whole, and updates the run's report.
+    """Trains configurations of a run with SUBP, measures all of the run's anew, updates its report.
+
+    The run stays finished whatever happens meanwhile: until everything is measured its results are
+    the old ones.
 
     Args:
         run: folder of a finished search.
@@ -54,24 +82,36 @@ def train(
         progress: told of every epoch.
 
     Raises:
-        RunError: the run is unfinished, in use, or from another host's search.
-        UsageError: an id that the run does not have.
+        RunError: the run is unfinished, in use, from another host's search, or lacks weights.
+        UsageError: an id that the run does not have, or a configuration that can no longer be meant.
         Stopped: a stop was asked for; the same call continues from the last epoch.
     """
-    progress = progress or Progress()
     document = form.load(run)
-    chosen = [document.config(name) for name in picked(document, pick)]
-    subject = survey(SearchConfig.from_yaml(run / "config.yaml"), progress)
-    if subject.hardware.hardware_id != document.hardware_id:
-        raise RunError(
-            f"a run is trained and measured on its own kind of host, but {run.name} is of "
-            f"{document.hardware_id} and this is {subject.hardware.hardware_id}; search here first"
-        )
-    with RunFolder.resume(run) as folder:
-        folder.enter("train")
-        with Pool(cores=subject.hardware.cpu.cores_usable, log_folder=folder.folder("logs")) as pool:
-            rows = _train(subject, folder, chosen, kind, epochs, pool, progress)
-        folder.finish("done", ExitCode.DONE)
+    names = picked(document, pick)
+    config = SearchConfig.from_yaml(run / "config.yaml")
+    validate(config.model_copy(update={"out": run.absolute().parent}))  # wherever the run is by now
+    with RunFolder.amend(run) as folder:
+        values = read_json(folder.path / form.FILE)
+        _check_weights(folder.path, values, names)
+        progress = (progress or Progress()).also(EventLog(folder.path / "logs" / "events.jsonl"))
+        subject = survey(config, progress)
+        if subject.hardware.hardware_id != document.hardware_id:
+            raise RunError(
+                f"a run is trained and measured on its own kind of host, but {run.name} is of "
+                f"{document.hardware_id} and this is {subject.hardware.hardware_id}; search here first"
+            )
+        weights = dense_weights(subject, progress)
+        with pool_for(subject, folder) as pool:
+            work = _Work(
+                survey=subject,
+                run=folder,
+                pool=pool,
+                progress=progress,
+                weights=weights,
+                values=values,
+                plans={r["id"]: Plan.load(folder.path / r["plan"]) for r in measured_rows(values)},
+            )
+            rows = _amend(work, _train(work, names, kind, epochs))
     return TrainOutcome(run=str(run), rows=tuple(rows))
 
 
@@ -103,62 +143,80 @@ def _knee(configs: Sequence[form.Config]) -> str:
     return knee([Point(c.id, c.measured_latency_ms or 0.0, c.accuracy) for c in configs]).name
 
 
+def _check_weights(run: Path, values: Mapping[str, Any], names: Sequence[str]) -> None:
+    """Refuses a run of which a trained configuration could not be measured again, before any work."""
+    for row in measured_rows(values):
+        if row["id"] in names or row["accuracy_kind"] not in _TRAINED:
+            continue
+        weights = row.get("weights")
+        if weights is None or not (run / weights).is_file():
+            found = "names none" if weights is None else f"{run / weights} is missing"
+            raise RunError(
+                f"a trained configuration must have its weights, to be measured with the others, but "
+                f"that of {row['id']} {found}; pick it too, or run the search again"
+            )
+
+
 def _train(
-    subject: Survey,
-    folder: RunFolder,
-    chosen: Sequence[form.Config],
-    kind: Literal["short", "full"],
-    epochs: int | None,
-    pool: AbstractPool,
-    progress: Progress,
-) -> list[dict[str, Any]]:
-    weights = dense_weights(subject, progress)
-    recipe = recipe_for(kind, len(subject.images().train), subject.config.seed)
+    work: _Work, names: Sequence[str], kind: Literal["short", "full"], epochs: int | None
+) -> dict[str, TrainResult]:
+    work.progress.log("stage: train")
+    recipe = recipe_for(kind, len(work.survey.images().train), work.survey.config.seed)
     if epochs is not None:
         recipe = dataclasses.replace(recipe, epochs=epochs)
-    plans = {config.id: Plan.load(folder.path / config.plan) for config in chosen}
     jobs = {
         name: train_job(
-            subject, plan, recipe, weights, folder.folder("train", f"{name}-{kind}-{recipe.epochs}")
+            work.survey,
+            work.plans[name],
+            recipe,
+            work.weights,
+            work.run.folder("train", f"{name}-{kind}-{recipe.epochs}"),
         )
-        for name, plan in plans.items()
+        for name in names
     }
-    results = train_all(jobs, pool, cores=max(1, pool.cores // len(jobs)), progress=progress)
+    cores = max(1, work.pool.cores // len(jobs))
+    return train_all(jobs, work.pool, cores=cores, progress=work.progress)
+
+
+def _amend(work: _Work, trained: Mapping[str, TrainResult]) -> list[dict[str, Any]]:
+    """Measures all configurations with dense in one session, and writes results and report."""
+    work.progress.log("stage: final measurement")
     ledger = Ledger(
-        folder.path / "sessions.jsonl",
-        session_request(subject),
-        str(weights.resolve()),
-        pool,
-        evaluator_for(subject, weights),
-        progress,
+        work.run.path / "sessions.jsonl",
+        session_request(work.survey),
+        str(work.weights.resolve()),
+        work.pool,
+        evaluator_for(work.survey, work.weights),
+        work.progress,
     )
-    figures = ledger.measure_deployed(
-        [contestant(plans[name], result, weights) for name, result in results.items()]
+    figures = ledger.measure_deployed(_contestants(work, trained))
+    amendment = Amendment(
+        trained=trained,
+        figures=figures,
+        references=ledger.references,
+        disturbances=ledger.disturbances,
     )
-    values = form.load(folder.path).model_dump(mode="json", by_alias=True)
-    rows = [_update(values, name, results[name], figures[name].latency) for name in results]
-    values["verdict"]["id"] = _best(values)
-    values["verdict"]["text"] = sentence(form.parse(values))
-    write_json(folder.path / form.FILE, values)
-    report.build(folder.path)
-    return rows
+    values = amended(work.values, amendment, work.run.path)
+    write_json(work.run.path / form.FILE, values)
+    report.build(work.run.path)
+    rows = [config for config in values["configs"] if config["id"] in trained]
+    return [{key: value for key, value in row.items() if key != "layers"} for row in rows]
 
 
-def _update(values: dict[str, Any], name: str, result: TrainResult, latency: Any) -> dict[str, Any]:
-    config = next(config for config in values["configs"] if config["id"] == name)
-    config["accuracy"] = result.accuracy.value
-    config["accuracy_kind"] = result.accuracy.kind
-    config["accuracy_split"] = result.accuracy.split
-    config["measured_latency_ms"] = latency.median_ms
-    config["latency_ci_ms"] = [latency.ci_low_ms, latency.ci_high_ms]
-    budget_ms = values["budget_ms"]
-    config["feasible"] = budget_ms is None or latency.ci_high_ms <= budget_ms
-    return {**{k: v for k, v in config.items() if k != "layers"}, "weights": result.weights}
-
-
-def _best(values: dict[str, Any]) -> str | None:
-    feasible = [config for config in values["configs"] if config["feasible"]]
-    if not feasible:
-        return None
-    best = max(feasible, key=lambda c: (c["accuracy"], -c["measured_latency_ms"]))
-    return str(best["id"])
+def _contestants(work: _Work, trained: Mapping[str, TrainResult]) -> list[Contestant]:
+    """Every configuration of the run as it would be deployed, and the baselines that were run whole."""
+    found: dict[str, Contestant] = {}
+    for row in measured_rows(work.values):
+        name = row["id"]
+        kept = row.get("weights")
+        weights = trained[name].weights if name in trained else kept and str(work.run.path / kept)
+        found.setdefault(
+            name,
+            Contestant(
+                name=name,
+                weights=weights or str(work.weights),
+                plan=work.plans[name],
+                pruned=bool(weights),
+            ),
+        )
+    return list(found.values())

@@ -36,14 +36,20 @@ class Dense(_Part):
 
 
 class Baseline(_Part):
-    """A configuration nobody searched for, such as one sparsity for all layers."""
+    """A configuration nobody searched for, such as one sparsity for all layers.
+
+    `id`, `plan` and `weights` as in `Config`; without an id it was never run whole.
+    """
 
     name: str
+    id: str | None = None
     predicted_latency_ms: Positive | None = None
     measured_latency_ms: Positive | None = None
     latency_ci_ms: tuple[Positive, Positive] | None = None
     accuracy: Fraction
     accuracy_kind: AccuracyKind
+    plan: str = ""
+    weights: str | None = None
 
 
 class Layer(_Part):
@@ -64,7 +70,11 @@ class Layer(_Part):
 
 
 class Config(_Part):
-    """One configuration on the final front."""
+    """One configuration on the final front.
+
+    `plan` and `weights` are files of the run, relative to its folder. `weights` holds the trained
+    weights with the plan's zeros in place; without one, the dense weights pruned by the plan ran.
+    """
 
     id: str
     predicted_latency_ms: Positive | None = None
@@ -77,6 +87,7 @@ class Config(_Part):
     sparsity: Fraction
     feasible: bool
     plan: str
+    weights: str | None = None
     dtype: str = "f32"
     layers: tuple[Layer, ...] = ()
 

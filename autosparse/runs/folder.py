@@ -16,7 +16,7 @@ from autosparse.files import write_json, write_text
 from autosparse.paths import writable_folder
 from autosparse.runs.lock import FileLock
 from autosparse.runs.shelf import check_latest, point_latest, settle, slug
-from autosparse.runs.state import LOCK_FILE, STATE_FILE, RunState, RunStatus, read_state
+from autosparse.runs.state import FINISHED, LOCK_FILE, STATE_FILE, RunState, RunStatus, read_state
 
 
 class RunFolder:
@@ -98,6 +98,24 @@ class RunFolder:
         run = cls(path, read_state(path), lock)
         run._write(status="running", exit_code=None, message="")
         return run
+
+    @classmethod
+    def amend(cls, path: Path) -> Self:
+        """Locks a finished run to change what it holds; its state stays as it is, however that ends.
+
+        Raises:
+            RunError: no run, damaged, unfinished, or another process works on it (named by its pid).
+        """
+        read_state(path)
+        lock = claim(path)
+        state = read_state(path)
+        if state.status not in FINISHED:
+            lock.release()
+            raise RunError(
+                f"a run must be finished to be amended, but {path} is {state.status}; "
+                "run its search again to finish it"
+            )
+        return cls(path, state, lock)
 
     @property
     def name(self) -> str:

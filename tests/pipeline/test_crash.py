@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
+from autosparse.runs import find_unfinished
 from autosparse.tuning import database as tuning
 
 STAGES = ("tune", "sensitivity", "search", "measure", "train", "final measurement")
@@ -53,9 +55,50 @@ def test_interrupt_saves_and_the_same_command_finishes(shop: Any) -> None:
     assert run.returncode == 0, run.stderr
 
 
+def test_killed_while_training_further_the_run_stays_finished(shop: Any) -> None:
+    run = shop.latest
+    before = json.loads((run / "pareto.json").read_text())
+    fingerprint = json.loads((run / "state.json").read_text())["fingerprint"]
+    command = ["train", str(run), "--pick", "fastest", "--kind", "short", "--epochs", "7", "-q"]
+    for stage in ("train", "final measurement"):
+        process = launch(shop, [sys.executable, "-m", "autosparse", *command])
+        wait_for_stage(shop, process, stage)
+        until = time.monotonic() + DEADLINE_S
+        while stage == "train" and not epochs_of(run):
+            assert process.poll() is None, process.communicate()
+            assert time.monotonic() < until, "no epoch ended"
+            time.sleep(0.05)
+        process.kill()
+        process.communicate(timeout=60)
+        assert json.loads((run / "pareto.json").read_text()) == before
+        assert json.loads((run / "state.json").read_text())["status"] == "done"
+        assert find_unfinished(run.parent, fingerprint) is None, "a search must not resume this run"
+    trained = epochs_of(run)
+    ended = shop.verb(*command)
+    assert ended.returncode == 0, ended.stderr
+    assert epochs_of(run) == trained, "what was trained must not be trained again"
+    after = json.loads((run / "pareto.json").read_text())
+    assert after.keys() == before.keys()
+    assert any(
+        config["weights"].endswith("-short-7/weights.safetensors") for config in after["configs"]
+    )
+
+
+def epochs_of(run: Path) -> list[str]:
+    return [
+        line
+        for file in run.glob("train/*-short-7/metrics.jsonl")
+        for line in file.read_text().splitlines()
+    ]
+
+
 def start(shop: Any, *extra: str) -> subprocess.Popen[str]:
+    return launch(shop, shop.command(*extra))
+
+
+def launch(shop: Any, command: list[str]) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        shop.command(*extra),
+        command,
         env=shop.environment(),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

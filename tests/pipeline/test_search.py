@@ -51,6 +51,8 @@ def test_pareto_json_holds_what_it_must(finished: Any) -> None:
         assert 0 < config["predicted_latency_ms"]
         assert 0 <= config["sparsity"] <= 1
         assert (finished.latest / config["plan"]).is_file()
+        assert config["weights"] == f"train/{config['id']}/weights.safetensors"
+        assert (finished.latest / config["weights"]).is_file()
 
 
 def test_reported_layers_have_kernels_and_times(finished: Any) -> None:
@@ -106,11 +108,21 @@ def test_second_search_measures_no_kernel_again(untrained: Path) -> None:
 
 
 def test_train_updates_the_run(finished: Any, untrained: Path) -> None:
+    before = json.loads((untrained / "pareto.json").read_text())
+    state = (untrained / "state.json").read_bytes()
     trained = finished.verb("train", str(untrained), "--pick", "fastest", "--kind", "short", "--json")
     assert trained.returncode == 0, trained.stderr
     document = json.loads((untrained / "pareto.json").read_text())
     kinds = [config["accuracy_kind"] for config in document["configs"]]
     assert kinds.count("short") == 1
+    assert document.keys() == before.keys()
+    assert document["dense"]["latency"] != before["dense"]["latency"]
+    for old, new in zip(before["configs"], document["configs"], strict=True):
+        assert new.keys() == old.keys()
+        assert new["latency_ci_ms"] != old["latency_ci_ms"], "all are measured anew"
+        assert (new["weights"] is None) == (new["accuracy_kind"] == "one-shot")
+        assert new["weights"] is None or (untrained / new["weights"]).is_file()
+    assert (untrained / "state.json").read_bytes() == state
     with (untrained / "pareto.csv").open() as file:
         assert len(list(csv.DictReader(file))) == len(document["configs"])
 

@@ -194,6 +194,45 @@ def test_looking_never_disturbs_a_claim(tmp_path: Path) -> None:
         looker.stdout.close()
 
 
+AMEND = """
+import sys, time
+from pathlib import Path
+from autosparse.runs import RunFolder
+run = RunFolder.amend(Path(sys.argv[1]))
+print("amending", flush=True)
+time.sleep(60)
+"""
+
+
+def test_a_kill_while_amending_leaves_the_run_finished(tmp_path: Path) -> None:
+    path = finished(tmp_path, fingerprint="h")
+    before = (path / "state.json").read_bytes()
+    process = subprocess.Popen(
+        [sys.executable, "-c", AMEND, str(path)], stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    with process.stdout:
+        assert process.stdout.readline() == "amending\n"
+        for claim in (runs.RunFolder.amend, runs.RunFolder.resume):
+            with pytest.raises(RunError, match=f"process {process.pid} does"):
+                claim(path)
+        process.kill()
+        process.wait()
+    assert (path / "state.json").read_bytes() == before
+    assert runs.find_unfinished(tmp_path, "h") is None
+    with pytest.raises(Stopped), runs.RunFolder.amend(path):
+        raise Stopped("later")
+    assert (path / "state.json").read_bytes() == before
+
+
+def test_an_unfinished_run_is_not_amended(tmp_path: Path) -> None:
+    with pytest.raises(Stopped), make(tmp_path) as run:
+        raise Stopped("later")
+    with pytest.raises(RunError, match=r"must be finished to be amended, but .* is stopped"):
+        runs.RunFolder.amend(run.path)
+    runs.RunFolder.resume(run.path).close()  # and it is free again
+
+
 def test_find_unfinished_takes_the_newest_of_the_same_fingerprint(tmp_path: Path) -> None:
     finished(tmp_path, fingerprint="a", minute=3)
     for minute, fingerprint in ((0, "a"), (1, "a"), (2, "b")):
