@@ -14,7 +14,8 @@ struct ConvCall {
     const float *input;       // origin of plane 0
     const int32_t *channels;  // offset of every kept channel's (pair's) plane, `kept` of them
     const int32_t *taps;      // offset of every kernel position, `tap_count` of them
-    const float *weights;     // [tile][kept][tap][tile_out], rows beyond `rows` are zero
+    const float *weights;     // [tile][kept][tap][tile_out], rows beyond `rows` are zero; wg:
+                              // [tile][position][kept][tile_out]
     const float *bias;        // [tile][tile_out]
     void *output;             // origin of the first output plane
     const void *residual;     // the same of the tensor that is added, or null
@@ -26,20 +27,35 @@ struct ConvCall {
     int32_t rows;          // outputs that exist, 1..tiles * tile_out
     int32_t output_dtype;  // of output and residual, an as_dtype
     float low, high;       // clamp, applied last
-    int32_t first, last;   // px: vectors of flattened pixels; oc: output rows
-    int32_t width;         // oc: output pixels per row
+    int32_t first, last;   // px: vectors of flattened pixels; oc: output rows; wg: vectors of tiles
+    int32_t width;         // oc, wg: output pixels per row
     int32_t stride_w;      // oc: 1 or 2
     ptrdiff_t input_row;   // oc: from the input row of one output row to that of the next
-    ptrdiff_t output_row;  // oc: from one output row to the next
+    ptrdiff_t output_row;  // oc, wg: from one output row to the next
+    // wg: `input` holds the block's transformed tiles, [channel][position][tile]
+    ptrdiff_t position;               // from one transformed position to the next
+    int32_t tile_rows, tile_columns;  // of the block
+    int32_t height;                   // output rows from the block's first on
+    float *scratch;                   // wg_scratch() floats
 };
 
 using ConvKernel = void (*)(const ConvCall &);
+
+// One channel's rows of tiles, transformed (conv/wg.h).
+struct WinogradInput {
+    const float *rows;    // first input row of the first row of tiles, at its first column
+    ptrdiff_t input_row;  // from one input row to the next
+    int32_t tile_rows, tile_columns;
+    float *out;          // [position][tile]
+    ptrdiff_t position;  // from one position to the next
+};
 
 // Pixels per px vector and outputs per oc vector, and one entry per row of variants.inc (null where the row
 // is of another instruction set).
 struct ConvKernels {
     int lanes;
     const ConvKernel *rows;
+    void (*transform_input)(const WinogradInput &);
 };
 
 const ConvKernels &conv_kernels_generic();

@@ -31,7 +31,7 @@ Convolution::Convolution(const as_op &op, const Shape &input, const Shape &outpu
       kernel_(kernel),
       is_listed_(is_listed),
       row_(kernel_table()[static_cast<std::size_t>(kernel)]),
-      layer_(tile_layer(op, input.channels, output.channels, row_.tile_out, row_.dtype == AS_BF16)),
+      layer_(tile_layer(op, input.channels, output.channels, row_.tile_out, packing())),
       weight_count_(layer_.weights.size()),
       bias_count_(layer_.bias.size()) {
     // The caller's arrays end with the call.
@@ -73,7 +73,7 @@ std::size_t Convolution::scratch(const Program &program) {
         return static_cast<std::size_t>(phases_.channel + 2 * kScratchGuard) * sizeof(float);
     if (!takes_pairs()) return 0;
     make_panel(program);
-    const int64_t words = panel_.words(depth_of(layer_.most_kept, true)) + 2 * kScratchGuard;
+    const int64_t words = panel_.words(depth_of(layer_.most_kept, packing())) + 2 * kScratchGuard;
     require(words < INT32_MAX / 2, "the kept inputs of a bf16 convolution must stay below 2^30 elements");
     return static_cast<std::size_t>(words) * sizeof(float);
 }
@@ -113,7 +113,7 @@ void Convolution::locate_phases(const void *workspace) {
 // Kept pairs lie one after another, whichever they are.
 void Convolution::locate_panel() {
     taps_ = panel_.taps;
-    for (int pair = 0; pair < depth_of(layer_.most_kept, true); ++pair)
+    for (int pair = 0; pair < depth_of(layer_.most_kept, packing()); ++pair)
         channel_offsets_.push_back(static_cast<int32_t>(pair * panel_.pair));
 }
 
@@ -187,7 +187,7 @@ int64_t Convolution::bytes_per_unit(const Program &program) const {
     if (takes_pairs()) {
         const int64_t planes = splits_phases() ? static_cast<int64_t>(phases_.planes.size()) : 1;
         return (px ? lanes_of(row_.isa) : input_row(program)) * planes *
-               depth_of(layer_.most_kept, true) * 4;
+               depth_of(layer_.most_kept, packing()) * 4;
     }
     return static_cast<int64_t>(px ? lanes_of(row_.isa) : output_shape_.width) * input_shape_.channels /
            op_.groups * (is_strided() ? op_.stride_h * op_.stride_w : 1) *
@@ -260,7 +260,7 @@ ConvCall Convolution::call_for(const Task &task, const Program &program) const {
     call.output_plane = output.plane;
     call.residual_plane = residual ? residual->plane : 0;
     call.valid = output.valid;
-    call.kept = depth_of(strip.kept, takes_pairs());
+    call.kept = depth_of(strip.kept, packing());
     call.output_dtype = output.dtype;
     call.tiles = strip.tiles;
     call.tap_count = layer_.taps;

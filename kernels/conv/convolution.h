@@ -39,6 +39,7 @@ private:
     bool is_strided() const { return op_.stride_h > 1 || op_.stride_w > 1; }
     // bf16 arithmetic takes kept inputs two at a time, from a panel in the worker's scratch.
     bool takes_pairs() const { return row_.dtype == AS_BF16; }
+    Packing packing() const { return takes_pairs() ? Packing::pairs : Packing::plain; }
     bool is_depthwise() const { return op_.groups > 1 && op_.groups == input_shape_.channels; }
     // Depthwise convolutions of bf16 compute in float: a channel is widened on the way.
     bool widens() const { return dtype_ == AS_BF16 && !takes_pairs(); }

@@ -1,6 +1,7 @@
 // Instantiates the rows of variants.inc that belong to the instruction set this file is compiled for.
 #include "conv/oc.h"
 #include "conv/px.h"
+#include "conv/wg.h"
 
 namespace autosparse {
 namespace {
@@ -35,15 +36,25 @@ constexpr ConvKernel pick_oc() {
         return nullptr;
 }
 
+template <Level L, int R, int V>
+constexpr ConvKernel pick_wg() {
+    if constexpr (L == kLevel)
+        return AS_ISA_NS::wg<R, V>;
+    else
+        return nullptr;
+}
+
 #define AS_PX(dtype, isa, block_n, tile_out, vectors) pick_px<dtype, isa##_level, tile_out, vectors>(),
 #define AS_OC(dtype, isa, block_n, vectors, pixels) pick_oc<dtype, isa##_level, vectors, pixels>(),
+#define AS_WG(isa, block_n, tile_out, vectors) pick_wg<isa##_level, tile_out, vectors>(),
 constexpr ConvKernel rows[] = {
 #include "conv/variants.inc"
 };
 #undef AS_PX
 #undef AS_OC
+#undef AS_WG
 
-constexpr ConvKernels table = {AS_ISA_NS::kLanes, rows};
+constexpr ConvKernels table = {AS_ISA_NS::kLanes, rows, AS_ISA_NS::wg_transform_input};
 
 }  // namespace
 

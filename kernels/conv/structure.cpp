@@ -56,30 +56,80 @@ float pair_of(float first, float second) {
     return out;
 }
 
-void pack_strip(const as_op &op, int inputs_per_group, int first_in, bool in_pairs, const Strip &strip,
-                TiledLayer &layer) {
-    float *to = layer.weights.data() + strip.weights;
-    const int step = in_pairs ? 2 : 1;
-    const auto weight = [&](int64_t row, int k, int t) {
-        if (k >= strip.kept) return 0.0f;
-        const int column = layer.channels[static_cast<std::size_t>(strip.kept_begin + k)] - first_in;
-        return op.weight[(row * inputs_per_group + column) * layer.taps + t];
+// One kernel in Winograd's domain: G g G^T with G = [1 0 0; 1/2 1/2 1/2; 1/2 -1/2 1/2; 0 0 1].
+void transform_kernel(const float *g, double (&u)[16]) {
+    double across[3][4];
+    const auto forward = [](double a, double b, double c, double *to, int step) {
+        to[0] = a;
+        to[step] = (a + b + c) / 2;
+        to[2 * step] = (a - b + c) / 2;
+        to[3 * step] = c;
     };
-    for (int tile = 0; tile < strip.tiles; ++tile) {
-        const int first = tile * layer.tile_out, rows = std::min(layer.tile_out, strip.rows - first);
-        for (int k = 0; k < strip.kept; k += step)
+    for (int y = 0; y < 3; ++y) forward(g[3 * y], g[3 * y + 1], g[3 * y + 2], across[y], 1);
+    for (int x = 0; x < 4; ++x) forward(across[0][x], across[1][x], across[2][x], u + x, 4);
+}
+
+// One tile of outputs of one strip.
+struct TilePacker {
+    const as_op &op;
+    const TiledLayer &layer;
+    const Strip &strip;
+    const int inputs_per_group, first_in;
+    const int64_t first_out;
+    const int rows;
+
+    // Weights of kept input k, all kernel positions.
+    const float *kernel(int r, int k) const {
+        const int column = layer.channels[static_cast<std::size_t>(strip.kept_begin + k)] - first_in;
+        return op.weight + ((first_out + r) * inputs_per_group + column) * layer.taps;
+    }
+    void plain(float *to) const {
+        for (int k = 0; k < strip.kept; ++k)
             for (int t = 0; t < layer.taps; ++t, to += layer.tile_out)
-                for (int r = 0; r < rows; ++r) {
-                    const int64_t row = strip.first_out + first + r;
-                    to[r] = in_pairs ? pair_of(weight(row, k, t), weight(row, k + 1, t)) : weight(row, k, t);
-                }
+                for (int r = 0; r < rows; ++r) to[r] = kernel(r, k)[t];
+    }
+    void pairs(float *to) const {
+        for (int k = 0; k < strip.kept; k += 2)
+            for (int t = 0; t < layer.taps; ++t, to += layer.tile_out)
+                for (int r = 0; r < rows; ++r)
+                    to[r] = pair_of(kernel(r, k)[t], k + 1 < strip.kept ? kernel(r, k + 1)[t] : 0.0f);
+    }
+    void winograd(float *to) const {
+        for (int k = 0; k < strip.kept; ++k, to += layer.tile_out)
+            for (int r = 0; r < rows; ++r) {
+                double u[16];
+                transform_kernel(kernel(r, k), u);
+                for (int p = 0; p < 16; ++p)
+                    to[p * static_cast<ptrdiff_t>(strip.kept) * layer.tile_out + r] = static_cast<float>(u[p]);
+            }
+    }
+};
+
+int64_t words_per_tile(const TiledLayer &layer, int kept, Packing packing) {
+    const int positions = packing == Packing::winograd ? 16 : layer.taps;
+    return static_cast<int64_t>(layer.tile_out) * depth_of(kept, packing) * positions;
+}
+
+void pack_strip(const as_op &op, int inputs_per_group, int first_in, Packing packing, const Strip &strip,
+                TiledLayer &layer) {
+    for (int tile = 0; tile < strip.tiles; ++tile) {
+        const int first = tile * layer.tile_out;
+        const TilePacker packer{op, layer, strip, inputs_per_group, first_in, strip.first_out + first,
+                                std::min(layer.tile_out, strip.rows - first)};
+        float *to = layer.weights.data() + strip.weights + tile * words_per_tile(layer, strip.kept, packing);
+        if (packing == Packing::plain)
+            packer.plain(to);
+        else if (packing == Packing::pairs)
+            packer.pairs(to);
+        else
+            packer.winograd(to);
     }
     if (op.bias) std::copy_n(op.bias + strip.first_out, strip.rows, layer.bias.begin() + strip.bias);
 }
 
 }  // namespace
 
-TiledLayer tile_layer(const as_op &op, int in_channels, int out_channels, int tile_out, bool in_pairs) {
+TiledLayer tile_layer(const as_op &op, int in_channels, int out_channels, int tile_out, Packing packing) {
     TiledLayer layer;
     layer.tile_out = tile_out;
     layer.taps = op.kernel_h * op.kernel_w;
@@ -92,7 +142,7 @@ TiledLayer tile_layer(const as_op &op, int in_channels, int out_channels, int ti
             strip.weights = weights;
             strip.bias = bias;
             bias += static_cast<int64_t>(strip.tiles) * tile_out;
-            weights += static_cast<int64_t>(strip.tiles) * tile_out * depth_of(strip.kept, in_pairs) * layer.taps;
+            weights += strip.tiles * words_per_tile(layer, strip.kept, packing);
             layer.most_kept = std::max(layer.most_kept, strip.kept);
             layer.strips.push_back(strip);
             first_in.push_back(group.first_in);
@@ -100,7 +150,7 @@ TiledLayer tile_layer(const as_op &op, int in_channels, int out_channels, int ti
     layer.weights.assign(static_cast<std::size_t>(weights), 0.0f);
     layer.bias.assign(static_cast<std::size_t>(bias), 0.0f);
     for (std::size_t i = 0; i < layer.strips.size(); ++i)
-        pack_strip(op, in_channels / op.groups, first_in[i], in_pairs, layer.strips[i], layer);
+        pack_strip(op, in_channels / op.groups, first_in[i], packing, layer.strips[i], layer);
     return layer;
 }
 

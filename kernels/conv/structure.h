@@ -18,19 +18,27 @@ struct Strip {
 struct TiledLayer {
     std::vector<Strip> strips;
     std::vector<int32_t> channels;  // input channels of all groups, one list after another
-    std::vector<float> weights;     // per strip [tile][kept][tap][tile_out], padded with zero rows; or pairs
+    std::vector<float> weights;     // per strip, as Packing says, padded with zero rows
     std::vector<float> bias;        // per strip [tile][tile_out]
     int tile_out = 0;
     int taps = 0;
     int most_kept = 0;  // by any strip
 };
 
-// Lays out the weights of a convolution (dense, 1xN or grouped) for a kernel with `tile_out` rows. With
-// `in_pairs` a word holds the bf16 weights of two kept inputs, the first in its low half, and [kept] has
-// half as many entries; the missing partner of the last of an odd number has weight zero.
-TiledLayer tile_layer(const as_op &op, int in_channels, int out_channels, int tile_out, bool in_pairs);
+// How a kernel reads its weights.
+enum class Packing {
+    plain,    // [tile][kept][tap][tile_out]
+    pairs,    // the same with half as many [kept]: a word holds the bf16 weights of two kept inputs, the
+              // first in its low half; the missing partner of the last of an odd number has weight zero
+    winograd  // [tile][position][kept][tile_out], transformed (conv/wg.h)
+};
+
+// Lays out the weights of a convolution (dense, 1xN or grouped) for a kernel with `tile_out` rows.
+TiledLayer tile_layer(const as_op &op, int in_channels, int out_channels, int tile_out, Packing packing);
 
 // Words of weights per tile, output and kernel position.
-inline int32_t depth_of(int32_t kept, bool in_pairs) { return in_pairs ? (kept + 1) / 2 : kept; }
+inline int32_t depth_of(int32_t kept, Packing packing) {
+    return packing == Packing::pairs ? (kept + 1) / 2 : kept;
+}
 
 }  // namespace autosparse

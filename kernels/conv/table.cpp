@@ -30,14 +30,14 @@ const ConvKernels *compiled_kernels(int isa) {
 std::string name_of(const KernelRow &row) {
     const std::string contract = name_of_dtype(row.dtype) + std::string("_conv_") +
                                  (row.block_n ? "onexn" + std::to_string(row.block_n) : "dense");
-    return contract + "__" + kNameOfIsa[row.isa] + (row.method == Method::px ? "_px" : "_oc") +
+    return contract + "__" + kNameOfIsa[row.isa] + "_" + name_of(row.method) +
            std::to_string(row.tile_out) + "x" + std::to_string(row.tile_pixels);
 }
 
 KernelRow make_row(int index, Method method, int dtype, int isa, int block_n, int tile_out, int tile_pixels) {
     KernelRow row{{}, method, isa, dtype, block_n, tile_out, tile_pixels, nullptr, nullptr};
     row.name = name_of(row);
-    row.source_hash = kSourceHash[isa][method == Method::px ? 0 : 1];
+    row.source_hash = kSourceHash[isa][static_cast<int>(method)];
     if (const ConvKernels *kernels = compiled_kernels(isa)) row.run = kernels->rows[index];
     return row;
 }
@@ -51,9 +51,13 @@ std::vector<KernelRow> build_table() {
 #define AS_OC(dtype, isa, n, vectors, pixels)                         \
     rows.push_back(make_row(index++, Method::oc, dtype, isa##_level, n, \
                             vectors *kLanesOfIsa[isa##_level], pixels));
+#define AS_WG(isa, n, tile_out, vectors)                                         \
+    rows.push_back(make_row(index++, Method::wg, f32, isa##_level, n, tile_out, \
+                            vectors *kLanesOfIsa[isa##_level]));
 #include "conv/variants.inc"
 #undef AS_PX
 #undef AS_OC
+#undef AS_WG
     return rows;
 }
 
@@ -64,9 +68,19 @@ double step_cycles(double multiply_adds, double loads) {
     return busy > 4 ? busy : 4;
 }
 
+// Cycles of transforming one vector of Winograd tiles, of one channel.
+constexpr double kInputTransformCycles = 32, kOutputTransformCycles = 32;
+
+// Kept inputs per group.
+double average_kept(const as_op &op, int in_channels, int out_channels) {
+    if (op.block_n == 0) return in_channels;
+    const int groups = (out_channels + op.block_n - 1) / op.block_n;
+    return static_cast<double>(op.group_start[groups]) / groups;
+}
+
 // Cycles per kept input and kernel position for the whole layer: good enough to start from; the tuner
 // measures.
-double expected_cycles(const KernelRow &row, const as_op &op, const Shape &output) {
+double expected_cycles(const KernelRow &row, const as_op &op, int in_channels, const Shape &output) {
     const int lanes = lanes_of(row.isa);
     const int group = op.block_n ? op.block_n : output.channels;  // outputs that share their inputs
     const double groups = (output.channels + group - 1) / group;
@@ -78,6 +92,17 @@ double expected_cycles(const KernelRow &row, const as_op &op, const Shape &outpu
         const double slack = vectors == 1 ? 1.25 : 1.0;
         return tiles * output.height * blocks * slack * step_cycles(pixels * vectors, pixels + vectors);
     }
+    if (row.method == Method::wg) {
+        const int columns = (output.width + 1) / 2, rows_ = (output.height + 1) / 2;
+        const int vectors = (rows_ * columns + lanes - 1) / lanes, tile = row.tile_pixels / lanes;
+        const auto block = [&](int n) { return n ? 16 * step_cycles(row.tile_out * n, row.tile_out + 2 * n) : 0.0; };
+        const double inputs = rows_ * ((columns + lanes - 1) / lanes) * kInputTransformCycles;
+        const double outputs = vectors * kOutputTransformCycles;
+        // Per kept input: transforms are shared by all groups and by all inputs.
+        const double kept = average_kept(op, in_channels, output.channels);
+        return (tiles * (vectors / tile * block(tile) + block(vectors % tile)) +
+                (in_channels * inputs + output.channels * outputs) / (kept > 1 ? kept : 1)) / 9;
+    }
     const int pad = op.kernel_w > 1 ? 1 : 0, tile = row.tile_pixels / lanes;
     const int vectors = (output.height * (output.width + pad) + lanes - 1) / lanes;
     const auto block = [&](int n) { return n ? step_cycles(row.tile_out * n, row.tile_out + 2 * n) : 0.0; };
@@ -85,6 +110,16 @@ double expected_cycles(const KernelRow &row, const as_op &op, const Shape &outpu
 }
 
 }  // namespace
+
+const char *name_of(Method method) {
+    constexpr const char *kNames[] = {"px", "oc", "wg"};
+    return kNames[static_cast<int>(method)];
+}
+
+InputTransform input_transform(int isa) {
+    const ConvKernels *kernels = compiled_kernels(isa);
+    return kernels ? kernels->transform_input : nullptr;
+}
 
 int lanes_of(int isa) { return kLanesOfIsa[isa]; }
 
@@ -114,6 +149,13 @@ std::vector<std::string> why_not(const KernelRow &row, const as_op &op, const Sh
     refuse(row.method == Method::oc && op.stride_w > 2,
            "vectors along outputs run horizontal strides 1 and 2 only, but the stride is " +
                std::to_string(op.stride_w));
+    refuse(row.method == Method::wg &&
+               !(op.kernel_h == 3 && op.kernel_w == 3 && op.stride_h == 1 && op.stride_w == 1 &&
+                 op.dilation_h == 1 && op.dilation_w == 1),
+           "Winograd's filtering runs 3x3 kernels of stride 1 without dilation only");
+    refuse(row.method == Method::wg && op.activation != AS_ACT_NONE && op.activation != AS_ACT_RELU &&
+               op.activation != AS_ACT_RELU6,
+           "Winograd's filtering applies no activation but ReLU and ReLU6");
     return reasons;
 }
 
@@ -123,7 +165,7 @@ int default_kernel(const as_op &op, int dtype, const Shape &input, const Shape &
     const auto &rows = kernel_table();
     for (std::size_t i = 0; i < rows.size(); ++i) {
         if (rows[i].dtype != dtype || !why_not(rows[i], op, input, isa).empty()) continue;
-        const double cycles = expected_cycles(rows[i], op, output);
+        const double cycles = expected_cycles(rows[i], op, input.channels, output);
         if (best < 0 || cycles < least) {
             least = cycles;
             best = static_cast<int>(i);

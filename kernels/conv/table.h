@@ -10,7 +10,8 @@
 
 namespace autosparse {
 
-enum class Method { px, oc };
+enum class Method { px, oc, wg };
+const char *name_of(Method method);
 
 struct KernelRow {
     std::string name;
@@ -25,6 +26,10 @@ struct KernelRow {
 };
 
 const std::vector<KernelRow> &kernel_table();
+
+// Transforms one channel for the wg kernels of an instruction set.
+using InputTransform = void (*)(const WinogradInput &);
+InputTransform input_transform(int isa);
 
 // Elements per vector of an instruction set.
 int lanes_of(int isa);

@@ -59,6 +59,13 @@ AS_INLINE float sum(Vec v) {
     return _mm_cvtss_f32(_mm_add_ss(half, _mm_movehdup_ps(half)));
 }
 
+// low, high = a[0], b[0], a[1], b[1], ..
+AS_INLINE void zip(Vec a, Vec b, Vec &low, Vec &high) {
+    const Vec even = _mm256_unpacklo_ps(a, b), odd = _mm256_unpackhi_ps(a, b);
+    low = _mm256_permute2f128_ps(even, odd, 0x20);
+    high = _mm256_permute2f128_ps(even, odd, 0x31);
+}
+
 // p[0], p[2], .. p[14]; reads p[15] too.
 AS_INLINE Vec load_every_second(const float *p) {
     const Vec even = _mm256_shuffle_ps(load(p), load(p + 8), 0x88);

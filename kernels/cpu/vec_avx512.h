@@ -52,6 +52,14 @@ AS_INLINE Vec and_mask(Vec v, const int32_t *mask) {
 }
 AS_INLINE float sum(Vec v) { return _mm512_reduce_add_ps(v); }
 
+// low, high = a[0], b[0], a[1], b[1], ..
+AS_INLINE void zip(Vec a, Vec b, Vec &low, Vec &high) {
+    const __m512i first = _mm512_set_epi32(23, 7, 22, 6, 21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
+    const __m512i second = _mm512_set_epi32(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8);
+    low = _mm512_permutex2var_ps(a, first, b);
+    high = _mm512_permutex2var_ps(a, second, b);
+}
+
 // p[0], p[2], .. p[30]; reads p[31] too.
 AS_INLINE Vec load_every_second(const float *p) {
     const __m512i even = _mm512_set_epi32(30, 28, 26, 24, 22, 20, 18, 16, 14, 12, 10, 8, 6, 4, 2, 0);

@@ -59,6 +59,12 @@ AS_INLINE Vec and_mask(Vec v, const int32_t *mask) {
 }
 AS_INLINE float sum(Vec v) { return (v[0] + v[2]) + (v[1] + v[3]); }
 
+// low, high = a[0], b[0], a[1], b[1], ..
+AS_INLINE void zip(Vec a, Vec b, Vec &low, Vec &high) {
+    low = __builtin_shuffle(a, b, VecInt{0, 4, 1, 5});
+    high = __builtin_shuffle(a, b, VecInt{2, 6, 3, 7});
+}
+
 // p[0], p[2], p[4], p[6]; reads p[7] too.
 AS_INLINE Vec load_every_second(const float *p) {
     return __builtin_shuffle(load(p), load(p + 4), VecInt{0, 2, 4, 6});

@@ -111,7 +111,7 @@ AS_EXPORT int as_kernel_get(int row, as_kernel_info *out) {
         std::memset(out, 0, sizeof *out);
         std::strncpy(out->name, r.name.c_str(), sizeof out->name - 1);
         std::strncpy(out->family, r.block_n ? "conv_onexn" : "conv_dense", sizeof out->family - 1);
-        std::strncpy(out->method, r.method == Method::px ? "px" : "oc", sizeof out->method - 1);
+        std::strncpy(out->method, name_of(r.method), sizeof out->method - 1);
         out->isa = r.isa;
         out->block_n = r.block_n;
         out->tile_out = r.tile_out;

@@ -4,6 +4,7 @@
 
 #include "conv/convolution.h"
 #include "conv/table.h"
+#include "conv/winograd.h"
 #include "executor/program.h"
 #include "operators/check.h"
 #include "operators/planes.h"
@@ -345,6 +346,8 @@ std::unique_ptr<Operator> make_convolution(const Program &program, const as_op &
             throw Error(AS_UNSUPPORTED, "no kernel runs 1x" + std::to_string(op.block_n) +
                                             " patterns; block_n must be 0, 1, 2, 4, 8, 16 or 32");
     }
+    if (kernel_table()[static_cast<std::size_t>(kernel)].method == Method::wg)
+        return std::make_unique<WinogradConvolution>(op, input, output, kernel);
     return std::make_unique<Convolution>(op, input, output, dtype, kernel, true);
 }
 

@@ -1,0 +1,243 @@
+#include "conv/winograd.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "operators/planes.h"
+
+namespace autosparse {
+namespace {
+
+constexpr int kPositions = 16;
+// Transformed inputs of a block should stay in the second-level cache while every strip passes over them.
+constexpr ptrdiff_t kBytesPerBlock = 512 << 10;
+// Fewer blocks than this per thread would leave threads idle.
+constexpr int kBlocksPerThread = 3;
+// Tasks per thread that let uneven groups even out.
+constexpr int kTasksPerThread = 4;
+
+bool clamps(int activation) { return activation == AS_ACT_RELU || activation == AS_ACT_RELU6; }
+
+}  // namespace
+
+WinogradConvolution::WinogradConvolution(const as_op &op, const Shape &input, const Shape &output,
+                                         int kernel)
+    : op_(op),
+      input_shape_(input),
+      output_shape_(output),
+      kernel_(kernel),
+      row_(kernel_table()[static_cast<std::size_t>(kernel)]),
+      layer_(tile_layer(op, input.channels, output.channels, row_.tile_out, Packing::winograd)),
+      weight_count_(layer_.weights.size()),
+      bias_count_(layer_.bias.size()),
+      tile_rows_((output.height + 1) / 2),
+      tile_columns_((output.width + 1) / 2) {
+    op_.weight = op_.bias = nullptr;
+    op_.group_start = op_.kept = nullptr;
+    find_used_channels(input.channels);
+}
+
+void WinogradConvolution::find_used_channels(int in_channels) {
+    slot_of_.assign(static_cast<std::size_t>(in_channels), -1);
+    for (int32_t channel : layer_.channels) slot_of_[static_cast<std::size_t>(channel)] = 0;
+    for (int32_t channel = 0; channel < in_channels; ++channel) {
+        int32_t &slot = slot_of_[static_cast<std::size_t>(channel)];
+        if (slot < 0) continue;
+        slot = static_cast<int32_t>(used_.size());
+        used_.push_back(channel);
+    }
+}
+
+void WinogradConvolution::constrain(Program &program) {
+    const int below = std::max(0, output_shape_.height + 2 - op_.pad_top - input_shape_.height);
+    const int right = std::max(0, output_shape_.width + 2 - op_.pad_left - input_shape_.width);
+    program.pad(op_.inputs[0], {op_.pad_top, op_.pad_left, below, right});
+    if (op_.residual >= 0) program.share_pitch(op_.residual, op_.output);
+}
+
+// Whole vectors are written beyond the last tile; an odd number of cache lines spreads the positions, and
+// one more the channels, over all sets of the caches.
+ptrdiff_t WinogradConvolution::position_of(int tile_rows) const {
+    return (((static_cast<ptrdiff_t>(tile_rows) * tile_columns_ + 31) / 16) | 1) * 16;
+}
+
+ptrdiff_t WinogradConvolution::channel_of(int tile_rows) const {
+    return kPositions * position_of(tile_rows) + 16;
+}
+
+int WinogradConvolution::vectors_of(const Block &block) const {
+    const int lanes = lanes_of(row_.isa);
+    return (block.rows * tile_columns_ + lanes - 1) / lanes;
+}
+
+void WinogradConvolution::cut_blocks(int threads) {
+    const auto bytes = [this](int rows) {
+        return static_cast<ptrdiff_t>(used_.size()) * channel_of(rows) * static_cast<ptrdiff_t>(sizeof(float));
+    };
+    int rows = tile_rows_;
+    while (rows > 1 && bytes(rows) > kBytesPerBlock) --rows;
+    const int count = (tile_rows_ + rows - 1) / rows;
+    in_blocks_ = count > 1 && count * output_shape_.batch >= (threads > 1 ? kBlocksPerThread * threads : 1);
+    const int cut = in_blocks_ ? count : 1;
+    for (int i = 0; i < cut; ++i) {
+        const int first = tile_rows_ * i / cut, last = tile_rows_ * (i + 1) / cut;
+        blocks_.push_back({first, last - first});
+    }
+}
+
+std::size_t WinogradConvolution::workspace(const Program &program) {
+    cut_blocks(program.threads());
+    const int64_t image = static_cast<int64_t>(used_.size()) * channel_of(blocks_[0].rows);
+    require(image < INT32_MAX / 2, "one transformed image must stay below 2^30 elements");
+    return in_blocks_ ? 0 : static_cast<std::size_t>(image * input_shape_.batch) * sizeof(float);
+}
+
+std::size_t WinogradConvolution::scratch(const Program &) {
+    ptrdiff_t floats = kernel_scratch();
+    int most = 0;
+    for (const Block &block : blocks_) most = std::max(most, block.rows);
+    if (in_blocks_) floats += static_cast<ptrdiff_t>(used_.size()) * channel_of(most);
+    return static_cast<std::size_t>(floats) * sizeof(float);
+}
+
+void WinogradConvolution::place_weights(float *place) {
+    std::copy(layer_.weights.begin(), layer_.weights.end(), place);
+    std::copy(layer_.bias.begin(), layer_.bias.end(), place + weight_count_);
+    weights_ = place;
+    bias_ = place + weight_count_;
+    layer_.weights = std::vector<float>();
+    layer_.bias = std::vector<float>();
+}
+
+void WinogradConvolution::plan(Program &program, int op, void *workspace) {
+    workspace_ = static_cast<float *>(workspace);
+    for (const Block &block : blocks_) {
+        std::vector<int32_t> &offsets = channel_offsets_.emplace_back();
+        for (int32_t channel : layer_.channels)
+            offsets.push_back(static_cast<int32_t>(slot_of_[static_cast<std::size_t>(channel)] *
+                                                   channel_of(block.rows)));
+    }
+    if (in_blocks_)
+        plan_blocks(program, op);
+    else
+        plan_shared(program, op);
+}
+
+int64_t WinogradConvolution::cost(const Strip &strip, int vectors) const {
+    // The output's transform counts as a few channels.
+    return static_cast<int64_t>(strip.kept + 4) * kPositions * strip.tiles * vectors;
+}
+
+void WinogradConvolution::plan_shared(Program &program, int op) {
+    const int used = static_cast<int>(used_.size());
+    const ptrdiff_t channel = channel_of(blocks_[0].rows);
+    program.add_step(op, std::vector<int64_t>(static_cast<std::size_t>(input_shape_.batch * used), 1),
+                     [this, &program, used, channel](int task, int) {
+                         transform(program, task / used, blocks_[0], static_cast<std::size_t>(task % used),
+                                   workspace_ + task * channel);
+                     });
+    const int all = vectors_of(blocks_[0]), granule = row_.tile_pixels / lanes_of(row_.isa);
+    const int strips = static_cast<int>(layer_.strips.size()) * output_shape_.batch;
+    const int wanted = program.threads() > 1 ? kTasksPerThread * program.threads() : 1;
+    int step = all;
+    if (strips < wanted) step = std::max(granule, (all * strips / wanted + granule - 1) / granule * granule);
+    std::vector<int64_t> costs;
+    for (int n = 0; n < output_shape_.batch; ++n)
+        for (int first = 0; first < all; first += step)
+            for (std::size_t i = 0; i < layer_.strips.size(); ++i) {
+                const int last = std::min(all, first + step);
+                tasks_.push_back({n, 0, static_cast<int32_t>(i), first, last});
+                costs.push_back(cost(layer_.strips[i], last - first));
+            }
+    program.add_step(op, costs, [this, &program, used, channel](int index, int worker) {
+        const Task &task = tasks_[static_cast<std::size_t>(index)];
+        run_strip(task, workspace_ + task.image * used * channel, program, worker);
+    });
+}
+
+void WinogradConvolution::plan_blocks(Program &program, int op) {
+    std::vector<int64_t> costs;
+    for (int n = 0; n < output_shape_.batch; ++n)
+        for (std::size_t b = 0; b < blocks_.size(); ++b) {
+            tasks_.push_back({n, static_cast<int32_t>(b), 0, 0, vectors_of(blocks_[b])});
+            costs.push_back(blocks_[b].rows);
+        }
+    program.add_step(op, costs, [this, &program](int index, int worker) {
+        Task task = tasks_[static_cast<std::size_t>(index)];
+        const Block &block = blocks_[static_cast<std::size_t>(task.block)];
+        float *inputs = program.scratch(worker) + kernel_scratch();
+        for (std::size_t slot = 0; slot < used_.size(); ++slot)
+            transform(program, task.image, block, slot,
+                      inputs + static_cast<ptrdiff_t>(slot) * channel_of(block.rows));
+        for (std::size_t i = 0; i < layer_.strips.size(); ++i) {
+            task.strip = static_cast<int32_t>(i);
+            run_strip(task, inputs, program, worker);
+        }
+    });
+}
+
+void WinogradConvolution::transform(const Program &program, int image, const Block &block, std::size_t slot,
+                                    float *to) const {
+    const Tensor &input = program.tensor(op_.inputs[0]);
+    const ptrdiff_t first = (2 * block.first - op_.pad_top) * static_cast<ptrdiff_t>(input.pitch);
+    WinogradInput call{};
+    call.rows = static_cast<const float *>(input.origin(image, used_[slot])) + first - op_.pad_left;
+    call.input_row = input.pitch;
+    call.tile_rows = block.rows;
+    call.tile_columns = tile_columns_;
+    call.out = to;
+    call.position = position_of(block.rows);
+    input_transform(row_.isa)(call);
+}
+
+void WinogradConvolution::run_strip(const Task &task, const float *transformed, const Program &program,
+                                    int worker) const {
+    const Tensor &output = program.tensor(op_.output);
+    const Tensor *residual = op_.residual >= 0 ? &program.tensor(op_.residual) : nullptr;
+    const Strip &strip = layer_.strips[static_cast<std::size_t>(task.strip)];
+    const Block &block = blocks_[static_cast<std::size_t>(task.block)];
+    const ptrdiff_t down = 2 * static_cast<ptrdiff_t>(block.first) * output.pitch;
+    void *origin = output.origin(task.image, strip.first_out);
+    ConvCall call{};
+    call.input = transformed;
+    call.channels = channel_offsets_[static_cast<std::size_t>(task.block)].data() + strip.kept_begin;
+    call.position = position_of(block.rows);
+    call.weights = weights_ + strip.weights;
+    call.bias = bias_ + strip.bias;
+    call.output = offset(origin, AS_F32, down);
+    call.output_plane = output.plane;
+    call.output_row = output.pitch;
+    if (residual) {
+        call.residual = offset(residual->origin(task.image, strip.first_out), AS_F32, down);
+        call.residual_plane = residual->plane;
+    }
+    call.kept = strip.kept;
+    call.tiles = strip.tiles;
+    call.rows = strip.rows;
+    call.low = clamps(op_.activation) ? 0.0f : -INFINITY;
+    call.high = op_.activation == AS_ACT_RELU6 ? 6.0f : INFINITY;
+    call.first = task.first;
+    call.last = task.last;
+    call.tile_rows = block.rows;
+    call.tile_columns = tile_columns_;
+    call.width = output_shape_.width;
+    call.height = output_shape_.height - 2 * block.first;
+    call.scratch = program.scratch(worker);
+    row_.run(call);
+    finish(task, strip, output, origin);
+}
+
+// The kernel wrote pixels and the padding between rows.
+void WinogradConvolution::finish(const Task &task, const Strip &strip, const Tensor &output,
+                                 void *origin) const {
+    const Block &block = blocks_[static_cast<std::size_t>(task.block)];
+    const bool is_first = block.first == 0 && task.first == 0;
+    const bool is_last = block.first + block.rows == tile_rows_ && task.last == vectors_of(block);
+    for (int r = 0; r < strip.rows; ++r) {
+        void *plane = offset(origin, AS_F32, r * output.plane);
+        if (is_first) zero_front(output, plane);
+        if (is_last) zero_tail(output, plane, output.span());
+    }
+}
+
+}  // namespace autosparse

@@ -1,0 +1,72 @@
+// The convolution operator of the wg kernels.
+#pragma once
+
+#include <vector>
+
+#include "conv/structure.h"
+#include "conv/table.h"
+#include "executor/program.h"
+
+namespace autosparse {
+
+// A 3x3 convolution of stride 1, dense or 1xN, by Winograd's filtering (conv/wg.h). Large images are done in
+// blocks of tile rows, each by one task with its transformed inputs in the worker's scratch, where they
+// stay in its second-level cache. Images with few blocks are transformed by all workers first, and then
+// shared out by strips of outputs.
+class WinogradConvolution : public Operator {
+public:
+    WinogradConvolution(const as_op &op, const Shape &input, const Shape &output, int kernel);
+
+    void constrain(Program &) override;
+    std::size_t workspace(const Program &) override;
+    std::size_t scratch(const Program &) override;
+    void plan(Program &, int op, void *workspace) override;
+    std::size_t weight_words() const override { return weight_count_ + bias_count_; }
+    void place_weights(float *) override;
+    int64_t index_bytes() const override {
+        return static_cast<int64_t>(layer_.channels.size() * sizeof(int32_t) +
+                                    layer_.strips.size() * sizeof(Strip));
+    }
+    int kernel() const override { return kernel_; }
+
+private:
+    // Rows of tiles [first, first + rows).
+    struct Block {
+        int32_t first, rows;
+    };
+    struct Task {
+        int32_t image, block, strip;
+        int32_t first, last;  // vectors of tiles
+    };
+
+    void find_used_channels(int in_channels);
+    void cut_blocks(int threads);
+    ptrdiff_t position_of(int tile_rows) const;
+    ptrdiff_t channel_of(int tile_rows) const;
+    int vectors_of(const Block &) const;
+    ptrdiff_t kernel_scratch() const { return (16 * row_.tile_out + 4) * row_.tile_pixels; }
+    void transform(const Program &, int image, const Block &, std::size_t slot, float *to) const;
+    void plan_shared(Program &, int op);
+    void plan_blocks(Program &, int op);
+    int64_t cost(const Strip &, int vectors) const;
+    void run_strip(const Task &, const float *transformed, const Program &, int worker) const;
+    void finish(const Task &, const Strip &, const Tensor &output, void *origin) const;
+
+    as_op op_;
+    const Shape input_shape_, output_shape_;
+    const int kernel_;
+    const KernelRow &row_;
+    TiledLayer layer_;
+    std::size_t weight_count_, bias_count_;
+    const float *weights_ = nullptr, *bias_ = nullptr;
+    const int tile_rows_, tile_columns_;   // of an image
+    std::vector<int32_t> used_;            // channels that some group keeps
+    std::vector<int32_t> slot_of_;         // their places, by channel
+    std::vector<std::vector<int32_t>> channel_offsets_;  // by block, as layer_.channels: in transformed inputs
+    bool in_blocks_ = false;
+    std::vector<Block> blocks_;
+    float *workspace_ = nullptr;
+    std::vector<Task> tasks_;
+};
+
+}  // namespace autosparse
