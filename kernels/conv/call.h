@@ -32,7 +32,7 @@ struct ConvCall {
     int32_t stride_w;      // oc: 1 or 2
     ptrdiff_t input_row;   // oc: from the input row of one output row to that of the next
     ptrdiff_t output_row;  // oc, wg: from one output row to the next
-    // wg: `input` holds the block's transformed tiles, [channel][position][tile]
+    // wg: `input` holds the transformed tiles of a block, [position][channel][tile]
     ptrdiff_t position;               // from one transformed position to the next
     int32_t tile_rows, tile_columns;  // of the block
     int32_t height;                   // output rows from the block's first on

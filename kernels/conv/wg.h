@@ -5,7 +5,7 @@
 // 1xN pattern keeps or drops a kernel whole, so transformed weights have the same pattern as the weights:
 //
 //     for channel that some group keeps, for tile of 4x4 inputs (2x2 outputs), 16 tiles at once:
-//         v[16] = B^T d B                                   # WinogradInput, shared by all groups
+//         v[16] = B^T d B                                   # shared by all groups, [position][channel][tile]
 //     for block of V vectors of tiles, for tile of R outputs:
 //         for position in 16:
 //             m[position][R][V] = sum over kept c: u[position][c][r] * v[c][position]
@@ -36,30 +36,56 @@ AS_INLINE void wg_inverse(const Vec (&m)[4], Vec (&y)[2]) {
     y[1] = m[1] - m[2] - m[3];
 }
 
-// Whole vectors are written in order: what spills into the next row of tiles is overwritten by it.
+// One input row of kLanes tiles, transformed along the row: v[c] holds column c of every tile.
+AS_INLINE void wg_row(const float *from, Vec (&v)[4]) {
+    Vec d[4];
+    unzip(from, d[0], d[1]);
+    unzip(from + 2, d[2], d[3]);
+    wg_forward(d, v);
+}
+
+// Columns of four transformed rows, transformed down, as `store_one` writes them.
+template <class Store>
+AS_INLINE void wg_columns(const Vec (&rows)[4][4], Store &&store_one) {
+#pragma GCC unroll 4
+    for (int c = 0; c < 4; ++c) {
+        const Vec column[4] = {rows[0][c], rows[1][c], rows[2][c], rows[3][c]};
+        Vec v[4];
+        wg_forward(column, v);
+#pragma GCC unroll 4
+        for (int r = 0; r < 4; ++r) store_one(4 * r + c, v[r]);
+    }
+}
+
+// The blocks of columns are done from right to left, the rows of each from top to bottom, with whole vectors
+// while there are tiles to come: what spills into the next row of tiles is overwritten by it. Neighbouring
+// rows of tiles share two input rows.
 static void wg_transform_input(const WinogradInput &in) {
-    for (int y = 0; y < in.tile_rows; ++y)
-        for (int x = 0; x < in.tile_columns; x += kLanes) {
-            const float *from = in.rows + 2 * y * in.input_row + 2 * x;
-            Vec across[4][4];  // [column of v][row of d]
-#pragma GCC unroll 4
-            for (int r = 0; r < 4; ++r) {
-                Vec d[4], v[4];
-#pragma GCC unroll 4
-                for (int c = 0; c < 4; ++c) d[c] = load_every_second(from + r * in.input_row + c);
-                wg_forward(d, v);
-#pragma GCC unroll 4
-                for (int c = 0; c < 4; ++c) across[c][r] = v[c];
-            }
-            float *to = in.out + static_cast<ptrdiff_t>(y) * in.tile_columns + x;
+    const int tiles = in.tile_rows * in.tile_columns;
+    for (int x = (in.tile_columns - 1) / kLanes * kLanes; x >= 0; x -= kLanes) {
+        const float *from = in.rows + 2 * x;
+        Vec rows[4][4];  // [row][column]
+        wg_row(from, rows[2]);
+        wg_row(from + in.input_row, rows[3]);
+        for (int y = 0; y < in.tile_rows; ++y) {
+            from += 2 * in.input_row;
 #pragma GCC unroll 4
             for (int c = 0; c < 4; ++c) {
-                Vec v[4];
-                wg_forward(across[c], v);
-#pragma GCC unroll 4
-                for (int r = 0; r < 4; ++r) store(to + (4 * r + c) * in.position, v[r]);
+                rows[0][c] = rows[2][c];
+                rows[1][c] = rows[3][c];
             }
+            wg_row(from, rows[2]);
+            wg_row(from + in.input_row, rows[3]);
+            const int tile = y * in.tile_columns + x;
+            float *to = in.out + tile;
+            if (tile + kLanes <= tiles)
+                wg_columns(rows, [&](int position, Vec v) { store(to + position * in.position, v); });
+            else
+                wg_columns(rows, [&](int position, Vec v) {
+                    store_some(to + position * in.position, v, tiles - tile);
+                });
         }
+    }
 }
 
 // Writes the pixels of `count` tiles from `tile` on: `lines` are two rows of 2 * count pixels.

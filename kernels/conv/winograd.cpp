@@ -11,6 +11,8 @@ namespace {
 constexpr int kPositions = 16;
 // Transformed inputs of a block should stay in the second-level cache while every strip passes over them.
 constexpr ptrdiff_t kBytesPerBlock = 512 << 10;
+// Of one weight, in multiply-adds of vectors.
+constexpr double kCostOfReading = 0.2;
 // Fewer blocks than this per thread would leave threads idle.
 constexpr int kBlocksPerThread = 3;
 // Tasks per thread that let uneven groups even out.
@@ -55,14 +57,13 @@ void WinogradConvolution::constrain(Program &program) {
     if (op_.residual >= 0) program.share_pitch(op_.residual, op_.output);
 }
 
-// Whole vectors are written beyond the last tile; an odd number of cache lines spreads the positions, and
-// one more the channels, over all sets of the caches.
-ptrdiff_t WinogradConvolution::position_of(int tile_rows) const {
-    return (((static_cast<ptrdiff_t>(tile_rows) * tile_columns_ + 31) / 16) | 1) * 16;
+ptrdiff_t WinogradConvolution::channel_of(const Block &block) const {
+    return (static_cast<ptrdiff_t>(block.rows) * tile_columns_ + 15) / 16 * 16;
 }
 
-ptrdiff_t WinogradConvolution::channel_of(int tile_rows) const {
-    return kPositions * position_of(tile_rows) + 16;
+// A cache line more spreads the positions, which are written together, over the sets of the caches.
+ptrdiff_t WinogradConvolution::position_of(const Block &block) const {
+    return static_cast<ptrdiff_t>(used_.size()) * channel_of(block) + 16;
 }
 
 int WinogradConvolution::vectors_of(const Block &block) const {
@@ -70,33 +71,51 @@ int WinogradConvolution::vectors_of(const Block &block) const {
     return (block.rows * tile_columns_ + lanes - 1) / lanes;
 }
 
-void WinogradConvolution::cut_blocks(int threads) {
-    const auto bytes = [this](int rows) {
-        return static_cast<ptrdiff_t>(used_.size()) * channel_of(rows) * static_cast<ptrdiff_t>(sizeof(float));
-    };
-    int rows = tile_rows_;
-    while (rows > 1 && bytes(rows) > kBytesPerBlock) --rows;
-    const int count = (tile_rows_ + rows - 1) / rows;
-    in_blocks_ = count > 1 && count * output_shape_.batch >= (threads > 1 ? kBlocksPerThread * threads : 1);
-    const int cut = in_blocks_ ? count : 1;
-    for (int i = 0; i < cut; ++i) {
-        const int first = tile_rows_ * i / cut, last = tile_rows_ * (i + 1) / cut;
-        blocks_.push_back({first, last - first});
+std::vector<WinogradConvolution::Block> WinogradConvolution::cut(int count) const {
+    std::vector<Block> blocks;
+    for (int i = 0; i < count; ++i) {
+        const int first = tile_rows_ * i / count, last = tile_rows_ * (i + 1) / count;
+        blocks.push_back({first, last - first});
     }
+    return blocks;
+}
+
+// Multiply-adds of vectors, more where inputs leave the cache, and what it costs to read the weights again.
+double WinogradConvolution::cost_of(const std::vector<Block> &blocks) const {
+    int vectors = 0;
+    ptrdiff_t bytes = 0;
+    for (const Block &block : blocks) {
+        vectors += vectors_of(block);
+        bytes = std::max(bytes, floats_of(block) * static_cast<ptrdiff_t>(sizeof(float)));
+    }
+    const double words = static_cast<double>(weight_count_);
+    const double slowdown = bytes > kBytesPerBlock ? 1.2 : 1.0;
+    return vectors * words * slowdown + static_cast<double>(blocks.size()) * words * kCostOfReading;
+}
+
+void WinogradConvolution::cut_blocks(int threads) {
+    blocks_ = cut(1);
+    for (int count = 2; count <= tile_rows_; ++count) {
+        const std::vector<Block> blocks = cut(count);
+        if (cost_of(blocks) < cost_of(blocks_)) blocks_ = blocks;
+    }
+    const int least = threads > 1 ? kBlocksPerThread * threads : 2;
+    in_blocks_ = static_cast<int>(blocks_.size()) * output_shape_.batch >= least;
+    if (!in_blocks_) blocks_ = cut(1);
 }
 
 std::size_t WinogradConvolution::workspace(const Program &program) {
     cut_blocks(program.threads());
-    const int64_t image = static_cast<int64_t>(used_.size()) * channel_of(blocks_[0].rows);
+    const int64_t image = floats_of(blocks_[0]);
     require(image < INT32_MAX / 2, "one transformed image must stay below 2^30 elements");
     return in_blocks_ ? 0 : static_cast<std::size_t>(image * input_shape_.batch) * sizeof(float);
 }
 
 std::size_t WinogradConvolution::scratch(const Program &) {
     ptrdiff_t floats = kernel_scratch();
-    int most = 0;
-    for (const Block &block : blocks_) most = std::max(most, block.rows);
-    if (in_blocks_) floats += static_cast<ptrdiff_t>(used_.size()) * channel_of(most);
+    ptrdiff_t inputs = 0;
+    for (const Block &block : blocks_) inputs = std::max(inputs, floats_of(block));
+    if (in_blocks_) floats += inputs;
     return static_cast<std::size_t>(floats) * sizeof(float);
 }
 
@@ -115,7 +134,7 @@ void WinogradConvolution::plan(Program &program, int op, void *workspace) {
         std::vector<int32_t> &offsets = channel_offsets_.emplace_back();
         for (int32_t channel : layer_.channels)
             offsets.push_back(static_cast<int32_t>(slot_of_[static_cast<std::size_t>(channel)] *
-                                                   channel_of(block.rows)));
+                                                   channel_of(block)));
     }
     if (in_blocks_)
         plan_blocks(program, op);
@@ -130,11 +149,11 @@ int64_t WinogradConvolution::cost(const Strip &strip, int vectors) const {
 
 void WinogradConvolution::plan_shared(Program &program, int op) {
     const int used = static_cast<int>(used_.size());
-    const ptrdiff_t channel = channel_of(blocks_[0].rows);
+    const ptrdiff_t image = floats_of(blocks_[0]);
     program.add_step(op, std::vector<int64_t>(static_cast<std::size_t>(input_shape_.batch * used), 1),
-                     [this, &program, used, channel](int task, int) {
-                         transform(program, task / used, blocks_[0], static_cast<std::size_t>(task % used),
-                                   workspace_ + task * channel);
+                     [this, &program, used, image](int task, int) {
+                         transform(program, task / used, blocks_[0], task % used,
+                                   workspace_ + task / used * image);
                      });
     const int all = vectors_of(blocks_[0]), granule = row_.tile_pixels / lanes_of(row_.isa);
     const int strips = static_cast<int>(layer_.strips.size()) * output_shape_.batch;
@@ -149,9 +168,9 @@ void WinogradConvolution::plan_shared(Program &program, int op) {
                 tasks_.push_back({n, 0, static_cast<int32_t>(i), first, last});
                 costs.push_back(cost(layer_.strips[i], last - first));
             }
-    program.add_step(op, costs, [this, &program, used, channel](int index, int worker) {
+    program.add_step(op, costs, [this, &program, image](int index, int worker) {
         const Task &task = tasks_[static_cast<std::size_t>(index)];
-        run_strip(task, workspace_ + task.image * used * channel, program, worker);
+        run_strip(task, workspace_ + task.image * image, program, worker);
     });
 }
 
@@ -166,9 +185,8 @@ void WinogradConvolution::plan_blocks(Program &program, int op) {
         Task task = tasks_[static_cast<std::size_t>(index)];
         const Block &block = blocks_[static_cast<std::size_t>(task.block)];
         float *inputs = program.scratch(worker) + kernel_scratch();
-        for (std::size_t slot = 0; slot < used_.size(); ++slot)
-            transform(program, task.image, block, slot,
-                      inputs + static_cast<ptrdiff_t>(slot) * channel_of(block.rows));
+        for (int slot = 0; slot < static_cast<int>(used_.size()); ++slot)
+            transform(program, task.image, block, slot, inputs);
         for (std::size_t i = 0; i < layer_.strips.size(); ++i) {
             task.strip = static_cast<int32_t>(i);
             run_strip(task, inputs, program, worker);
@@ -176,17 +194,17 @@ void WinogradConvolution::plan_blocks(Program &program, int op) {
     });
 }
 
-void WinogradConvolution::transform(const Program &program, int image, const Block &block, std::size_t slot,
+void WinogradConvolution::transform(const Program &program, int image, const Block &block, int slot,
                                     float *to) const {
     const Tensor &input = program.tensor(op_.inputs[0]);
     const ptrdiff_t first = (2 * block.first - op_.pad_top) * static_cast<ptrdiff_t>(input.pitch);
     WinogradInput call{};
-    call.rows = static_cast<const float *>(input.origin(image, used_[slot])) + first - op_.pad_left;
+    call.rows = static_cast<const float *>(input.origin(image, used_[static_cast<std::size_t>(slot)])) + first - op_.pad_left;
     call.input_row = input.pitch;
     call.tile_rows = block.rows;
     call.tile_columns = tile_columns_;
-    call.out = to;
-    call.position = position_of(block.rows);
+    call.out = to + slot * channel_of(block);
+    call.position = position_of(block);
     input_transform(row_.isa)(call);
 }
 
@@ -201,7 +219,7 @@ void WinogradConvolution::run_strip(const Task &task, const float *transformed, 
     ConvCall call{};
     call.input = transformed;
     call.channels = channel_offsets_[static_cast<std::size_t>(task.block)].data() + strip.kept_begin;
-    call.position = position_of(block.rows);
+    call.position = position_of(block);
     call.weights = weights_ + strip.weights;
     call.bias = bias_ + strip.bias;
     call.output = offset(origin, AS_F32, down);

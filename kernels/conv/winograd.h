@@ -40,12 +40,17 @@ private:
     };
 
     void find_used_channels(int in_channels);
+    std::vector<Block> cut(int count) const;
+    double cost_of(const std::vector<Block> &) const;
     void cut_blocks(int threads);
-    ptrdiff_t position_of(int tile_rows) const;
-    ptrdiff_t channel_of(int tile_rows) const;
+    // How transformed inputs of a block lie, [position][channel][tile]: floats from one channel and one
+    // position to the next, and in all.
+    ptrdiff_t channel_of(const Block &) const;
+    ptrdiff_t position_of(const Block &) const;
+    ptrdiff_t floats_of(const Block &block) const { return 16 * position_of(block); }
     int vectors_of(const Block &) const;
     ptrdiff_t kernel_scratch() const { return (16 * row_.tile_out + 4) * row_.tile_pixels; }
-    void transform(const Program &, int image, const Block &, std::size_t slot, float *to) const;
+    void transform(const Program &, int image, const Block &, int slot, float *to) const;
     void plan_shared(Program &, int op);
     void plan_blocks(Program &, int op);
     int64_t cost(const Strip &, int vectors) const;

@@ -5,7 +5,7 @@
 // Every header gives: Vec, kLanes, kRegisters (architectural vector registers), load/store (unaligned),
 // load_some/store_some (first `count` lanes; the rest reads as 0 and is not written), load_every_second,
 // first_lanes_of (the rest zero), broadcast, fma (a*b+c), max/min (returning the second argument when
-// either is NaN), and_mask, sum, transpose (kLanes x kLanes, in place), zip (of two vectors). Loads and stores take float or
+// either is NaN), and_mask, sum, transpose (kLanes x kLanes, in place), zip (of two vectors), unzip. Loads and stores take float or
 // Bf16 in memory; a store to Bf16 rounds to nearest even.
 //
 // dot_pairs takes vectors whose 32-bit lanes are pairs of bf16 (first of the pair in the low half): acc +

@@ -66,6 +66,15 @@ AS_INLINE void zip(Vec a, Vec b, Vec &low, Vec &high) {
     high = _mm256_permute2f128_ps(even, odd, 0x31);
 }
 
+// even, odd = p[0], p[2], .. and p[1], p[3], ..
+AS_INLINE void unzip(const float *p, Vec &even, Vec &odd) {
+    const Vec low = load(p), high = load(p + 8);
+    const __m256d evens = _mm256_castps_pd(_mm256_shuffle_ps(low, high, 0x88));
+    const __m256d odds = _mm256_castps_pd(_mm256_shuffle_ps(low, high, 0xdd));
+    even = _mm256_castpd_ps(_mm256_permute4x64_pd(evens, 0xd8));
+    odd = _mm256_castpd_ps(_mm256_permute4x64_pd(odds, 0xd8));
+}
+
 // p[0], p[2], .. p[14]; reads p[15] too.
 AS_INLINE Vec load_every_second(const float *p) {
     const Vec even = _mm256_shuffle_ps(load(p), load(p + 8), 0x88);

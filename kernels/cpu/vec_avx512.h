@@ -60,6 +60,15 @@ AS_INLINE void zip(Vec a, Vec b, Vec &low, Vec &high) {
     high = _mm512_permutex2var_ps(a, second, b);
 }
 
+// even, odd = p[0], p[2], .. and p[1], p[3], ..
+AS_INLINE void unzip(const float *p, Vec &even, Vec &odd) {
+    const __m512i first = _mm512_set_epi32(30, 28, 26, 24, 22, 20, 18, 16, 14, 12, 10, 8, 6, 4, 2, 0);
+    const __m512i second = _mm512_add_epi32(first, _mm512_set1_epi32(1));
+    const Vec low = load(p), high = load(p + 16);
+    even = _mm512_permutex2var_ps(low, first, high);
+    odd = _mm512_permutex2var_ps(low, second, high);
+}
+
 // p[0], p[2], .. p[30]; reads p[31] too.
 AS_INLINE Vec load_every_second(const float *p) {
     const __m512i even = _mm512_set_epi32(30, 28, 26, 24, 22, 20, 18, 16, 14, 12, 10, 8, 6, 4, 2, 0);

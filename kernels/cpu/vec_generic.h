@@ -65,6 +65,12 @@ AS_INLINE void zip(Vec a, Vec b, Vec &low, Vec &high) {
     high = __builtin_shuffle(a, b, VecInt{2, 6, 3, 7});
 }
 
+// even, odd = p[0], p[2], .. and p[1], p[3], ..
+AS_INLINE void unzip(const float *p, Vec &even, Vec &odd) {
+    even = __builtin_shuffle(load(p), load(p + 4), VecInt{0, 2, 4, 6});
+    odd = __builtin_shuffle(load(p), load(p + 4), VecInt{1, 3, 5, 7});
+}
+
 // p[0], p[2], p[4], p[6]; reads p[7] too.
 AS_INLINE Vec load_every_second(const float *p) {
     return __builtin_shuffle(load(p), load(p + 4), VecInt{0, 2, 4, 6});
