@@ -30,6 +30,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("train",),
     ("runs",),
     ("report",),
+    ("compare",),
     ("config",),
     ("pipeline",),
     ("cli",),
@@ -47,10 +48,12 @@ ONLY_IN = {
     "ray": ("searching/parallel.py",),
     "optuna": ("searching/",),
     "pynvml": ("hardware/gpu.py",),
-    "torch": ("models/", "data/", "graph/", "engine/", "train/", "patterns/", "pipeline/"),
+    "torch": ("models/", "data/", "graph/", "engine/", "train/", "patterns/", "pipeline/", "compare/"),
     "typer": ("cli/",),
     "sqlalchemy": ("tuning/", "searching/storage.py"),
-    "plotly": ("report/",),
+    "plotly": ("report/", "compare/picture.py"),
+    "onnxruntime": ("compare/peers/",),
+    "openvino": ("compare/peers/",),
 }
 
 

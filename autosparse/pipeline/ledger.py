@@ -20,6 +20,7 @@ from autosparse.plan import Plan
 from autosparse.progress import Progress
 from autosparse.records import Accuracy
 from autosparse.searching.pool import AbstractPool
+from autosparse.tuning.stopwatch import DISTURBED
 
 Measured = ContestantResult
 DENSE = "dense"
@@ -27,7 +28,6 @@ TORCH = "torch"
 
 # Hosts of virtual machines move their processors about: for seconds to minutes two cores may share no
 # cache, and what needs both takes up to 2.5 times as long. Dense, part of every session, tells.
-_DISTURBED = 1.1
 _TRIES = 3
 _PAUSE_S = 5.0
 
@@ -130,7 +130,7 @@ class Ledger:
             sessions.append(run_alone(self._pool, request, self._progress))
             dense_ms = sessions[-1].of(DENSE).latency.median_ms
             least_ms = self._least_dense_ms = min(self._least_dense_ms, dense_ms)
-            if dense_ms <= _DISTURBED * least_ms:
+            if dense_ms <= DISTURBED * least_ms:
                 return sessions[-1]
             self._progress.log(
                 f"the host is disturbed: dense took {dense_ms:.4g} ms, {least_ms:.4g} ms before"

@@ -15,6 +15,7 @@ from autosparse.records import HardwareProfile, LayerInfo
 from autosparse.searching import space as spaces
 from autosparse.searching.space import LayerScope, SearchSpace
 from autosparse.tuning.autotune import TuneRequest
+from autosparse.tuning.request import dense_weight_bytes
 from autosparse.tuning.stopwatch import LAYERS
 
 # Models made for large images shrink theirs 32-fold; data smaller than this would vanish inside them.
@@ -52,7 +53,7 @@ class Survey:
     @property
     def weight_bytes(self) -> int:
         """Bytes of the dense model's layer weights, f32."""
-        return 4 * sum(layer.shape.weights for layer in self.layers if layer.shape)
+        return dense_weight_bytes(self.layers)
 
     def images(self) -> ImageData:
         """Loads the data set at the run's resolution."""

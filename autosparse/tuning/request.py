@@ -142,6 +142,11 @@ class Work:
         return self.shape.flops * len(self.layers)
 
 
+def dense_weight_bytes(layers: Iterable[LayerInfo]) -> int:
+    """Gives the bytes of a dense model's layer weights in f32, which set the reuse distance."""
+    return 4 * sum(layer.shape.weights for layer in layers if layer.shape)
+
+
 def distinct(request: TuneRequest) -> tuple[Work, ...]:
     """Gives the distinct shapes of a model, the one with most arithmetic first."""
     layers: dict[str, list[LayerInfo]] = {}

@@ -40,6 +40,11 @@ _HOPELESS = 2.0
 _TURN_RUNS = 3
 _TURN_US = 20_000.0
 
+DISTURBED = 1.1
+"""What takes this many times as long as it can was not slow by itself: the host was disturbed."""
+# A runner's turns at this quantile count as undisturbed; the very fastest may be a lucky one.
+_UNDISTURBED_QUANTILE = 0.1
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MeasurementPolicy(Record):
@@ -366,6 +371,24 @@ def _timing(turns: list[float], runs: int, least_ns: int, policy: MeasurementPol
         problem=why_implausible(np.array([least_ns])),
         turns_us=tuple(turns),
     )
+
+
+def disturbed_rounds(timings: Mapping[str, Timing]) -> tuple[int, ...]:
+    """Gives the numbers of the rounds in which something else slowed the machine down.
+
+    Hosts of virtual machines move their processors about, for seconds to minutes. A round counts as
+    disturbed if most of its turns took clearly longer than the same runner's undisturbed ones; medians
+    and paired ratios withstand some of them, but not when they are most of all.
+
+    Args:
+        timings: of one interleaved comparison.
+    """
+    slowdowns = []
+    for timing in timings.values():
+        turns = np.array(timing.turns_us)
+        slowdowns.append(turns / np.quantile(turns, _UNDISTURBED_QUANTILE))
+    typical = np.median(np.array(slowdowns), axis=0)
+    return tuple(int(number) for number in np.flatnonzero(typical > DISTURBED))
 
 
 def paired_ratio(numerator: Timing, denominator: Timing) -> tuple[float, float, float]:

@@ -32,7 +32,7 @@ LAYER_RUNNER = "autosparse.tuning.layer_job:run"
 _START_S = 60.0
 _LAST_WORDS = 600
 # The reference is computed by a library with threads of its own, which must not spin during a timing.
-_ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+_LIBRARY_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,6 +62,8 @@ class Worker:
         runner: dotted path of the function that carries out jobs, ``package.module:function``.
         import_path: folders put in front of the child's module path.
         processors: logical processors the child may run on; None leaves it all that the parent has.
+        library_threads: threads that libraries of the child may start unless told otherwise; None sets
+            no limit.
     """
 
     def __init__(
@@ -70,7 +72,11 @@ class Worker:
         *,
         import_path: Sequence[Path] = (),
         processors: Sequence[int] | None = None,
+        library_threads: int | None = 1,
     ) -> None:
+        self._environment = {}
+        if library_threads is not None:
+            self._environment = dict.fromkeys(_LIBRARY_THREADS, str(library_threads))
         self._settings = {
             "runner": runner,
             "import_path": [str(folder) for folder in import_path],
@@ -135,7 +141,7 @@ class Worker:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._stderr,
-            env={**os.environ, **dict.fromkeys(_ONE_THREAD, "1")},
+            env={**os.environ, **self._environment},
             start_new_session=True,
         )
         self.starts += 1

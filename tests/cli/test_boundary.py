@@ -149,7 +149,7 @@ def test_the_outcome_decides_the_code_and_goes_to_stdout(
 @pytest.mark.parametrize(
     ("line", "part"),
     [
-        ("serch", "did you mean 'search'?"),
+        ("serch", "did you mean 'search'"),
         ("search --latency-bugdet 5ms", "did you mean --latency-budget?"),
         ("search --model", "requires an argument"),
         ("search", "--model resnet18"),

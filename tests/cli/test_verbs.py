@@ -52,7 +52,9 @@ def loaded_after(*arguments: str) -> tuple[str, list[str]]:
     return done.stdout, list(eval(modules))
 
 
-@pytest.mark.parametrize("verb", ["", "search", "tune", "train", "profile", "runs", "db", "completion"])
+@pytest.mark.parametrize(
+    "verb", ["", "search", "tune", "train", "bench", "profile", "runs", "db", "completion"]
+)
 def test_help_loads_nothing_heavy(verb: str) -> None:
     text, modules = loaded_after(*verb.split(), "--help")
     assert "Usage: autosparse" in text

@@ -13,6 +13,7 @@ from autosparse.tuning.stopwatch import (
     WHOLE,
     MeasurementPolicy,
     Timing,
+    disturbed_rounds,
     interleave,
     measure,
     paired_ratio,
@@ -244,3 +245,17 @@ class TestInterleave:
         alone = measure(steady(1e6), LAYERS)
         with pytest.raises(UsageError, match="paired"):
             paired_ratio(alone, alone)
+
+
+def test_rounds_in_which_most_runners_are_slow_are_disturbed() -> None:
+    def timing(*turns: float) -> Timing:
+        return Timing(
+            median_us=1.0, ci_low_us=1.0, ci_high_us=1.0, repeats=9, settled=True, turns_us=turns
+        )
+
+    steady = timing(1.0, 1.0, 1.02, 1.0, 1.0, 1.0)
+    slowed = timing(2.0, 2.02, 3.0, 2.0, 2.6, 2.0)
+    more = timing(5.0, 5.01, 7.0, 5.0, 5.0, 5.05)
+    # One slow turn is the runner's own affair; two of three are the host's.
+    assert disturbed_rounds({"a": steady, "b": slowed, "c": more}) == (2,)
+    assert disturbed_rounds({"a": steady, "b": steady, "c": more}) == ()

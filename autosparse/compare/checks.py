@@ -1,0 +1,50 @@
+"""What can be refused before any work, and before torch is imported."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from autosparse import hardware, models
+from autosparse.compare.peer import chosen
+from autosparse.compare.records import Asked
+from autosparse.errors import DatabaseError, UsageError
+from autosparse.plan import Plan
+from autosparse.tuning.schema import parse_url
+from autosparse.weight_files import check_weights
+
+
+def check(asked: Asked) -> None:
+    """Refuses what cannot work.
+
+    Raises:
+        ModelError: no such model, or its weight file is missing, damaged or something else.
+        PlanError: the plan cannot be read.
+        UsageError: nothing to compare, more threads than cores, a missing file, an unknown peer.
+        MissingDependency: a peer named, or the library that the model needs, is not installed.
+    """
+    models.check_source(asked.subject.model)
+    if asked.subject.weights is not None:
+        check_weights(Path(asked.subject.weights))
+    if asked.plan is not None:
+        Plan.load(asked.plan)
+    if asked.artifact is not None and not Path(asked.artifact).is_file():
+        raise UsageError(f"--artifact must name a file, but there is none at {asked.artifact}")
+    usable = hardware.usable_cores()
+    for threads in asked.threads:
+        if not 1 <= threads <= usable:
+            raise UsageError(
+                f"threads must be at most the {usable} cores this process may use, but got {threads}"
+            )
+    if asked.database is not None:
+        try:
+            parse_url(asked.database)
+        except DatabaseError as error:
+            raise UsageError(str(error)) from None
+    if not (chosen(asked.against) or _has_own(asked)):
+        raise UsageError(
+            "a comparison needs somebody to run, but no peer is installed and ours is left out"
+        )
+
+
+def _has_own(asked: Asked) -> bool:
+    return bool(asked.dense or asked.sparsities or asked.plan or asked.artifact)

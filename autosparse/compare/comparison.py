@@ -1,0 +1,177 @@
+"""A comparison from end to end: limits, tuning, one session per thread count, memory."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.metadata
+import platform
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+import autosparse
+from autosparse import limits, paths
+from autosparse.compare import memory, own, rates, task
+from autosparse.compare.checks import check
+from autosparse.compare.peer import Peer, all_peers, chosen, find
+from autosparse.compare.records import OURS, Asked, Comparison, Own, Refusal, Result, Session
+from autosparse.compare.session import SessionRequest
+from autosparse.errors import AutosparseError
+from autosparse.progress import Progress
+from autosparse.records import HardwareProfile, LayerInfo
+from autosparse.tuning.request import dense_weight_bytes
+from autosparse.tuning.stopwatch import LAYERS
+from autosparse.tuning.worker import Worker
+
+RUNNER = "autosparse.compare.session:run"
+# A session that takes this much longer than it was asked to measure hangs: engines compile for minutes.
+_HUNG_S = 3600.0
+_PATIENCE = 20.0
+
+
+def compare(asked: Asked, progress: Progress | None = None) -> Comparison:
+    """Runs a model on our engine and on others, in turn, once per thread count.
+
+    Kernels, and N where it is free, are chosen by the tuner; rows that it does not know yet are
+    measured first and kept. Nobody is timed before the output was compared with torch's in float32.
+
+    Args:
+        asked: what to compare.
+        progress: told of every stage, and asked whether to stop.
+
+    Raises:
+        UsageError: something asked for cannot be meant; nothing was started.
+        MissingDependency: a peer that was named is not installed.
+        AutosparseError: a session's process ended.
+        Stopped: a stop was asked for; rows measured so far are kept.
+    """
+    check(asked)
+    progress = progress or Progress()
+    own.check_dtypes(asked.dtypes)
+    hardware = limits.profile(progress=progress)
+    shape = task.input_shape(asked.subject)
+    layers = task.capture(asked.subject, shape)
+    sparse = own.sparse_layers(layers, asked.exclude) if asked.sparsities else ()
+    sessions = []
+    with _folder() as folder:
+        for threads in asked.threads:
+            ours = _own(asked, layers, sparse, threads, hardware, progress)
+            request = _request(asked, shape, layers, threads, folder, ours, hardware)
+            session = _run_apart(request, progress)
+            sessions.append(_with_memory(session, request, progress))
+    return Comparison(
+        asked=asked,
+        input_shape=shape,
+        dense_flops=rates.dense_flops(layers),
+        hardware=hardware,
+        versions=versions(chosen(asked.against)),
+        sessions=tuple(sessions),
+        absent=() if asked.against else absent(),
+        created_at=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+
+
+@contextmanager
+def _folder() -> Iterator[str]:
+    with tempfile.TemporaryDirectory(prefix="autosparse-compare-") as folder:
+        yield folder
+
+
+def _own(
+    asked: Asked,
+    layers: Sequence[LayerInfo],
+    sparse: Sequence[LayerInfo],
+    threads: int,
+    hardware: HardwareProfile,
+    progress: Progress,
+) -> tuple[Own, ...]:
+    found: list[Own] = []
+    if asked.dense or asked.sparsities or asked.plan is not None:
+        for dtype in asked.dtypes:
+            tuned = own.tune_layers(asked, layers, sparse, dtype, threads, hardware, progress)
+            found += own.contestants(asked, layers, sparse, dtype, tuned)
+    if asked.artifact is not None:
+        name = f"{OURS} {Path(asked.artifact).name}"
+        found.append(Own(name=name, dtype=asked.dtypes[0], artifact=asked.artifact))
+    return tuple(found)
+
+
+def _request(
+    asked: Asked,
+    shape: tuple[int, ...],
+    layers: Sequence[LayerInfo],
+    threads: int,
+    folder: str,
+    ours: tuple[Own, ...],
+    hardware: HardwareProfile,
+) -> SessionRequest:
+    return SessionRequest(
+        subject=asked.subject,
+        shape=shape,
+        threads=threads,
+        folder=folder,
+        peers=tuple(peer.name for peer in chosen(asked.against)),
+        own=ours,
+        peers_masked=asked.peers_masked,
+        policy=asked.policy,
+        database=asked.database or paths.tuning_database_url(),
+        rows_policy=LAYERS.for_model(dense_weight_bytes(layers)).id,
+        dense_flops=rates.dense_flops(layers),
+        hardware=hardware,
+    )
+
+
+def _run_apart(request: SessionRequest, progress: Progress) -> Session:
+    progress.check()
+    seconds = request.policy.time_cap_us / 1e6
+    with (
+        progress.step(f"run whole models in turn on {request.threads}"),
+        Worker(RUNNER, library_threads=None) as worker,
+    ):
+        answer = worker.call(request.to_json(), _HUNG_S + _PATIENCE * seconds)
+    if answer.outcome is None:
+        raise AutosparseError(
+            f"whole models must be measurable, but the session ended with: {answer.message}"
+        )
+    return Session.from_json(answer.outcome)
+
+
+def _with_memory(session: Session, request: SessionRequest, progress: Progress) -> Session:
+    """Measures the memory of every peer on the dense model, each in a process of its own."""
+    peers = [r for r in session.results if not r.contestant.is_ours and not r.contestant.zeros]
+    found = {}
+    with progress.step("measure memory", len(peers)) as step:
+        for result in peers:
+            found[result.contestant.name] = _with_peak(result, request)
+            step.advance()
+    results = tuple(found.get(result.contestant.name, result) for result in session.results)
+    return dataclasses.replace(session, results=results)
+
+
+def _with_peak(result: Result, request: SessionRequest) -> Result:
+    job = memory.MemoryJob(
+        peer=result.contestant.engine,
+        variant=result.contestant.name,
+        subject=request.subject,
+        shape=request.shape,
+        threads=request.threads,
+        folder=request.folder,
+    )
+    return dataclasses.replace(result, memory=memory.measure(job))
+
+
+def absent() -> tuple[Refusal, ...]:
+    """Gives the peers that are not installed, with what to run to get them."""
+    return tuple(
+        Refusal(name=peer.name, kind="absent", reason=peer.hint) for peer in all_peers() if peer.missing
+    )
+
+
+def versions(peers: Sequence[Peer]) -> dict[str, str]:
+    """Gives the versions that the figures depend on."""
+    found = {name: importlib.metadata.version(name) for name in ("torch", "numpy")}
+    for peer in peers:
+        found |= find(peer.name).versions()
+    return {"autosparse": autosparse.__version__, "python": platform.python_version(), **found}

@@ -1,0 +1,152 @@
+"""Plans for our contestants: per layer the fastest measured kernel and, where it is free, N."""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Sequence
+from pathlib import Path
+
+from autosparse.compare.records import OURS, Asked, Own, Zeros
+from autosparse.errors import UsageError
+from autosparse.kernels import spec
+from autosparse.plan import Plan
+from autosparse.progress import Progress
+from autosparse.records import (
+    HardwareProfile,
+    LatencyOption,
+    LayerChoice,
+    LayerInfo,
+    kept_blocks,
+    onexn,
+)
+from autosparse.tuning.autotune import TuneRequest, TuneResult, tune
+from autosparse.tuning.database import TuningDatabase
+from autosparse.tuning.request import dense_weight_bytes
+
+
+def check_dtypes(dtypes: Sequence[str]) -> None:
+    """Refuses types that no kernel computes in.
+
+    Raises:
+        UsageError: names the types that kernels of this build have.
+    """
+    known = sorted({kernel.dtype for kernel in spec.all_kernels()})
+    for dtype in dtypes:
+        if dtype not in known:
+            raise UsageError(
+                f"dtype must be one that kernels of this build compute in ({', '.join(known)}), "
+                f"but got {dtype}"
+            )
+
+
+def sparse_layers(layers: Sequence[LayerInfo], exclude: Sequence[str]) -> tuple[LayerInfo, ...]:
+    """Gives the layers that random masks prune: neither first nor last, nor excluded, nor refused.
+
+    Raises:
+        UsageError: there is none.
+    """
+    inner = layers[1:-1]
+    found = tuple(
+        layer
+        for layer in inner
+        if layer.shape is not None
+        and not layer.why_dense
+        and not any(fnmatch.fnmatchcase(layer.name, glob) for glob in exclude)
+    )
+    if not found:
+        reasons = sorted({reason for layer in inner for reason in layer.why_dense})
+        raise UsageError(
+            f"a model to compare sparse must have layers between the first and the last that may be "
+            f"sparse, but all {len(inner)} stay dense ({'; '.join(reasons) or 'by --exclude'}); "
+            "write --sparsity none to compare it dense"
+        )
+    return found
+
+
+def tune_layers(
+    asked: Asked,
+    layers: Sequence[LayerInfo],
+    sparse: Sequence[LayerInfo],
+    dtype: str,
+    threads: int,
+    hardware: HardwareProfile,
+    progress: Progress,
+) -> TuneResult:
+    """Measures what the tuning database does not know yet of the kernels that plans may name."""
+    request = TuneRequest(
+        layers=tuple(layers),
+        sparse_layers=tuple(layer.name for layer in sparse),
+        block_ns=asked.block_ns if sparse else (),
+        sparsities=asked.sparsities if sparse else (),
+        threads=threads,
+        dtype=dtype,
+        model_weight_bytes=dense_weight_bytes(layers),
+    )
+    with TuningDatabase(asked.database) as database:
+        return tune(request, hardware, database, progress=progress)
+
+
+def contestants(
+    asked: Asked,
+    layers: Sequence[LayerInfo],
+    sparse: Sequence[LayerInfo],
+    dtype: str,
+    tuned: TuneResult,
+) -> tuple[Own, ...]:
+    """Gives our contestants of one type, the dense one first."""
+    prefix = OURS if dtype == "f32" else f"{OURS} {dtype}"
+    found = []
+    if asked.dense:
+        plan = make_plan(asked, layers, (), 0.0, dtype, tuned)
+        found.append(Own(name=f"{prefix} dense", dtype=dtype, plan=plan))
+    for sparsity in asked.sparsities:
+        plan = make_plan(asked, layers, sparse, sparsity, dtype, tuned)
+        label = f"{100 * sparsity:g} %"
+        zeros = Zeros(name=label, plan=plan, random=True)
+        found.append(Own(name=f"{prefix} {label}", dtype=dtype, plan=plan, zeros=zeros))
+    if asked.plan is not None:
+        plan = Plan.load(asked.plan)
+        zeros = Zeros(name=Path(asked.plan).stem, plan=plan, random=False)
+        found.append(Own(name=f"{prefix} {zeros.name}", dtype=dtype, plan=plan, zeros=zeros))
+    return tuple(found)
+
+
+def make_plan(
+    asked: Asked,
+    layers: Sequence[LayerInfo],
+    sparse: Sequence[LayerInfo],
+    sparsity: float,
+    dtype: str,
+    tuned: TuneResult,
+) -> Plan:
+    """Gives every layer its fastest measured kernel and, if it is sparse, N.
+
+    A layer whose dense kernel is faster than every sparse one keeps its zeros and runs dense.
+    """
+    pruned = {layer.name for layer in sparse}
+    chosen = {}
+    for layer in layers:
+        options = tuned.options.get(layer.name, ())
+        if layer.shape is not None and layer.name in pruned:
+            if kept_blocks(layer.shape.in_channels, sparsity) < layer.shape.in_channels:
+                chosen[layer.name] = sparse_choice(options, sparsity, asked.block_ns, dtype)
+                continue
+        if options:
+            chosen[layer.name] = options[0].choice
+    return Plan(model=asked.subject.model, layers=chosen)
+
+
+def sparse_choice(
+    options: Sequence[LatencyOption], sparsity: float, block_ns: Sequence[int], dtype: str
+) -> LayerChoice:
+    """Gives the fastest way to run a layer with zeros of that sparsity."""
+    able = [o for o in options if o.choice.pattern.is_dense or o.choice.sparsity == sparsity]
+    best = min(able, key=lambda option: option.median_us).choice if able else None
+    if best is not None and not best.pattern.is_dense:
+        return best
+    return LayerChoice(
+        pattern=onexn(max(block_ns)),
+        sparsity=sparsity,
+        dtype=dtype,  # type: ignore[arg-type]
+        kernel=best.kernel if best else None,
+    )

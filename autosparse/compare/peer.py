@@ -1,0 +1,137 @@
+"""What another engine must offer to take part in a comparison. The engines are the files of peers/.
+
+A peer is light to import: the engine itself is imported when one of its variants is opened.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
+
+from autosparse.compare.task import Task
+from autosparse.errors import MissingDependency, UsageError
+from autosparse.tuning.stopwatch import Runner
+
+_FOLDER = Path(__file__).parent / "peers"
+
+
+class Unsupported(Exception):
+    """Raised by a variant that this machine cannot run; the message is the reason."""
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A model made ready on some engine.
+
+    Attributes:
+        run: runs it so many times, or somewhat more; gives nanoseconds per run.
+        outputs: runs it once and gives its results, leaf by leaf.
+        close: gives back what it holds.
+    """
+
+    run: Runner
+    outputs: Callable[[], Sequence[NDArray[Any]]]
+    close: Callable[[], None] = lambda: None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Variant:
+    """One way in which a peer runs models.
+
+    Attributes:
+        name: label in tables.
+        dtype: arithmetic type.
+        open: makes a task's model ready; raises whatever the engine raises, or `Unsupported`.
+    """
+
+    name: str
+    dtype: str
+    open: Callable[[Task], Running]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Peer:
+    """Another engine.
+
+    Attributes:
+        name: as it is asked for.
+        needs: module that must be importable to the distribution that brings it.
+        variants: the ways in which it runs models.
+        reads_file: whether it starts from an ONNX file alone, without torch.
+        why_no_memory: why a process of its own would not tell its memory; empty if it does.
+    """
+
+    name: str
+    needs: Mapping[str, str]
+    variants: tuple[Variant, ...]
+    reads_file: bool = False
+    why_no_memory: str = ""
+
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """Distributions that are not installed."""
+        return tuple(
+            distribution for module, distribution in self.needs.items() if find_spec(module) is None
+        )
+
+    @property
+    def hint(self) -> str:
+        """Says what to install; empty if nothing is missing."""
+        missing = self.missing
+        return f"not installed; run: pip install {' '.join(missing)}" if missing else ""
+
+    def versions(self) -> dict[str, str]:
+        """Gives distribution to version, of those installed."""
+        return {
+            distribution: importlib.metadata.version(distribution)
+            for module, distribution in self.needs.items()
+            if find_spec(module) is not None
+        }
+
+
+def names() -> tuple[str, ...]:
+    """Gives the names of all peers, in the order of their files."""
+    return tuple(peer.name for peer in all_peers())
+
+
+def all_peers() -> tuple[Peer, ...]:
+    """Gives every peer: one per file of the folder ``peers``, as its ``PEER``."""
+    stems = sorted(path.stem for path in _FOLDER.glob("*.py") if path.stem != "__init__")
+    return tuple(importlib.import_module(f"{__package__}.peers.{stem}").PEER for stem in stems)
+
+
+def find(name: str) -> Peer:
+    """Gives the peer of a name.
+
+    Raises:
+        UsageError: there is none.
+    """
+    known = {peer.name: peer for peer in all_peers()}
+    if name not in known:
+        raise UsageError(f"a peer must be one of {', '.join(known)}, but got {name!r}")
+    return known[name]
+
+
+def chosen(wanted: Sequence[str]) -> tuple[Peer, ...]:
+    """Gives the peers that shall take part: those wanted or, if none are named, all installed ones.
+
+    Raises:
+        UsageError: an unknown name.
+        MissingDependency: one that is wanted by name is not installed.
+    """
+    if not wanted:
+        return tuple(peer for peer in all_peers() if not peer.missing)
+    found = tuple(find(name) for name in dict.fromkeys(wanted))
+    for peer in found:
+        if peer.missing:
+            raise MissingDependency(
+                f"a peer named by --against must be installed, but {peer.name} is {peer.hint}"
+            )
+    return found

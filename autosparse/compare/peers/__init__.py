@@ -1,0 +1,1 @@
+"""One file per engine, each with a `PEER`; `autosparse.compare.peer` finds them."""

@@ -1,0 +1,57 @@
+"""OpenVINO on the CPU, set for latency, in fp32 and, where the CPU has it, bf16."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from autosparse.compare.peer import Peer, Running, Unsupported, Variant
+from autosparse.compare.task import Task
+from autosparse.tuning.stopwatch import python_runner
+
+
+def f32(task: Task) -> Running:
+    """Computes in float32."""
+    return _request(task, "f32")
+
+
+def bf16(task: Task) -> Running:
+    """Computes in bfloat16 wherever OpenVINO holds that to be safe."""
+    return _request(task, "bf16")
+
+
+def _request(task: Task, precision: str) -> Running:
+    import openvino  # type: ignore[import-not-found,import-untyped,unused-ignore]
+
+    core = openvino.Core()
+    if precision.upper() not in {"F32", *core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")}:
+        raise Unsupported(f"OpenVINO does not compute in {precision} on this CPU")
+    settings = {
+        "INFERENCE_NUM_THREADS": task.threads,
+        "NUM_STREAMS": 1,
+        "PERFORMANCE_HINT": "LATENCY",
+        "INFERENCE_PRECISION_HINT": precision,
+    }
+    model = core.compile_model(core.read_model(task.onnx()), "CPU", settings)
+    request = model.create_infer_request()
+    request.set_input_tensor(openvino.Tensor(task.x()))
+
+    def outputs() -> list[NDArray[Any]]:
+        request.infer()
+        count = len(model.outputs)
+        return [np.array(request.get_output_tensor(index).data) for index in range(count)]
+
+    return Running(run=python_runner(request.infer), outputs=outputs)
+
+
+PEER = Peer(
+    name="openvino",
+    needs={"openvino": "openvino", "onnx": "onnx"},
+    variants=(
+        Variant(name="openvino", dtype="f32", open=f32),
+        Variant(name="openvino bf16", dtype="bf16", open=bf16),
+    ),
+    reads_file=True,
+)

@@ -1,0 +1,56 @@
+"""Operations per second of whole runs, and their share of what this machine was measured to do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from autosparse.compare.records import Rates
+from autosparse.engine import LayerReport
+from autosparse.records import CpuProfile, LayerInfo
+
+
+def dense_flops(layers: Iterable[LayerInfo]) -> int:
+    """Gives the operations of one run without zeros, in layers whose shape is known."""
+    return sum(layer.shape.flops for layer in layers if layer.shape is not None)
+
+
+def kept_flops(layers: Iterable[LayerReport]) -> int:
+    """Gives the operations that one compiled run really does in such layers."""
+    known = (layer for layer in layers if layer.shape is not None)
+    return sum(round(layer.shape.flops * (1 - layer.sparsity)) for layer in known if layer.shape)
+
+
+def rates(kept: int | None, dense: int, median_us: float, limit_gflops: float | None) -> Rates:
+    """Gives the rates of one run.
+
+    Args:
+        kept: operations really done; None where nobody tells.
+        dense: operations without zeros.
+        median_us: time of one run.
+        limit_gflops: what the machine can do; None if unknown.
+    """
+    kept_gflops = None if kept is None else kept / median_us / 1e3
+    known = kept_gflops is not None and limit_gflops
+    return Rates(
+        kept_gflops=kept_gflops,
+        dense_gflops=dense / median_us / 1e3,
+        limit_gflops=limit_gflops,
+        limit_share=kept_gflops / limit_gflops if known else None,  # type: ignore[operator]
+    )
+
+
+def limit_gflops(cpu: CpuProfile, dtype: str, threads: int) -> float | None:
+    """Gives what so many cores were measured to do in a type; None where it was never measured.
+
+    Between one core and all usable ones nothing was measured: there it is so many times one core, but
+    no more than all of them did together.
+    """
+    core, every = {
+        "f32": (cpu.f32_gflops_core, cpu.f32_gflops_all),
+        "bf16": (cpu.bf16_gflops_core, cpu.bf16_gflops_all),
+    }[dtype]
+    if core is None or every is None:
+        return None
+    if threads >= cpu.cores_usable:
+        return every
+    return core if threads == 1 else min(threads * core, every)

@@ -1,0 +1,299 @@
+"""One session: everybody is made ready, checked, and run in turn, in one process of its own.
+
+The process is a fresh one at normal priority, as a deployed model's would be, and draws no progress
+bar: only the contestants run while it measures.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from numpy.typing import NDArray
+
+from autosparse.compare import layer_sums, rates, verify
+from autosparse.compare.own_engine import OwnRunning, open_own
+from autosparse.compare.peer import Running, Unsupported, Variant, find
+from autosparse.compare.records import (
+    OURS,
+    Contestant,
+    Memory,
+    Own,
+    Ratio,
+    Refusal,
+    Result,
+    Session,
+    Subject,
+    Zeros,
+)
+from autosparse.compare.task import Task
+from autosparse.progress import Progress
+from autosparse.records import HardwareProfile, Record
+from autosparse.tuning.database import TuningDatabase
+from autosparse.tuning.stopwatch import (
+    MeasurementPolicy,
+    Timing,
+    disturbed_rounds,
+    interleave,
+    paired_ratio,
+)
+
+log = logging.getLogger(__name__)
+
+_REASON_CHARACTERS = 200
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionRequest(Record):
+    """What to run in turn, and how.
+
+    Attributes:
+        subject: the model.
+        shape: of the input, batch included.
+        threads: worker threads of everybody.
+        folder: where files for engines that read files are kept.
+        peers: other engines, by name.
+        own: contestants on our engine.
+        peers_masked: whether peers also run every model with zeros.
+        policy: how long to measure.
+        database: URL of the tuning database; None is the user's own.
+        rows_policy: identifier of the policy of the tuner's rows.
+        dense_flops: operations of one run without zeros.
+        hardware: the host, with its measured limits.
+    """
+
+    subject: Subject
+    shape: tuple[int, ...]
+    threads: int
+    folder: str
+    peers: tuple[str, ...]
+    own: tuple[Own, ...]
+    peers_masked: bool
+    policy: MeasurementPolicy
+    database: str | None
+    rows_policy: str
+    dense_flops: int
+    hardware: HardwareProfile
+
+    def task(self, zeros: Zeros | None = None) -> Task:
+        """Gives the model with some zeros."""
+        return Task(
+            subject=self.subject,
+            shape=self.shape,
+            threads=self.threads,
+            folder=Path(self.folder),
+            zeros=zeros,
+        )
+
+    def all_zeros(self) -> tuple[Zeros, ...]:
+        """Gives the zeros of our contestants, the first of each name."""
+        found = {own.zeros.name: own.zeros for own in reversed(self.own) if own.zeros is not None}
+        return tuple(reversed(found.values()))
+
+
+@dataclass(slots=True)
+class _Ready:
+    """A contestant that may take its turns."""
+
+    contestant: Contestant
+    running: Running
+    error: float
+    own: OwnRunning | None = None
+
+
+@dataclass(slots=True)
+class _Field:
+    """Who runs, and who was refused."""
+
+    ready: list[_Ready] = field(default_factory=list)
+    refused: list[Refusal] = field(default_factory=list)
+
+
+def run(values: dict[str, Any]) -> dict[str, Any]:
+    """Runs a session given and told as plain values: what the child process is called with."""
+    return run_session(SessionRequest.from_json(values)).to_json()
+
+
+def run_session(request: SessionRequest) -> Session:
+    """Makes everybody ready, refuses wrong outputs, and runs the rest in turn, in this process."""
+    torch.set_num_threads(request.threads)
+    with ExitStack() as stack:
+        database = stack.enter_context(TuningDatabase(request.database))
+        taking_part = _gather(request, stack)
+        refused = tuple(taking_part.refused)
+        if not taking_part.ready:
+            return Session(threads=request.threads, rounds=0, disturbed=(), results=(), refused=refused)
+        ready = taking_part.ready
+        runners = {each.contestant.name: each.running.run for each in ready}
+        timings = interleave(runners, request.policy, Progress())
+        rivals = fastest_rivals([each.contestant for each in ready], timings)
+        results = tuple(_result(request, each, timings, rivals, database) for each in ready)
+    return Session(
+        threads=request.threads,
+        rounds=len(results[0].turns_us),
+        disturbed=disturbed_rounds(timings),
+        results=results,
+        refused=refused,
+    )
+
+
+# --------------------------------------------------------------------------------------- making ready
+
+
+def _gather(request: SessionRequest, stack: ExitStack) -> _Field:
+    found = _Field()
+    dense = verify.reference(request.task())
+    for name in request.peers:
+        for variant in find(name).variants:
+            _add_peer(request.task(), name, variant, dense, found, stack)
+    for zeros in request.all_zeros() if request.peers_masked else ():
+        task = request.task(zeros)
+        expected = verify.reference(task)
+        for name in request.peers:
+            for variant in find(name).variants:
+                _add_peer(task, name, variant, expected, found, stack)
+    for own in request.own:
+        expected = dense if own.zeros is None else verify.reference(request.task(own.zeros))
+        _add_own(request, own, expected, found, stack)
+    return found
+
+
+def _add_peer(
+    task: Task,
+    engine: str,
+    variant: Variant,
+    expected: Sequence[NDArray[Any]],
+    found: _Field,
+    stack: ExitStack,
+) -> None:
+    zeros = task.zeros.name if task.zeros else ""
+    name = f"{variant.name}, {zeros} zeros" if zeros else variant.name
+    contestant = Contestant(name=name, engine=engine, dtype=variant.dtype, zeros=zeros)
+    try:
+        running = variant.open(task)
+        outputs = running.outputs()
+    except Unsupported as reason:
+        found.refused.append(Refusal(name=name, kind="absent", reason=str(reason)))
+    except Exception as error:  # whatever a peer raises about a model is the peer's own affair
+        log.debug("%s failed", name, exc_info=True)
+        found.refused.append(Refusal(name=name, kind="failed", reason=_told(error)))
+    else:
+        stack.callback(running.close)
+        _admit(_Ready(contestant, running, verify.error(outputs, expected)), found)
+
+
+def _add_own(
+    request: SessionRequest,
+    own: Own,
+    expected: Sequence[NDArray[Any]],
+    found: _Field,
+    stack: ExitStack,
+) -> None:
+    zeros = own.zeros.name if own.zeros else ""
+    contestant = Contestant(name=own.name, engine=OURS, dtype=own.dtype, zeros=zeros)
+    try:
+        opened = open_own(own, request.task(own.zeros), request.database)
+        stack.callback(opened.running.close)
+        outputs = opened.running.outputs()
+    except Exception as error:  # the others still run; the comparison ends with an error all the same
+        log.debug("%s failed", own.name, exc_info=True)
+        refusal = Refusal(name=own.name, kind="failed", reason=_told(error), ours=True)
+        found.refused.append(refusal)
+    else:
+        error_found = verify.error(outputs, expected)
+        _admit(_Ready(contestant, opened.running, error_found, opened), found)
+
+
+def _admit(ready: _Ready, found: _Field) -> None:
+    who = ready.contestant
+    wrong = verify.why_wrong(ready.error, who.dtype)
+    if wrong:
+        found.refused.append(Refusal(name=who.name, kind="wrong", reason=wrong, ours=who.is_ours))
+    else:
+        found.ready.append(ready)
+
+
+def _told(error: Exception) -> str:
+    lines = str(error).strip().splitlines() or ["no message"]
+    return f"{type(error).__name__}: {lines[0][:_REASON_CHARACTERS]}"
+
+
+# ------------------------------------------------------------------------------------------- results
+
+
+def fastest_rivals(contestants: Sequence[Contestant], timings: dict[str, Timing]) -> dict[str, str]:
+    """Gives type to the fastest peer on the dense model; our dense model where no peer ran at all."""
+    peers = [c for c in contestants if not c.is_ours and not c.zeros]
+    rivals = peers or [c for c in contestants if c.is_ours and not c.zeros]
+    found: dict[str, str] = {}
+    for dtype in ("f32", "bf16"):
+        names = [each.name for each in rivals if each.dtype == dtype]
+        if names:
+            found[dtype] = min(names, key=lambda name: timings[name].median_us)
+    return found
+
+
+def _ratios(
+    timing: Timing, rivals: dict[str, str], timings: dict[str, Timing]
+) -> Iterator[tuple[str, Ratio]]:
+    for dtype, name in rivals.items():
+        median, low, high = paired_ratio(timings[name], timing)
+        yield dtype, Ratio(over=name, median=median, ci_low=low, ci_high=high)
+
+
+def _result(
+    request: SessionRequest,
+    ready: _Ready,
+    timings: dict[str, Timing],
+    rivals: dict[str, str],
+    database: TuningDatabase,
+) -> Result:
+    who, timing = ready.contestant, timings[ready.contestant.name]
+    limit = rates.limit_gflops(request.hardware.cpu, who.dtype, request.threads)
+    result = Result(
+        contestant=who,
+        error=ready.error,
+        tolerance=verify.TOLERANCE[who.dtype],
+        latency=timing.whole_latency(
+            threads=request.threads,
+            batch_size=request.subject.batch_size,
+            dtype=who.dtype,
+            engine=who.engine,
+        ),
+        turns_us=timing.turns_us,
+        ratios=dict(_ratios(timing, rivals, timings)),
+        rates=rates.rates(request.dense_flops, request.dense_flops, timing.median_us, limit),
+        memory=Memory(size_bytes=None, how="not measured"),
+        note=timing.problem,
+    )
+    if ready.own is None:
+        return result
+    rows = layer_sums.TunedRows(database, who.dtype, request.threads, request.rows_policy)
+    return replace(result, **_own_facts(request, ready.own, timing, limit, rows))
+
+
+def _own_facts(
+    request: SessionRequest,
+    own: OwnRunning,
+    timing: Timing,
+    limit: float | None,
+    rows: layer_sums.TunedRows,
+) -> dict[str, Any]:
+    """Gives what is known of our own contestants alone."""
+    facts: dict[str, Any] = {
+        "memory": own.memory,
+        "weight_bytes": own.weight_bytes,
+        "note": "; ".join(filter(None, (timing.problem, own.note))),
+    }
+    if own.compiled is None:
+        return {**facts, "rates": rates.rates(None, request.dense_flops, timing.median_us, limit)}
+    kept = rates.kept_flops(own.compiled.layers)
+    facts["rates"] = rates.rates(kept, request.dense_flops, timing.median_us, limit)
+    if own.compiled.engine == OURS:
+        facts["layers"], facts["layer_sum"] = layer_sums.measure(own.compiled, rows, timing.median_us)
+    return facts

@@ -1,0 +1,118 @@
+"""A comparison as rows and lines for a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from autosparse.compare.records import Comparison, LayerSum, Ratio, Refusal, Result, Session
+from autosparse.units import format_bytes
+
+_MANY_DISTURBED = 1 / 3
+
+
+def title(comparison: Comparison, session: Session) -> str:
+    """Gives the headline of one session's table."""
+    shape = "x".join(map(str, comparison.input_shape))
+    threads = f"{session.threads} thread" + ("s" if session.threads > 1 else "")
+    return f"{comparison.asked.subject.model}, {shape}, {threads}, {session.rounds} rounds in turn"
+
+
+def columns(session: Session) -> tuple[str, ...]:
+    """Gives the headings; rivals differ from session to session."""
+    return (
+        "contestant",
+        "type",
+        "median ms",
+        "95 % interval",
+        *(f"x {name}" for name in rivals(session).values()),
+        "GFLOP/s kept",
+        "dense-equivalent",
+        "of limit",
+        "weights",
+        "memory",
+    )
+
+
+def rivals(session: Session) -> dict[str, str]:
+    """Gives type to the rival that ratios are taken over."""
+    found: dict[str, str] = {}
+    for result in session.results:
+        found |= {dtype: ratio.over for dtype, ratio in result.ratios.items()}
+    return found
+
+
+def rows(session: Session) -> Iterator[tuple[object, ...]]:
+    """Gives one row per contestant, slowest first."""
+    kinds = tuple(rivals(session))
+    for result in sorted(session.results, key=lambda result: -result.latency.median_ms):
+        yield _row(result, kinds)
+
+
+def _row(result: Result, kinds: Sequence[str]) -> tuple[object, ...]:
+    latency, rates = result.latency, result.rates
+    share = rates.limit_share
+    return (
+        result.contestant.name,
+        result.contestant.dtype,
+        f"{latency.median_ms:.3f}",
+        f"{latency.ci_low_ms:.3f}-{latency.ci_high_ms:.3f}",
+        *(_ratio(result.ratios.get(kind)) for kind in kinds),
+        None if rates.kept_gflops is None else f"{rates.kept_gflops:.1f}",
+        f"{rates.dense_gflops:.1f}",
+        None if share is None else f"{100 * share:.0f} %",
+        _size(result.weight_bytes),
+        _size(result.memory.size_bytes),
+    )
+
+
+def _ratio(ratio: Ratio | None) -> str | None:
+    if ratio is None:
+        return None
+    return f"{ratio.median:.2f} ({ratio.ci_low:.2f}-{ratio.ci_high:.2f})"
+
+
+def _size(size_bytes: int | None) -> str | None:
+    return None if size_bytes is None else format_bytes(size_bytes)
+
+
+def remarks(session: Session) -> Iterator[str]:
+    """Gives what a reader of the table must know."""
+    for refusal in session.refused:
+        yield refused(refusal)
+    for result in session.results:
+        if result.note:
+            yield f"{result.contestant.name}: {result.note}"
+    for result in session.results:
+        total = result.layer_sum
+        if total is not None:
+            yield f"{result.contestant.name}: {layer_sum(total)}"
+    if session.disturbed:
+        share = len(session.disturbed) / session.rounds
+        advice = "; most figures suffered, run it again" if share > _MANY_DISTURBED else ""
+        yield f"the host disturbed {len(session.disturbed)} of {session.rounds} rounds{advice}"
+
+
+def layer_sum(total: LayerSum) -> str:
+    """Words what the sum of layers predicts."""
+    others_us = sum(total.overheads_us.values())
+    return (
+        f"layers timed alone {total.tuned_us:.0f} us (inside the run {total.inside_us:.0f}) + other "
+        f"operators {others_us:.0f} us = {total.predicted_us:.0f} us predicted, "
+        f"{100 * total.ratio:.1f} % of the measured whole"
+    )
+
+
+def refused(refusal: Refusal) -> str:
+    """Words one refusal."""
+    words = {"absent": "absent", "failed": "not timed, failed", "wrong": "not timed, wrong"}
+    return f"{refusal.name}: {words[refusal.kind]}: {refusal.reason}"
+
+
+LAYER_COLUMNS = ("layer", "stored as", "kernel", "inside us", "alone us")
+
+
+def layer_rows(result: Result) -> Iterator[tuple[object, ...]]:
+    """Gives one row per layer of a contestant of ours."""
+    for layer in result.layers:
+        stored = "dense" if layer.sparsity == 0 else f"{layer.pattern}@{layer.sparsity:.3g}"
+        yield layer.name, stored, layer.kernel, layer.inside_us, layer.alone_us

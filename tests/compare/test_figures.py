@@ -1,0 +1,170 @@
+"""Rates, sums of layers, the table, the picture and the JSON, from made-up figures."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+import json
+from pathlib import Path
+
+import pytest
+from made_up import comparison, result
+
+from autosparse import hardware
+from autosparse.compare import picture, rates, table
+from autosparse.compare.layer_sums import add_up
+from autosparse.compare.records import SCHEMA, Comparison, LayerTime, Memory, Refusal
+from autosparse.engine import LayerReport
+from autosparse.records import LayerShape
+from autosparse.report import words
+
+SHAPE = LayerShape(
+    op="conv2d", batch_size=1, in_channels=64, out_channels=32, in_height=10, in_width=10
+)
+CPU = dataclasses.replace(
+    hardware.describe().cpu,
+    cores_usable=4,
+    f32_gflops_core=100.0,
+    f32_gflops_all=360.0,
+    bf16_gflops_core=None,
+    bf16_gflops_all=None,
+)
+
+
+def report(name: str, sparsity: float, shape: LayerShape | None = SHAPE) -> LayerReport:
+    pattern = "1x16" if sparsity else "dense"
+    return LayerReport(name=name, shape=shape, pattern=pattern, sparsity=sparsity, kernel="k", why="")
+
+
+def time(name: str, inside_us: float, alone_us: float | None) -> LayerTime:
+    return LayerTime(
+        name=name, shape="", pattern="dense", sparsity=0, kernel="k",
+        inside_us=inside_us, alone_us=alone_us,
+    )  # fmt: skip
+
+
+def test_kept_operations_are_those_of_the_stored_blocks() -> None:
+    layers = (report("a", 0.75), report("b", 0.0), report("c", 0.5, None))
+    assert rates.kept_flops(layers) == round(1.25 * SHAPE.flops)
+
+
+def test_rates_and_share_of_the_limit() -> None:
+    found = rates.rates(25_000_000, 100_000_000, 1_000.0, 100.0)
+    assert (found.kept_gflops, found.dense_gflops, found.limit_share) == (25.0, 100.0, 0.25)
+    unknown = rates.rates(None, 100_000_000, 1_000.0, 100.0)
+    assert (unknown.kept_gflops, unknown.limit_share) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "threads", "limit"),
+    [("f32", 1, 100.0), ("f32", 3, 300.0), ("f32", 4, 360.0), ("bf16", 1, None)],
+)
+def test_the_limit_is_that_of_threads_and_type(dtype: str, threads: int, limit: float | None) -> None:
+    assert rates.limit_gflops(CPU, dtype, threads) == limit
+
+
+def test_rows_and_overheads_predict_the_whole() -> None:
+    layers = (time("a", 50.0, 40.0), time("b", 30.0, 35.0), time("grouped", 9.0, None))
+    operators = {"a": 50.0, "b": 30.0, "grouped": 9.0, "pool": 6.0}
+    total = add_up(layers, operators, 100.0)
+    assert total is not None
+    assert (total.tuned_us, total.inside_us) == (75.0, 80.0)
+    assert total.overheads_us == {"grouped": 9.0, "pool": 6.0}
+    assert (total.predicted_us, total.ratio, total.untuned) == (90.0, 0.9, ("grouped",))
+    assert "= 90 us predicted, 90.0 % of the measured whole" in table.layer_sum(total)
+
+
+def test_no_rows_predict_nothing() -> None:
+    assert add_up((time("a", 50.0, None),), {"a": 50.0}, 100.0) is None
+
+
+def test_the_comparison_travels_as_json() -> None:
+    found = comparison(
+        result("other", "f32", 2.0, engine="other"),
+        result("autosparse 75 %", "f32", 1.0, layers=(time("a", 50.0, None),)),
+        refused=(Refusal(name="x", kind="absent", reason="not installed"),),
+    )
+    values = json.loads(json.dumps(found.to_json(), allow_nan=False))
+    assert Comparison.from_json(values) == found
+    assert values["schema"] == SCHEMA
+    assert {"asked", "hardware", "versions", "sessions", "absent", "input_shape"} <= set(values)
+    one = values["sessions"][0]["results"][1]
+    assert len(one["turns_us"]) == 6
+    assert {"error", "tolerance", "latency", "ratios", "rates", "memory", "layer_sum"} <= set(one)
+
+
+def test_the_table_has_every_figure_slowest_first() -> None:
+    unknown = Memory(size_bytes=None, how="not measured")
+    found = comparison(
+        result("autosparse 75 %", "f32", 1.0, weight_bytes=2 << 20),
+        result("other", "f32", 2.0, engine="other", memory=unknown, note="careful"),
+        refused=(Refusal(name="x", kind="wrong", reason="it is off", ours=True),),
+    )
+    [session] = found.sessions
+    rows = list(table.rows(session))
+    assert [row[0] for row in rows] == ["other", "autosparse 75 %"]
+    assert all(len(row) == len(table.columns(session)) for row in rows)
+    assert rows[1][2:5] == ("1.000", "0.980-1.030", "2.00 (1.90-2.10)")
+    assert rows[1][5:] == ("50.0", "100.0", "25 %", "2 MiB", "3 MiB")
+    assert rows[0][-1] is None
+    remarks = list(table.remarks(session))
+    assert remarks[:2] == ["x: not timed, wrong: it is off", "other: careful"]
+    assert remarks[-1] == "the host disturbed 1 of 6 rounds"
+    assert found.failed == session.refused
+    worse = dataclasses.replace(session, disturbed=(0, 1, 2))
+    assert list(table.remarks(worse))[-1].endswith("most figures suffered, run it again")
+
+
+FOUND = comparison(
+    result("autosparse 75 %", "f32", 1.0),
+    result("other", "f32", 2.0, engine="other"),
+    result("other bf16", "bf16", 0.8, engine="other"),
+)
+
+
+def test_the_figure_shows_everybody_with_ratios() -> None:
+    drawn = picture.figure(FOUND)
+    bars = [trace for trace in drawn.data if trace.type == "bar"]
+    assert [trace.name for trace in bars] == [
+        "other engines, f32",
+        "other engines, bf16",
+        "autosparse, f32",
+    ]
+    [labels] = [trace for trace in drawn.data if trace.type == "scatter"]
+    assert f"  1.00 ms  2.00{words.TIMES}" in labels.text
+    assert "&lt;b&gt;net" in drawn.layout.title.text
+    assert list(drawn.layout.yaxis.categoryarray) == ["other bf16", "autosparse 75 %", "other"]
+
+
+def test_without_kaleido_there_is_a_page_and_the_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def absent(*arguments: object, **rest: object) -> bytes:
+        raise ValueError("Image export requires the kaleido package")
+
+    monkeypatch.setattr(picture.go.Figure, "to_image", absent)
+    monkeypatch.setattr(picture, "find_spec", lambda name: None)
+    files, why = picture.write(FOUND, tmp_path)
+    assert [path.name for path in files] == ["bench.html"]
+    assert why.endswith("run: pip install kaleido")
+    assert "autosparse 75" in files[0].read_text()
+
+
+def test_without_a_browser_the_reason_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_browser(*arguments: object, **rest: object) -> bytes:
+        raise RuntimeError("no Chrome here\nat all")
+
+    monkeypatch.setattr(picture.go.Figure, "to_image", no_browser)
+    monkeypatch.setattr(picture, "find_spec", lambda name: object())
+    files, why = picture.write(FOUND, tmp_path)
+    assert len(files) == 1 and why.endswith("but got: no Chrome here")
+
+
+@pytest.mark.skipif(importlib.util.find_spec("kaleido") is None, reason="kaleido is not installed")
+def test_pictures_are_written_where_kaleido_and_a_browser_are(tmp_path: Path) -> None:
+    files, why = picture.write(FOUND, tmp_path)
+    if why:
+        pytest.skip(why)
+    assert [path.name for path in files] == ["bench.html", "bench.svg", "bench.png"]
+    assert files[1].read_text().startswith("<svg")
+    assert files[2].read_bytes().startswith(b"\x89PNG")

@@ -1,0 +1,98 @@
+"""Plans of our contestants from made-up tables, and which layers random masks prune."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from autosparse.compare import own
+from autosparse.compare.records import Asked, Subject
+from autosparse.errors import UsageError
+from autosparse.records import DENSE, LatencyOption, LayerChoice, LayerInfo, LayerShape, onexn
+
+
+def layer(name: str, inputs: int = 64, *why_dense: str) -> LayerInfo:
+    shape = LayerShape(
+        op="conv2d", batch_size=1, in_channels=inputs, out_channels=64, in_height=8, in_width=8
+    )
+    return LayerInfo(name=name, shape=shape, why_dense=why_dense)
+
+
+def option(us: float, block_n: int = 0, sparsity: float = 0.0) -> LatencyOption:
+    choice = LayerChoice(
+        pattern=onexn(block_n) if block_n else DENSE,
+        sparsity=sparsity,
+        kernel=f"kernel{block_n}",
+    )
+    return LatencyOption(choice=choice, median_us=us, ci_low_us=us, ci_high_us=us, flops_kept=1)
+
+
+def asked(**changes: Any) -> Asked:
+    return Asked(subject=Subject(model="net"), **{"block_ns": (8, 16), **changes})
+
+
+LAYERS = (layer("stem", 3), layer("a.conv"), layer("a.down"), layer("odd", 64, "grouped"), layer("fc"))
+
+
+def test_first_last_excluded_and_refused_layers_stay_dense() -> None:
+    names = [each.name for each in own.sparse_layers(LAYERS, ())]
+    assert names == ["a.conv", "a.down"]
+    assert [each.name for each in own.sparse_layers(LAYERS, ("*down*",))] == ["a.conv"]
+
+
+def test_a_model_that_cannot_be_sparse_says_why() -> None:
+    with pytest.raises(UsageError, match=r"all 3 stay dense \(grouped\); write --sparsity none"):
+        own.sparse_layers(LAYERS, ("a.*",))
+
+
+def test_every_layer_gets_the_fastest_n_of_those_allowed() -> None:
+    options = (option(10.0), option(7.0, 8, 0.5), option(4.0, 8, 0.75), option(3.0, 16, 0.75))
+    best = own.sparse_choice(options, 0.75, (8, 16), "f32")
+    assert (best.pattern, best.sparsity, best.kernel) == (onexn(16), 0.75, "kernel16")
+    assert own.sparse_choice(options, 0.5, (8, 16), "f32").pattern == onexn(8)
+
+
+def test_a_layer_that_is_faster_dense_keeps_its_zeros_and_runs_dense() -> None:
+    best = own.sparse_choice((option(2.0), option(3.0, 8, 0.5)), 0.5, (8, 16), "f32")
+    assert (best.pattern, best.sparsity, best.kernel) == (onexn(16), 0.5, "kernel0")
+
+
+def test_a_layer_that_was_not_timed_leaves_the_kernel_to_the_engine() -> None:
+    best = own.sparse_choice((), 0.5, (8, 16), "f32")
+    assert (best.pattern, best.sparsity, best.kernel) == (onexn(16), 0.5, None)
+
+
+def test_contestants_are_named_by_type_and_zeros() -> None:
+    tuned: Any = SimpleNamespace(
+        options={each.name: (option(10.0), option(5.0, 8, 0.75)) for each in LAYERS}
+    )
+    sparse = own.sparse_layers(LAYERS, ())
+    found = own.contestants(asked(sparsities=(0.5, 0.75)), LAYERS, sparse, "f32", tuned)
+    assert [each.name for each in found] == [
+        "autosparse dense",
+        "autosparse 50 %",
+        "autosparse 75 %",
+    ]
+    dense, half, most = found
+    assert dense.zeros is None and set(dense.plan.layers) == {each.name for each in LAYERS}
+    assert half.plan.layers["a.conv"].kernel == "kernel0"
+    assert most.plan.layers["a.conv"].kernel == "kernel8"
+    assert most.plan.layers["stem"].pattern.is_dense
+    [only] = own.contestants(asked(sparsities=(0.75,), dense=False), LAYERS, sparse, "bf16", tuned)
+    assert only.name == "autosparse bf16 75 %"
+
+
+def test_a_layer_of_so_few_inputs_that_nothing_is_pruned_is_dense() -> None:
+    tuned: Any = SimpleNamespace(options={})
+    layers = (layer("stem"), layer("few", 2), layer("fc"))
+    plan = own.make_plan(asked(), layers, (layers[1],), 0.25, "f32", tuned)
+    assert "few" not in plan.layers
+
+
+def test_a_type_that_no_kernel_computes_in_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(own.spec, "all_kernels", lambda: (SimpleNamespace(dtype="f32"),))
+    own.check_dtypes(("f32",))
+    with pytest.raises(UsageError, match=r"kernels of this build compute in \(f32\), but got bf16"):
+        own.check_dtypes(("f32", "bf16"))

@@ -1,0 +1,71 @@
+from __future__ import annotations
+
+import importlib.util
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from autosparse.compare import peer as peers
+from autosparse.errors import MissingDependency, UsageError
+
+
+@pytest.fixture
+def without(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Makes modules look as if they were not installed, and everything else as if it were."""
+
+    def hide(*hidden: str) -> None:
+        monkeypatch.setattr(peers, "find_spec", lambda name: None if name in hidden else object())
+
+    return hide
+
+
+def test_every_file_is_one_peer_and_names_are_unique() -> None:
+    found = peers.all_peers()
+    files = [f for f in (Path(peers.__file__).parent / "peers").glob("*.py") if f.stem != "__init__"]
+    assert len(found) == len(files)
+    assert set(peers.names()) == {"torch", "torch.compile", "onnxruntime", "openvino"}
+    variants = [variant.name for peer in found for variant in peer.variants]
+    assert len(set(variants)) == len(variants)
+    assert {variant.dtype for peer in found for variant in peer.variants} == {"f32", "bf16"}
+
+
+def test_listing_peers_imports_no_engine() -> None:
+    code = (
+        "import sys; from autosparse.compare import peer; peer.all_peers();"
+        "print([m for m in ('torch', 'onnxruntime', 'openvino', 'onnx') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_by_default_all_installed_peers_take_part(without: Any) -> None:
+    without("openvino")
+    assert [peer.name for peer in peers.chosen(())] == ["onnxruntime", "torch.compile", "torch"]
+
+
+def test_an_absent_peer_says_what_to_install(without: Any) -> None:
+    without("onnxruntime", "onnx")
+    assert peers.find("onnxruntime").hint == "not installed; run: pip install onnxruntime onnx"
+    with pytest.raises(MissingDependency, match=r"onnxruntime is not installed; run: pip install"):
+        peers.chosen(("torch", "onnxruntime"))
+
+
+def test_an_unknown_peer_is_refused_with_the_known_ones() -> None:
+    with pytest.raises(UsageError, match=r"one of .*openvino.*, but got 'tensorrt'"):
+        peers.chosen(("tensorrt",))
+
+
+def test_a_peer_named_twice_runs_once(without: Any) -> None:
+    without()
+    assert [peer.name for peer in peers.chosen(("torch", "torch"))] == ["torch"]
+
+
+def test_versions_are_those_of_what_is_installed() -> None:
+    versions = peers.find("torch").versions()
+    assert set(versions) == {"torch"}
+    assert (importlib.util.find_spec("openvino") is None) == (
+        "openvino" not in peers.find("openvino").versions()
+    )
