@@ -3,6 +3,7 @@
 tuning.db       the tuning database (SQLite unless a URL says otherwise)
 baselines/      dense weights trained for a model and data set, keyed by recipe
 limits/         measured machine limits, one file per hardware_id
+break-even/     break-even maps, one file per hardware_id, model, thread count and type
 """
 
 from __future__ import annotations

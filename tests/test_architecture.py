@@ -16,6 +16,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("units", "progress", "serial", "statistics", "files", "factories"),
     ("values", "weight_files", "events"),
     ("records", "front"),
+    ("break_even",),
     ("plan", "paths"),
     ("hardware",),
     ("patterns",),

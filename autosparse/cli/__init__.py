@@ -6,6 +6,7 @@
     bars       progress on a terminal, or as plain lines where there is none
     output     results on stdout, as text or JSON
     options    flags that several verbs share
+    reading    values that verbs read by themselves
     app        the verbs in their groups; each group is one file
 
 Nothing heavy is imported before a verb runs: `autosparse --help` has to answer at once.

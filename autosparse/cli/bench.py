@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from autosparse.cli import options
 from autosparse.cli.output import emit, emit_json, emit_table
+from autosparse.cli.reading import NONE, block_ns, listed
 from autosparse.cli.working import working
 from autosparse.errors import ConfigError, ExitCode, UsageError
 
@@ -17,9 +17,7 @@ if TYPE_CHECKING:
     from autosparse.compare import Asked, Comparison
     from autosparse.tuning.stopwatch import MeasurementPolicy
 
-_T = TypeVar("_T")
 _PATTERN = "1xN"
-_NONE = "none"
 _FILE = "bench.json"
 
 _MODEL, _OURS, _HOW = "What to run", "Our contestants", "How to measure"
@@ -224,38 +222,23 @@ def _asked(
     )
     return Asked(
         subject=subject,
-        sparsities=_listed(
-            sparsity or (_NONE if own_zeros else "0.75"),
+        sparsities=listed(
+            sparsity or (NONE if own_zeros else "0.75"),
             "--sparsity",
             lambda part, name: parse_fraction(part, what=name),
         ),
-        block_ns=_listed(block_n or "8,16,32", "--block-n", _block_n),
+        block_ns=block_ns(block_n or "8,16,32", "--block-n"),
         plan=plan,
         artifact=artifact,
-        dtypes=_listed(dtype or "f32", "--dtype", values.choice(("f32", "bf16"))),
-        threads=_listed(threads or str(hardware.usable_cores()), "--threads", values.count(1)),
-        against=_listed(against or "", "--against", values.text),
+        dtypes=listed(dtype or "f32", "--dtype", values.choice(("f32", "bf16"))),
+        threads=listed(threads or str(hardware.usable_cores()), "--threads", values.count(1)),
+        against=listed(against or "", "--against", values.text),
         exclude=tuple(exclude or ()),
         dense=dense,
         peers_masked=peers_masked,
         policy=policy,
         database=database,
     )
-
-
-def _listed(text: str, name: str, read: Callable[[str, str], _T]) -> tuple[_T, ...]:
-    """Reads values with commas between them; ``none`` is none of them, each counts once."""
-    parts = [part.strip() for part in text.split(",") if part.strip()]
-    return () if parts == [_NONE] else tuple(dict.fromkeys(read(part, name) for part in parts))
-
-
-def _block_n(text: str, name: str) -> int:
-    from autosparse.searching.space import BLOCK_NS
-
-    known = tuple(map(str, BLOCK_NS))
-    if text not in known:
-        raise ConfigError(f"{name} must be one of {', '.join(known)}, but got {text!r}")
-    return int(text)
 
 
 def _policy(seconds: float | None, repeats: int | None) -> MeasurementPolicy:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from autosparse.cli import options
 from autosparse.cli.output import emit, emit_facts, emit_json, emit_table
+from autosparse.cli.reading import block_ns
 from autosparse.cli.working import working
-from autosparse.errors import ExitCode
+from autosparse.errors import ExitCode, UsageError
 from autosparse.units import format_bytes
 
 if TYPE_CHECKING:
@@ -18,15 +19,68 @@ if TYPE_CHECKING:
     from autosparse.kernels.spec import KernelSpec
     from autosparse.records import CpuProfile, GpuProfile, HardwareProfile
 
+_MAP = "Break-even map"
+
+
+def _of_map(*names: str, help: str, default: str) -> Any:
+    said = f"{help} (default: {default})."
+    return typer.Option(*names, help=said, show_default=False, rich_help_panel=_MAP, metavar="")
+
+
 _MARKS = {"ok": "ok  ", "warn": "WARN", "fail": "FAIL"}
 
 
 def profile(
     ctx: typer.Context,
     refresh: Annotated[bool, typer.Option("--refresh", help="Measure the limits again.")] = False,
+    break_even: Annotated[
+        bool,
+        typer.Option("--break-even", help="Find the least sparsity that wins, per layer shape and N."),
+    ] = False,
+    model: Annotated[
+        str | None, _of_map("--model", "-m", help="Model whose layers are measured", default="resnet18")
+    ] = None,
+    threads: Annotated[
+        str | None, _of_map("--threads", help="Worker threads", default="every usable core")
+    ] = None,
+    dtype: Annotated[
+        str | None, _of_map("--dtype", help="Arithmetic type, f32 or bf16", default="f32")
+    ] = None,
+    block_n: Annotated[
+        str | None, _of_map("--block-n", help="N to try", default="1,2,4,8,16,32")
+    ] = None,
+    batch_size: Annotated[
+        str | None, _of_map("--batch-size", help="Samples per run", default="1")
+    ] = None,
+    input_shape: Annotated[
+        str | None,
+        _of_map("--input-shape", help="One sample, as 3x224x224", default="the model's own"),
+    ] = None,
+    database: Annotated[
+        str | None, _of_map("--database", help="Tuning database", default="in AUTOSPARSE_HOME")
+    ] = None,
+    out: Annotated[
+        str | None, _of_map("--out", "-o", help="File for the map", default="in AUTOSPARSE_HOME")
+    ] = None,
     as_json: options.Json = False,
 ) -> int:
     """Describe this machine and what it can do at best."""
+    wanted = {
+        "model": model,
+        "threads": threads,
+        "dtype": dtype,
+        "block_n": block_n,
+        "batch_size": batch_size,
+        "input_shape": input_shape,
+        "database": database,
+        "out": out,
+    }
+    given = {name: value for name, value in wanted.items() if value is not None}
+    if break_even:
+        return _break_even(ctx, given, as_json)
+    if given:
+        flag = "--" + next(iter(given)).replace("_", "-")
+        raise UsageError(f"{flag} is of the break-even map, but --break-even was not given; add it")
     from autosparse import limits
 
     with working(ctx.obj) as progress:
@@ -35,6 +89,36 @@ def profile(
         emit_json(found.to_json())
     else:
         emit_facts(_facts(found))
+    return ExitCode.DONE
+
+
+def _break_even(ctx: typer.Context, given: dict[str, str], as_json: bool) -> int:
+    from autosparse import pipeline, values
+
+    read = {
+        "model": values.text,
+        "threads": values.count(1),
+        "dtype": values.choice(("f32", "bf16")),
+        "block_n": block_ns,
+        "batch_size": values.count(1),
+        "input_shape": values.shape,
+        "database": values.text,
+        "out": values.path,
+    }
+    names = {"block_n": "block_ns", "out": "file"}
+    checked = {
+        names.get(key, key): read[key](value, "--" + key.replace("_", "-"))
+        for key, value in given.items()
+    }
+    request = pipeline.BreakEvenRequest(**checked)
+    with working(ctx.obj) as progress:
+        found = pipeline.measure_break_even(request, progress)
+    if as_json:
+        emit_json(found.to_json())
+        return ExitCode.DONE
+    columns = ("shape", "layers", *(f"1x{block_n}" for block_n in found.block_ns))
+    emit_table(columns, found.rows(), title=found.title())
+    emit(found.text())
     return ExitCode.DONE
 
 

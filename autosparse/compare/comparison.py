@@ -9,14 +9,13 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from pathlib import Path
 
 import autosparse
 from autosparse import limits, paths
 from autosparse.compare import memory, own, rates, task
 from autosparse.compare.checks import check
 from autosparse.compare.peer import Peer, all_peers, chosen, find
-from autosparse.compare.records import OURS, Asked, Comparison, Own, Refusal, Result, Session
+from autosparse.compare.records import Asked, Comparison, Own, Refusal, Result, Session
 from autosparse.compare.session import SessionRequest
 from autosparse.errors import AutosparseError
 from autosparse.progress import Progress
@@ -88,14 +87,10 @@ def _own(
     progress: Progress,
 ) -> tuple[Own, ...]:
     found: list[Own] = []
-    if asked.dense or asked.sparsities or asked.plan is not None:
-        for dtype in asked.dtypes:
-            tuned = own.tune_layers(asked, layers, sparse, dtype, threads, hardware, progress)
-            found += own.contestants(asked, layers, sparse, dtype, tuned)
-    if asked.artifact is not None:
-        name = f"{OURS} {Path(asked.artifact).name}"
-        found.append(Own(name=name, dtype=asked.dtypes[0], artifact=asked.artifact))
-    return tuple(found)
+    for dtype in asked.dtypes if asked.dense or asked.sparsities else ():
+        tuned = own.tune_layers(asked, layers, sparse, dtype, threads, hardware, progress)
+        found += own.contestants(asked, layers, sparse, dtype, tuned)
+    return (*found, *own.named_contestants(asked))
 
 
 def _request(

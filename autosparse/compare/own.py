@@ -93,8 +93,8 @@ def contestants(
     dtype: str,
     tuned: TuneResult,
 ) -> tuple[Own, ...]:
-    """Gives our contestants of one type, the dense one first."""
-    prefix = OURS if dtype == "f32" else f"{OURS} {dtype}"
+    """Gives our contestants of one type that the tuner decides, the dense one first."""
+    prefix = _prefix(dtype)
     found = []
     if asked.dense:
         plan = make_plan(asked, layers, (), 0.0, dtype, tuned)
@@ -104,11 +104,25 @@ def contestants(
         label = f"{100 * sparsity:g} %"
         zeros = Zeros(name=label, plan=plan, random=True)
         found.append(Own(name=f"{prefix} {label}", dtype=dtype, plan=plan, zeros=zeros))
+    return tuple(found)
+
+
+def named_contestants(asked: Asked) -> tuple[Own, ...]:
+    """Gives our contestants that a file decides: a plan, in the type that it says, and an export."""
+    found = []
     if asked.plan is not None:
         plan = Plan.load(asked.plan)
         zeros = Zeros(name=Path(asked.plan).stem, plan=plan, random=False)
-        found.append(Own(name=f"{prefix} {zeros.name}", dtype=dtype, plan=plan, zeros=zeros))
+        name = f"{_prefix(plan.dtype)} {zeros.name}"
+        found.append(Own(name=name, dtype=plan.dtype, plan=plan, zeros=zeros))
+    if asked.artifact is not None:
+        name = f"{OURS} {Path(asked.artifact).name}"
+        found.append(Own(name=name, dtype=asked.dtypes[0], artifact=asked.artifact))
     return tuple(found)
+
+
+def _prefix(dtype: str) -> str:
+    return OURS if dtype == "f32" else f"{OURS} {dtype}"
 
 
 def make_plan(

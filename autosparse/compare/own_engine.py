@@ -26,6 +26,7 @@ class OwnRunning:
 
     Attributes:
         running: how to run it.
+        dtype: arithmetic type.
         memory: weights and activations.
         weight_bytes: weights as they are held; None where an exported file does not tell.
         compiled: the compiled model; None for an exported file.
@@ -33,6 +34,7 @@ class OwnRunning:
     """
 
     running: Running
+    dtype: str
     memory: Memory
     weight_bytes: int | None
     compiled: CompiledModel | None = None
@@ -45,7 +47,7 @@ def open_own(own: Own, task: Task, database: str | None) -> OwnRunning:
     Raises:
         AutosparseError: the plan, the file or the type cannot be had here.
     """
-    return _exported(own.artifact, task) if own.artifact else _compiled(own, task, database)
+    return _exported(own, task) if own.artifact else _compiled(own, task, database)
 
 
 def _compiled(own: Own, task: Task, database: str | None) -> OwnRunning:
@@ -64,6 +66,7 @@ def _compiled(own: Own, task: Task, database: str | None) -> OwnRunning:
             outputs=lambda: _leaves(model(task.x())),
             close=model.close,
         ),
+        dtype=own.dtype,
         memory=Memory(size_bytes=model.weight_bytes + model.arena_bytes, how=_HOW)
         if not through_torch
         else Memory(size_bytes=None, how="it runs through torch, which does not tell"),
@@ -73,14 +76,14 @@ def _compiled(own: Own, task: Task, database: str | None) -> OwnRunning:
     )
 
 
-def _exported(path: str | None, task: Task) -> OwnRunning:
+def _exported(own: Own, task: Task) -> OwnRunning:
     """Loads an exported file; it must hold the weights that the subject names."""
     load = getattr(autosparse, "load", None)
     if load is None:
         raise MissingDependency(
-            f"an exported file needs autosparse.load, which this version lacks, but got {path}"
+            f"an exported file needs autosparse.load, which this version lacks, but got {own.artifact}"
         )
-    model = load(path, threads=task.threads)
+    model = load(own.artifact, threads=task.threads)
     weight_bytes: int | None = getattr(model, "weight_bytes", None)
     arena_bytes: int | None = getattr(model, "arena_bytes", None)
     return OwnRunning(
@@ -89,6 +92,7 @@ def _exported(path: str | None, task: Task) -> OwnRunning:
             outputs=lambda: _leaves(model(task.x())),
             close=getattr(model, "close", lambda: None),
         ),
+        dtype=getattr(model, "dtype", own.dtype),
         memory=_memory(weight_bytes, arena_bytes),
         weight_bytes=weight_bytes,
     )

@@ -15,7 +15,7 @@ def dense_flops(layers: Iterable[LayerInfo]) -> int:
 
 
 def kept_flops(layers: Iterable[LayerReport]) -> int:
-    """Gives the operations that one compiled run really does in such layers."""
+    """Gives the operations of the blocks that a compiled model keeps, in layers of known shape."""
     known = (layer for layer in layers if layer.shape is not None)
     return sum(round(layer.shape.flops * (1 - layer.sparsity)) for layer in known if layer.shape)
 

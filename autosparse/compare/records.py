@@ -204,7 +204,7 @@ class Rates(Record):
     """Operations per second of whole runs.
 
     Attributes:
-        kept_gflops: of the operations really done.
+        kept_gflops: of the blocks that are kept, counted as the direct algorithm does them.
         dense_gflops: as if no weight were zero.
         limit_gflops: what the machine was measured to do with these threads and type; None if unknown.
         limit_share: `kept_gflops` over `limit_gflops`.

@@ -195,7 +195,6 @@ def _add_own(
     stack: ExitStack,
 ) -> None:
     zeros = own.zeros.name if own.zeros else ""
-    contestant = Contestant(name=own.name, engine=OURS, dtype=own.dtype, zeros=zeros)
     try:
         opened = open_own(own, request.task(own.zeros), request.database)
         stack.callback(opened.running.close)
@@ -205,6 +204,7 @@ def _add_own(
         refusal = Refusal(name=own.name, kind="failed", reason=_told(error), ours=True)
         found.refused.append(refusal)
     else:
+        contestant = Contestant(name=own.name, engine=OURS, dtype=opened.dtype, zeros=zeros)
         error_found = verify.error(outputs, expected)
         _admit(_Ready(contestant, opened.running, error_found, opened), found)
 

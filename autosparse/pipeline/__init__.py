@@ -10,29 +10,42 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from autosparse.pipeline.break_even_run import BreakEvenRequest, measure_break_even
     from autosparse.pipeline.forecasting import forecast
-    from autosparse.pipeline.outcomes import Forecast, SearchOutcome, TrainOutcome, TuneOutcome
+    from autosparse.pipeline.outcomes import (
+        BreakEvenOutcome,
+        Forecast,
+        SearchOutcome,
+        TrainOutcome,
+        TuneOutcome,
+    )
     from autosparse.pipeline.search_run import search
     from autosparse.pipeline.train_run import train
     from autosparse.pipeline.tune_run import tune
 
 _HOME = {
+    "BreakEvenOutcome": "outcomes",
+    "BreakEvenRequest": "break_even_run",
     "Forecast": "outcomes",
     "SearchOutcome": "outcomes",
     "TrainOutcome": "outcomes",
     "TuneOutcome": "outcomes",
     "forecast": "forecasting",
+    "measure_break_even": "break_even_run",
     "search": "search_run",
     "train": "train_run",
     "tune": "tune_run",
 }
 
 __all__ = [
+    "BreakEvenOutcome",
+    "BreakEvenRequest",
     "Forecast",
     "SearchOutcome",
     "TrainOutcome",
     "TuneOutcome",
     "forecast",
+    "measure_break_even",
     "search",
     "train",
     "tune",

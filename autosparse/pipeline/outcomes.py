@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from autosparse.break_even import BreakEven
 from autosparse.errors import ExitCode
 from autosparse.records import Record
 
@@ -151,3 +152,60 @@ class Forecast(Record):
             verdict = "can be met" if self.met else "cannot be met"
             lines.append(f"budget {self.budget_ms:g} ms: {verdict}, by this estimate")
         return "\n".join(lines)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BreakEvenOutcome(Record):
+    """From which sparsity on each N wins on each layer shape of a model, on this host.
+
+    Attributes:
+        model: the model.
+        hardware_id: the host, `cpu` in the vendor's words.
+        threads: worker threads, `dtype` the type and `batch_size` the samples per run.
+        timed: rows measured now, `reused` those found in the database.
+        layers: shape to the layers that have it, in the order they run.
+        cells: shape by shape, N ascending.
+        created_at: UTC, ISO 8601.
+        file: where the map is kept.
+        schema: version of this format.
+    """
+
+    model: str
+    hardware_id: str
+    cpu: str
+    threads: int
+    dtype: str
+    batch_size: int
+    timed: int
+    reused: int
+    layers: dict[str, tuple[str, ...]]
+    cells: tuple[BreakEven, ...]
+    created_at: str
+    file: str
+    schema: int = 1
+
+    @property
+    def block_ns(self) -> tuple[int, ...]:
+        """Every N of the map."""
+        return tuple(sorted({cell.block_n for cell in self.cells}))
+
+    def rows(self) -> list[tuple[object, ...]]:
+        """Gives one row per shape: how many layers have it, and where each N begins to win."""
+        by_shape: dict[str, list[str]] = {}
+        for cell in self.cells:
+            by_shape.setdefault(cell.shape, []).append(cell.label)
+        return [(shape, len(self.layers[shape]), *labels) for shape, labels in by_shape.items()]
+
+    def title(self) -> str:
+        """Gives the headline of the table."""
+        threads = f"{self.threads} thread" + ("s" if self.threads > 1 else "")
+        return (
+            f"{self.model}, {self.dtype}, {threads}: least sparsity that beats dense, per shape and N"
+        )
+
+    def text(self) -> str:
+        """Says what the labels mean, and where the map is kept."""
+        return (
+            f"no gain: not shown even at the greatest measured sparsity; <=: nothing lower was tried; "
+            f"-: no row\n{self.timed} rows timed now, {self.reused} already known; wrote {self.file}"
+        )

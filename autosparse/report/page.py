@@ -15,7 +15,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from autosparse.files import write_text
-from autosparse.report import facts, figures, layers, table, words
+from autosparse.report import break_even, facts, figures, layers, table, words
 from autosparse.report.canvas import DARK, Figure
 from autosparse.report.document import Config, Document
 from autosparse.report.pareto_figure import pareto
@@ -115,6 +115,7 @@ def _context(source: Source) -> dict[str, Any]:
         "reference_note": facts.reference_note(document),
         "dense_rows": facts.dense_rows(document),
         "matrix": _matrix(source, ordered),
+        "break_even": break_even.view(source),
         "blocks": [_block(source, config) for config in ordered],
         "hardware": facts.hardware(source.hardware) if source.hardware else [],
         "policy": facts.policy(document),

@@ -46,13 +46,15 @@ class Trial:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Option:
-    """One row of latency_table.csv: a way to run a layer, with its measured time."""
+    """One row of latency_table.csv: a way to run a layer, with its measured time and 95 % interval."""
 
     layer: str
     shape: str
     label: str
     kernel: str
     median_us: float
+    ci_us: tuple[float, float]
+    dtype: str = "f32"
 
     @property
     def is_dense(self) -> bool:
@@ -159,9 +161,16 @@ def _options(path: Path) -> dict[str, tuple[Option, ...]]:
             label=row["label"],
             kernel=row["kernel"],
             median_us=float(row["median_us"]),
+            ci_us=(_end(row, "ci_low_us"), _end(row, "ci_high_us")),
+            dtype=row.get("dtype") or "f32",
         )
         by_layer.setdefault(option.layer, []).append(option)
     return {layer: tuple(options) for layer, options in by_layer.items()}
+
+
+def _end(row: Mapping[str, str], column: str) -> float:
+    """Gives an end of the interval; the median where none is recorded."""
+    return float(row.get(column) or row["median_us"])
 
 
 def _number(cell: str) -> float | None:

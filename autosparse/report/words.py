@@ -22,6 +22,7 @@ _UNIT = re.compile(r"(?<=\d) (?=(?:ms|us|%|points|threads?)(?![a-z]))|(?<=±) (?
 NONE = "\N{EN DASH}"
 MINUS = "\N{MINUS SIGN}"
 TIMES = "\N{MULTIPLICATION SIGN}"
+AT_MOST = "\N{LESS-THAN OR EQUAL TO} "
 
 
 def decimals(value: float, digits: int = 3) -> int:

@@ -206,6 +206,22 @@ class Narrowing:
             if step is not anchor[0]:
                 self._follow(shape, block_n, step.kept, options)
 
+    def at(self, shape: LayerShape, block_n: int, sparsity: float) -> Measurement | None:
+        """Finds the fastest kernel of one N at one sparsity, be it of use or not.
+
+        The first call of an N races all kernels, later ones its finalists against dense.
+
+        Returns:
+            Its row; None if no kernel worked or time is used up.
+        """
+        pattern = onexn(block_n)
+        [step] = steps(shape, (sparsity,))
+        dense = self.rows[shape.key].best(DENSE.group_out, -1)
+        raced = (_core(shape), block_n) in self._finalists
+        rival = _high(dense) if raced and dense is not None else None
+        self._race_and_learn(self._options(shape, pattern, step), rival)
+        return self.rows[shape.key].best(block_n, step.kept)
+
     def _follow(self, shape: LayerShape, block_n: int, kept: int, options: list[Option]) -> None:
         """Races the anchor's finalists at another sparsity."""
         if self._is_slower_than_dense(shape, block_n, kept):

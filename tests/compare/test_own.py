@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 from autosparse.compare import own
 from autosparse.compare.records import Asked, Subject
 from autosparse.errors import UsageError
+from autosparse.plan import Plan
 from autosparse.records import DENSE, LatencyOption, LayerChoice, LayerInfo, LayerShape, onexn
 
 
@@ -96,3 +98,13 @@ def test_a_type_that_no_kernel_computes_in_is_refused(monkeypatch: pytest.Monkey
     own.check_dtypes(("f32",))
     with pytest.raises(UsageError, match=r"kernels of this build compute in \(f32\), but got bf16"):
         own.check_dtypes(("f32", "bf16"))
+
+
+def test_a_plan_runs_in_the_type_that_it_says(tmp_path: Path) -> None:
+    choice = LayerChoice(pattern=onexn(16), sparsity=0.5, dtype="bf16")
+    Plan(model="net", layers={"a.conv": choice}).save(tmp_path / "ab12.yaml")
+    made = asked(sparsities=(), plan=str(tmp_path / "ab12.yaml"), artifact="some/net.autosparse")
+    planned, exported = own.named_contestants(made)
+    assert (planned.name, planned.dtype) == ("autosparse bf16 ab12", "bf16")
+    assert planned.zeros is not None and not planned.zeros.random
+    assert (exported.name, exported.artifact) == ("autosparse net.autosparse", "some/net.autosparse")

@@ -71,7 +71,7 @@ def test_a_session_without_anybody_left_says_so(
 def test_our_own_wrong_output_is_refused_and_marked(
     monkeypatch: pytest.MonkeyPatch, request_for: Make
 ) -> None:
-    wrong = OwnRunning(running(np.zeros((1, 5), np.float32)), Memory(size_bytes=1, how=""), 1)
+    wrong = OwnRunning(running(np.zeros((1, 5), np.float32)), "f32", Memory(size_bytes=1, how=""), 1)
     monkeypatch.setattr(sessions, "open_own", lambda own, task, database: wrong)
     found = run_session(request_for(own=(sparse(),)))
     assert [(r.name, r.kind, r.ours) for r in found.refused] == [(f"{OURS} 50 %", "wrong", True)]

@@ -1,0 +1,95 @@
+"""The break-even map of a run's model, from the rows that the run has; nothing is measured for it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from autosparse.break_even import BreakEven, Timed, Verdict, block_n_of, break_even
+from autosparse.report import words
+from autosparse.report.source import Option, Source
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cell:
+    """One N on one shape, ready to show.
+
+    Attributes:
+        text: the least sparsity that wins, or what is known instead.
+        heat: 0 for none, else 1 to 10, the sooner it wins the higher.
+        title: what was measured, sparsity by sparsity.
+    """
+
+    text: str
+    heat: int
+    title: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Line:
+    """One layer shape in one type, with its layers and one cell per N."""
+
+    shape: str
+    key: str
+    dtype: str
+    layers: tuple[str, ...]
+    cells: tuple[Cell, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Map:
+    """The map: every N, and one line per shape that has a sparse row, in the order they run."""
+
+    block_ns: tuple[int, ...]
+    lines: tuple[Line, ...]
+
+
+def view(source: Source) -> Map | None:
+    """Gives the map of a run; None if its latency table has no sparse rows."""
+    options = [option for rows in source.options.values() for option in rows]
+    found = break_even(row for option in options if (row := _timed(option)) is not None)
+    block_ns = tuple(sorted({cell.block_n for cell in found}))
+    by_shape: dict[tuple[str, str], list[BreakEven]] = {}
+    for cell in found:
+        by_shape.setdefault((cell.shape, cell.dtype), []).append(cell)
+    lines = tuple(
+        Line(
+            shape=words.shape(shape),
+            key=shape,
+            dtype=dtype,
+            layers=tuple(dict.fromkeys(o.layer for o in options if o.shape == shape)),
+            cells=tuple(_cell(cell) for cell in cells),
+        )
+        for (shape, dtype), cells in by_shape.items()
+        if any(cell.points for cell in cells)
+    )
+    return Map(block_ns=block_ns, lines=lines) if lines else None
+
+
+def _timed(option: Option) -> Timed | None:
+    block_n = block_n_of(option.label)
+    if block_n is None:
+        return None
+    low, high = option.ci_us
+    return Timed(
+        shape=option.shape,
+        block_n=block_n,
+        sparsity=float(option.label.partition("@")[2] or 0),
+        dtype=option.dtype,
+        median_us=option.median_us,
+        ci_low_us=low,
+        ci_high_us=high,
+    )
+
+
+def _cell(cell: BreakEven) -> Cell:
+    points = "; ".join(f"{words.percent(p.sparsity)}: {words.times(p.speedup)}" for p in cell.points)
+    heat = 0 if cell.sparsity is None else min(10, max(1, round(10 * (1 - cell.sparsity))))
+    return Cell(text=_text(cell), heat=heat, title=points)
+
+
+def _text(cell: BreakEven) -> str:
+    if cell.verdict is Verdict.UNMEASURED:
+        return words.NONE
+    if cell.sparsity is None:
+        return "no gain"
+    return f"{'' if cell.above is not None else words.AT_MOST}{words.percent(cell.sparsity)}"
