@@ -38,7 +38,7 @@ __all__ = [
     "time_in_turn",
 ]
 
-_ISA_NAMES = ("generic", "avx2", "avx512", "avx512bf16")
+_ISA_NAMES = ("generic", "avx2", "avx512", "avx512bf16", "amx")
 _DTYPE_NAMES = ("f32", "bf16")
 
 
@@ -58,7 +58,8 @@ class KernelInfo:
 
 
 def detect_isa() -> str:
-    """Gives the widest usable instruction set: ``generic``, ``avx2``, ``avx512`` or ``avx512bf16``."""
+    """Gives the widest usable instruction set: ``generic``, ``avx2``, ``avx512``,
+    ``avx512bf16`` or ``amx``."""
     return _ISA_NAMES[native().as_detect_isa()]
 
 
@@ -66,7 +67,7 @@ def limit_isa(isa: str) -> None:
     """Keeps new programs from using anything wider than `isa`; for tests.
 
     Raises:
-        UsageError: not one of ``generic``, ``avx2``, ``avx512``, ``avx512bf16``.
+        UsageError: not one of ``generic``, ``avx2``, ``avx512``, ``avx512bf16``, ``amx``.
     """
     if isa not in _ISA_NAMES:
         raise UsageError(f"isa must be one of {', '.join(_ISA_NAMES)}, but got {isa!r}")

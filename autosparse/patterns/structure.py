@@ -18,7 +18,7 @@ Array = NDArray[Any]
 IntArray = NDArray[np.int32]
 BoolArray = NDArray[np.bool_]
 
-CANDIDATES = (32, 16, 8, 4, 2, 1)
+CANDIDATES = (64, 32, 16, 8, 4, 2, 1)
 
 # A trained layer may hold the odd kernel that is zero by accident: a dead filter, an underflow.
 # Up to this fraction of such zeros inside kept blocks a structure still counts as fitting.

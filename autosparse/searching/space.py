@@ -29,7 +29,7 @@ from autosparse.records import (
     short_hash,
 )
 
-BLOCK_NS = (1, 2, 4, 8, 16, 32)
+BLOCK_NS = (1, 2, 4, 8, 16, 32, 64)
 
 
 def _listed(value: Any) -> Any:
@@ -78,7 +78,7 @@ class SearchSpace(BaseModel):
     Attributes:
         version: version of this format, 1.
         device: device kind the space is for.
-        block_n: N of the 1xN pattern; powers of two from 1 to 32.
+        block_n: N of the 1xN pattern; powers of two from 1 to 64.
         sparsity: fractions of blocks pruned, each in [0, 1).
         include: layer names (globs) that may be sparse.
         exclude: layer names (globs) that stay dense; wins over `include`.

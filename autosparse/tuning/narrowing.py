@@ -56,7 +56,7 @@ NO_BLOCK = "the sparsity prunes no block of so few inputs"
 NO_TIME = "the time budget was used up"
 FAILED = "no kernel worked at the anchor sparsity"
 
-_ISA_RANK = {"generic": 0, "avx2": 1, "avx512": 2, "avx512bf16": 3}
+_ISA_RANK = {"generic": 0, "avx2": 1, "avx512": 2, "avx512bf16": 3, "amx": 4}
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from autosparse.tuning.stopwatch import MeasurementPolicy
 MARGIN = 0.8
 # The portable baseline on x86-64 multiplies and adds four floats apart; any wider set fuses eight.
 _BASELINE_SHARE = 0.5
-_LANES = {"generic": 4, "avx2": 8, "avx512": 16, "avx512bf16": 16}  # floats per vector
+_LANES = {"generic": 4, "avx2": 8, "avx512": 16, "avx512bf16": 16, "amx": 16}  # floats per vector
 _BYTES = {"f32": 4, "bf16": 2}
 
 

@@ -7,14 +7,14 @@
 
 namespace autosparse {
 
-// Offsets and strides are in elements; those of bf16 arithmetic are pairs, 32 bits as a float is, of the two
-// channels (pixels of the panel) or the two weights that one multiply-add takes. "Origin" is pixel (0, 0)
-// of a plane.
+// Offsets and strides are in elements; those of bf16 arithmetic are pairs, 32 bits as a float is, of the
+// two channels (pixels of the panel) or the two weights that one multiply-add takes. "Origin" is pixel (0,
+// 0) of a plane.
 struct ConvCall {
     const float *input;       // origin of plane 0
     const int32_t *channels;  // offset of every kept channel's (pair's) plane, `kept` of them
     const int32_t *taps;      // offset of every kernel position, `tap_count` of them
-    const float *weights;     // [tile][kept][tap][tile_out], rows beyond `rows` are zero; wg:
+    const float *weights;     // [tile][kept][tap][tile_out], rows beyond `rows` are zero; wg, wf:
                               // [tile][position][kept][tile_out]
     const float *bias;        // [tile][tile_out]
     void *output;             // origin of the first output plane
@@ -27,24 +27,28 @@ struct ConvCall {
     int32_t rows;          // outputs that exist, 1..tiles * tile_out
     int32_t output_dtype;  // of output and residual, an as_dtype
     float low, high;       // clamp, applied last
-    int32_t first, last;   // px: vectors of flattened pixels; oc: output rows; wg: vectors of tiles
-    int32_t width;         // oc, wg: output pixels per row
+    int32_t first, last;   // px: vectors of flattened pixels; mx: 16 of them; oc: output
+                           // rows; wg, wf: vectors of tiles
+    int32_t width;         // oc, wg, wf: output pixels per row
     int32_t stride_w;      // oc: 1 or 2
     ptrdiff_t input_row;   // oc: from the input row of one output row to that of the next
-    ptrdiff_t output_row;  // oc, wg: from one output row to the next
-    // wg: `input` holds the transformed tiles of a block, [position][channel][tile]
+    ptrdiff_t output_row;  // oc, wg, wf: from one output row to the next
+    int32_t depth;         // mx: pairs of kept inputs per matrix multiplication; `kept` is a multiple of it
+    ptrdiff_t pair;        // mx: from one pair of kept inputs to the next
+    // wg, wf: `input` holds the transformed tiles of a block, [position][channel][tile]
     ptrdiff_t position;               // from one transformed position to the next
     int32_t tile_rows, tile_columns;  // of the block
     int32_t height;                   // output rows from the block's first on
-    float *scratch;                   // wg_scratch() floats
+    float *scratch;                   // what winograd_scratch() says
 };
 
 using ConvKernel = void (*)(const ConvCall &);
 
 // One channel's rows of tiles, transformed (conv/wg.h).
 struct WinogradInput {
-    const float *rows;    // first input row of the first row of tiles, at its first column
-    ptrdiff_t input_row;  // from one input row to the next
+    const float *rows;      // first input row of the first row of tiles, at its first column
+    ptrdiff_t input_row;    // from one input row to the next
+    int32_t height, width;  // rows and columns from there on; what tiles reach beyond counts as zero
     int32_t tile_rows, tile_columns;
     float *out;          // [position][tile]
     ptrdiff_t position;  // from one position to the next
@@ -55,12 +59,13 @@ struct WinogradInput {
 struct ConvKernels {
     int lanes;
     const ConvKernel *rows;
-    void (*transform_input)(const WinogradInput &);
+    void (*transform_input[2])(const WinogradInput &);  // wg, wf
 };
 
 const ConvKernels &conv_kernels_generic();
 const ConvKernels &conv_kernels_avx2();
 const ConvKernels &conv_kernels_avx512();
 const ConvKernels &conv_kernels_avx512bf16();
+const ConvKernels &conv_kernels_amx();
 
 }  // namespace autosparse

@@ -52,7 +52,7 @@ void Convolution::constrain(Program &program) {
         program.widen(op_.output, phase_pitch(op_, input_shape_, output_shape_));
     } else {
         program.pad(op_.inputs[0], padding());
-        if (row_.method == Method::px) program.share_pitch(op_.inputs[0], op_.output);
+        if (row_.is_flat()) program.share_pitch(op_.inputs[0], op_.output);
     }
     if (op_.residual >= 0) program.share_pitch(op_.residual, op_.output);
 }
@@ -126,7 +126,7 @@ void Convolution::make_panel(const Program &program) {
                                (units - 1) * input_row(program) + width);
         return;
     }
-    const ptrdiff_t span = static_cast<ptrdiff_t>(units) * lanes_of(row_.isa);
+    const ptrdiff_t span = static_cast<ptrdiff_t>(units) * row_.lanes;
     if (splits_phases()) {
         std::vector<ptrdiff_t> planes;
         for (std::size_t i = 0; i < phases_.planes.size(); ++i)
@@ -151,8 +151,8 @@ void Convolution::split_channel(const Tensor &input, int isa, int n, int c, void
                                   phases_.first_row + phases_.rows);
         const int columns = phase_columns(input_shape_.width, p.phase_x, op_.stride_w, phases_.max_shift_x,
                                           output_shape_.width);
-        const void *from = offset(input.origin(n, c), dtype_,
-                                  static_cast<ptrdiff_t>(p.phase_y) * input.pitch + p.phase_x);
+        const void *from =
+            offset(input.origin(n, c), dtype_, static_cast<ptrdiff_t>(p.phase_y) * input.pitch + p.phase_x);
         const ptrdiff_t step = static_cast<ptrdiff_t>(input.pitch) * op_.stride_h;
         void *first = offset(to, dtype, phases_.front);
         if (widens())
@@ -177,19 +177,18 @@ void Convolution::plan_split(Program &program, int op, void *workspace) {
 }
 
 int Convolution::units(const Program &program) const {
-    const int lanes = lanes_of(row_.isa);
+    const int lanes = row_.lanes;
     if (row_.method == Method::oc) return output_shape_.height;
     return static_cast<int>((program.tensor(op_.output).span() + lanes - 1) / lanes);
 }
 
 int64_t Convolution::bytes_per_unit(const Program &program) const {
-    const bool px = row_.method == Method::px;
+    const bool px = row_.is_flat();
     if (takes_pairs()) {
         const int64_t planes = splits_phases() ? static_cast<int64_t>(phases_.planes.size()) : 1;
-        return (px ? lanes_of(row_.isa) : input_row(program)) * planes *
-               depth_of(layer_.most_kept, packing()) * 4;
+        return (px ? row_.lanes : input_row(program)) * planes * depth_of(layer_.most_kept, packing()) * 4;
     }
-    return static_cast<int64_t>(px ? lanes_of(row_.isa) : output_shape_.width) * input_shape_.channels /
+    return static_cast<int64_t>(px ? row_.lanes : output_shape_.width) * input_shape_.channels /
            op_.groups * (is_strided() ? op_.stride_h * op_.stride_w : 1) *
            static_cast<int64_t>(sizeof(float));
 }
@@ -197,7 +196,7 @@ int64_t Convolution::bytes_per_unit(const Program &program) const {
 int Convolution::units_per_task(const Program &program) const {
     const int all = units(program);
     if (splits_locally()) return all;
-    const int granule = row_.method == Method::px ? row_.tile_pixels / lanes_of(row_.isa) : 1;
+    const int granule = row_.is_flat() ? row_.tile_pixels / row_.lanes : 1;
     const auto round_up = [granule](int64_t value) {
         return std::max<int64_t>(granule, (value + granule - 1) / granule * granule);
     };
@@ -212,7 +211,7 @@ int Convolution::units_per_task(const Program &program) const {
 std::vector<Convolution::Task> Convolution::cut_tasks(const Program &program,
                                                       std::vector<int64_t> &costs) const {
     const int all = units(program), step = units_per_task(program);
-    const int64_t pixels = row_.method == Method::px ? lanes_of(row_.isa) : output_shape_.width;
+    const int64_t pixels = row_.is_flat() ? row_.lanes : output_shape_.width;
     std::vector<Task> tasks;
     for (int n = 0; n < output_shape_.batch; ++n)
         for (int first = 0; first < all; first += step)
@@ -262,6 +261,8 @@ ConvCall Convolution::call_for(const Task &task, const Program &program) const {
     call.valid = output.valid;
     call.kept = depth_of(strip.kept, packing());
     call.output_dtype = output.dtype;
+    call.depth = matrix_depth(strip.kept);
+    call.pair = panel_.pair;
     call.tiles = strip.tiles;
     call.tap_count = layer_.taps;
     call.rows = strip.rows;
@@ -278,17 +279,19 @@ ConvCall Convolution::call_for(const Task &task, const Program &program) const {
 
 void Convolution::fill_panel(const Task &task, const Program &program, ConvCall &call, float *panel) const {
     const Strip &strip = layer_.strips[static_cast<std::size_t>(task.strip)];
-    const ptrdiff_t unit = row_.method == Method::px ? lanes_of(row_.isa) : input_row(program);
+    const ptrdiff_t unit = row_.is_flat() ? row_.lanes : input_row(program);
     const ptrdiff_t start = task.first * unit;
     const ptrdiff_t length = panel_.length - (task_units_ - (task.last - task.first)) * unit;
     const auto interleave = plane_kernels(program.isa(), AS_BF16).interleave;
     const int32_t *kept = layer_.channels.data() + strip.kept_begin;
     const auto at = [&](int k, ptrdiff_t plane) {
-        return k < strip.kept
-                   ? offset(call.input, AS_BF16, kept[k] * input_channel_ + plane + start - panel_.reach_before)
-                   : nullptr;
+        return k < strip.kept ? offset(call.input, AS_BF16,
+                                       kept[k] * input_channel_ + plane + start - panel_.reach_before)
+                              : nullptr;
     };
-    for (int k = 0; k < strip.kept; k += 2)
+    // Matrix tiles read pairs beyond the last: their weights are zero, but what they meet must be finite.
+    const int pairs = depth_of(strip.kept, packing());
+    for (int k = 0; k < 2 * pairs; k += 2)
         for (std::size_t p = 0; p < panel_.planes.size(); ++p)
             interleave(at(k, panel_.planes[p]), at(k + 1, panel_.planes[p]),
                        panel + k / 2 * panel_.pair + static_cast<ptrdiff_t>(p) * panel_.plane, length);
@@ -314,8 +317,8 @@ void Convolution::run_task(const Task &task, const Program &program, int worker)
 
 // px writes whole vectors, zero in the padding between rows; oc writes pixels only.
 void Convolution::finish_borders(const ConvCall &call, const Task &task, const Tensor &output) const {
-    const bool px = row_.method == Method::px;
-    const int lanes = lanes_of(row_.isa);
+    const bool px = row_.is_flat();
+    const int lanes = row_.lanes;
     const int units = px ? static_cast<int>((output.span() + lanes - 1) / lanes) : output_shape_.height;
     const int gap = output.pitch - output_shape_.width;
     for (int r = 0; r < call.rows; ++r) {
@@ -323,16 +326,16 @@ void Convolution::finish_borders(const ConvCall &call, const Task &task, const T
         if (task.first == 0) zero_front(output, origin);
         if (!px && gap)
             for (int y = task.first; y < std::min(task.last, output_shape_.height - 1); ++y)
-                zero_elements(output, origin, static_cast<ptrdiff_t>(y) * output.pitch + output_shape_.width,
-                              gap);
+                zero_elements(output, origin,
+                              static_cast<ptrdiff_t>(y) * output.pitch + output_shape_.width, gap);
         if (task.last == units)
             zero_tail(output, origin, px ? static_cast<ptrdiff_t>(units) * lanes : output.span());
     }
 }
 
 void Convolution::activate(const ConvCall &call, const Tensor &output, int isa) const {
-    const bool px = row_.method == Method::px;
-    const ptrdiff_t unit = px ? lanes_of(row_.isa) : output.pitch;
+    const bool px = row_.is_flat();
+    const ptrdiff_t unit = px ? row_.lanes : output.pitch;
     const ptrdiff_t begin = call.first * unit;
     const ptrdiff_t end = px ? call.last * unit : (call.last - 1) * unit + output_shape_.width;
     for (int r = 0; r < call.rows; ++r)

@@ -39,11 +39,14 @@ private:
     bool is_strided() const { return op_.stride_h > 1 || op_.stride_w > 1; }
     // bf16 arithmetic takes kept inputs two at a time, from a panel in the worker's scratch.
     bool takes_pairs() const { return row_.dtype == AS_BF16; }
-    Packing packing() const { return takes_pairs() ? Packing::pairs : Packing::plain; }
+    Packing packing() const {
+        if (row_.method == Method::mx) return Packing::matrix;
+        return takes_pairs() ? Packing::pairs : Packing::plain;
+    }
     bool is_depthwise() const { return op_.groups > 1 && op_.groups == input_shape_.channels; }
     // Depthwise convolutions of bf16 compute in float: a channel is widened on the way.
     bool widens() const { return dtype_ == AS_BF16 && !takes_pairs(); }
-    bool splits_phases() const { return row_.method == Method::px && (is_strided() || widens()); }
+    bool splits_phases() const { return row_.is_flat() && (is_strided() || widens()); }
     // Depthwise: one task reads one channel, and splits it into its worker's scratch.
     bool splits_locally() const { return splits_phases() && is_depthwise(); }
     bool clamps() const { return op_.activation == AS_ACT_RELU || op_.activation == AS_ACT_RELU6; }

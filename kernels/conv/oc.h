@@ -109,7 +109,8 @@ static void oc_rows(const ConvCall &call, int tile) {
         int x = 0;
         for (int block = 0; block < blocks; ++block) {
             const int count = (call.width - x + blocks - block - 1) / (blocks - block);
-            oc_pixels<A, O, P, S>(call, tile, row * call.input_row + x * S, row * call.output_row + x, count);
+            oc_pixels<A, O, P, S>(call, tile, row * call.input_row + x * S, row * call.output_row + x,
+                                  count);
             x += count;
         }
     }

@@ -6,8 +6,8 @@
 //     for pair of kept channels, for plane read (one; with phases one per phase):
 //         panel[pair][plane][x] = (first[start + x], second[start + x])      start <= x < start + length
 //
-// A kernel position stays a constant shift, so one panel serves all of them and all tiles of outputs, and the
-// pattern stays exactly 1xN.
+// A kernel position stays a constant shift, so one panel serves all of them and all tiles of outputs, and
+// the pattern stays exactly 1xN.
 #pragma once
 
 #include <cstddef>

@@ -1,6 +1,7 @@
 #include "conv/structure.h"
 
 #include <algorithm>
+#include <array>
 #include <cstring>
 #include <numeric>
 
@@ -36,11 +37,12 @@ std::vector<Group> dense_groups(const as_op &op, int in_channels, int out_channe
     return groups;
 }
 
-// Groups longer than this many outputs (dense layers) are cut, so that there are tasks to share.
+// Groups of dense layers longer than this many outputs are cut, so that there are tasks to share.
 constexpr int kMostOutputsPerStrip = 32;
 
-std::vector<Strip> cut_strips(const Group &group, int tile_out) {
-    const int most = std::max(tile_out, kMostOutputsPerStrip / tile_out * tile_out);
+std::vector<Strip> cut_strips(const Group &group, int tile_out, int block_n) {
+    const int wanted = std::max(kMostOutputsPerStrip, block_n);
+    const int most = std::max(tile_out, wanted / tile_out * tile_out);
     std::vector<Strip> strips;
     for (int out = group.first_out; out < group.end_out; out += most) {
         const int rows = std::min(most, group.end_out - out);
@@ -56,18 +58,41 @@ float pair_of(float first, float second) {
     return out;
 }
 
-// One kernel in Winograd's domain: G g G^T with G = [1 0 0; 1/2 1/2 1/2; 1/2 -1/2 1/2; 0 0 1].
-void transform_kernel(const float *g, double (&u)[16]) {
-    double across[3][4];
-    const auto forward = [](double a, double b, double c, double *to, int step) {
-        to[0] = a;
-        to[step] = (a + b + c) / 2;
-        to[2 * step] = (a - b + c) / 2;
-        to[3 * step] = c;
-    };
-    for (int y = 0; y < 3; ++y) forward(g[3 * y], g[3 * y + 1], g[3 * y + 2], across[y], 1);
-    for (int x = 0; x < 4; ++x) forward(across[0][x], across[1][x], across[2][x], u + x, 4);
-}
+// One kernel in Winograd's domain, G g G^T. A row of G evaluates the kernel's polynomial at a point, over
+// the product of the point's distances from the others; the last is the point at infinity.
+class WinogradKernel {
+public:
+    explicit WinogradKernel(Packing packing) {
+        if (packing == Packing::winograd_2x2)
+            rows_ = {{1, 0, 0}, {0.5, 0.5, 0.5}, {0.5, -0.5, 0.5}, {0, 0, 1}};
+        else
+            for (double point : kPoints) rows_.push_back(row_at(point));
+        if (packing == Packing::winograd_4x4) rows_.push_back({0, 0, 1});
+    }
+    int positions() const { return static_cast<int>(rows_.size() * rows_.size()); }
+    // u[positions()] of a kernel g[3][3].
+    void transform(const float *g, double *u) const {
+        for (const auto &down : rows_)
+            for (const auto &across : rows_) {
+                double sum = 0;
+                for (int y = 0; y < 3; ++y)
+                    for (int x = 0; x < 3; ++x)
+                        sum += down[static_cast<std::size_t>(y)] * across[static_cast<std::size_t>(x)] *
+                               g[3 * y + x];
+                *u++ = sum;
+            }
+    }
+
+private:
+    static constexpr double kPoints[] = {0, 0.75, -0.75, 1.5, -1.5};
+    static std::array<double, 3> row_at(double point) {
+        double distance = 1;
+        for (double other : kPoints)
+            if (other != point) distance *= point - other;
+        return {1 / distance, point / distance, point * point / distance};
+    }
+    std::vector<std::array<double, 3>> rows_;
+};
 
 // One tile of outputs of one strip.
 struct TilePacker {
@@ -94,19 +119,33 @@ struct TilePacker {
                 for (int r = 0; r < rows; ++r)
                     to[r] = pair_of(kernel(r, k)[t], k + 1 < strip.kept ? kernel(r, k + 1)[t] : 0.0f);
     }
-    void winograd(float *to) const {
+    void matrix(float *to) const {
+        const int depth = matrix_depth(strip.kept), pairs = depth_of(strip.kept, Packing::matrix);
+        const auto weight = [&](int r, int k, int t) {
+            return r < rows && k < strip.kept ? kernel(r, k)[t] : 0.0f;
+        };
+        for (int t = 0; t < layer.taps; ++t)
+            for (int chunk = 0; chunk < pairs; chunk += depth)
+                for (int r = 0; r < layer.tile_out; ++r)
+                    for (int k = 2 * chunk; k < 2 * (chunk + depth); k += 2)
+                        *to++ = pair_of(weight(r, k, t), weight(r, k + 1, t));
+    }
+    void winograd(const WinogradKernel &winograd, float *to) const {
         for (int k = 0; k < strip.kept; ++k, to += layer.tile_out)
             for (int r = 0; r < rows; ++r) {
-                double u[16];
-                transform_kernel(kernel(r, k), u);
-                for (int p = 0; p < 16; ++p)
-                    to[p * static_cast<ptrdiff_t>(strip.kept) * layer.tile_out + r] = static_cast<float>(u[p]);
+                double u[36];
+                winograd.transform(kernel(r, k), u);
+                for (int p = 0; p < winograd.positions(); ++p)
+                    to[p * static_cast<ptrdiff_t>(strip.kept) * layer.tile_out + r] =
+                        static_cast<float>(u[p]);
             }
     }
 };
 
 int64_t words_per_tile(const TiledLayer &layer, int kept, Packing packing) {
-    const int positions = packing == Packing::winograd ? 16 : layer.taps;
+    const int positions = packing == Packing::winograd_2x2   ? 16
+                          : packing == Packing::winograd_4x4 ? 36
+                                                             : layer.taps;
     return static_cast<int64_t>(layer.tile_out) * depth_of(kept, packing) * positions;
 }
 
@@ -114,20 +153,45 @@ void pack_strip(const as_op &op, int inputs_per_group, int first_in, Packing pac
                 TiledLayer &layer) {
     for (int tile = 0; tile < strip.tiles; ++tile) {
         const int first = tile * layer.tile_out;
-        const TilePacker packer{op, layer, strip, inputs_per_group, first_in, strip.first_out + first,
+        const TilePacker packer{op,
+                                layer,
+                                strip,
+                                inputs_per_group,
+                                first_in,
+                                strip.first_out + first,
                                 std::min(layer.tile_out, strip.rows - first)};
-        float *to = layer.weights.data() + strip.weights + tile * words_per_tile(layer, strip.kept, packing);
+        float *to =
+            layer.weights.data() + strip.weights + tile * words_per_tile(layer, strip.kept, packing);
         if (packing == Packing::plain)
             packer.plain(to);
         else if (packing == Packing::pairs)
             packer.pairs(to);
+        else if (packing == Packing::matrix)
+            packer.matrix(to);
         else
-            packer.winograd(to);
+            packer.winograd(WinogradKernel(packing), to);
     }
     if (op.bias) std::copy_n(op.bias + strip.first_out, strip.rows, layer.bias.begin() + strip.bias);
 }
 
+// Rows of a matrix tile.
+constexpr int kMostDepth = 16;
+
 }  // namespace
+
+int32_t matrix_depth(int32_t kept) {
+    const int32_t pairs = std::max<int32_t>(1, (kept + 1) / 2);
+    const int32_t chunks = (pairs + kMostDepth - 1) / kMostDepth;
+    return (pairs + chunks - 1) / chunks;
+}
+
+int32_t depth_of(int32_t kept, Packing packing) {
+    const int32_t pairs = (kept + 1) / 2;
+    if (packing == Packing::pairs) return pairs;
+    if (packing != Packing::matrix) return kept;
+    const int32_t depth = matrix_depth(kept);
+    return (pairs + depth - 1) / depth * depth;
+}
 
 TiledLayer tile_layer(const as_op &op, int in_channels, int out_channels, int tile_out, Packing packing) {
     TiledLayer layer;
@@ -138,7 +202,7 @@ TiledLayer tile_layer(const as_op &op, int in_channels, int out_channels, int ti
     std::vector<int> first_in;  // of every strip
     int64_t weights = 0, bias = 0;
     for (const Group &group : groups)
-        for (Strip strip : cut_strips(group, tile_out)) {
+        for (Strip strip : cut_strips(group, tile_out, op.block_n)) {
             strip.weights = weights;
             strip.bias = bias;
             bias += static_cast<int64_t>(strip.tiles) * tile_out;

@@ -27,18 +27,22 @@ struct TiledLayer {
 
 // How a kernel reads its weights.
 enum class Packing {
-    plain,    // [tile][kept][tap][tile_out]
-    pairs,    // the same with half as many [kept]: a word holds the bf16 weights of two kept inputs, the
-              // first in its low half; the missing partner of the last of an odd number has weight zero
-    winograd  // [tile][position][kept][tile_out], transformed (conv/wg.h)
+    plain,  // [tile][kept][tap][tile_out]
+    pairs,  // the same with half as many [kept]: a word holds the bf16 weights of two kept inputs, the
+            // first in its low half; the missing partner of the last of an odd number has weight zero
+    // [tile][position][kept][tile_out], transformed (conv/wg.h)
+    winograd_2x2,
+    winograd_4x4,
+    // [tile][tap][chunk][16 outputs at a time][output][pair], as the rows of matrix tiles (conv/mx.h)
+    matrix
 };
 
 // Lays out the weights of a convolution (dense, 1xN or grouped) for a kernel with `tile_out` rows.
 TiledLayer tile_layer(const as_op &op, int in_channels, int out_channels, int tile_out, Packing packing);
 
 // Words of weights per tile, output and kernel position.
-inline int32_t depth_of(int32_t kept, Packing packing) {
-    return packing == Packing::pairs ? (kept + 1) / 2 : kept;
-}
+int32_t depth_of(int32_t kept, Packing packing);
+// Pairs of kept inputs per matrix multiplication: chunks of equal depth, as few as possible, at least 1.
+int32_t matrix_depth(int32_t kept);
 
 }  // namespace autosparse

@@ -6,25 +6,30 @@
 namespace autosparse {
 namespace {
 
-constexpr int kLanesOfIsa[] = {4, 8, 16, 16};
-constexpr const char *kNameOfIsa[] = {"generic", "avx2", "avx512", "avx512bf16"};
+constexpr int kLanesOfIsa[] = {4, 8, 16, 16, 16};
+constexpr const char *kNameOfIsa[] = {"generic", "avx2", "avx512", "avx512bf16", "amx"};
 
 enum Level {
     generic_level = AS_ISA_GENERIC,
     avx2_level = AS_ISA_AVX2,
     avx512_level = AS_ISA_AVX512,
-    avx512bf16_level = AS_ISA_AVX512_BF16
+    avx512bf16_level = AS_ISA_AVX512_BF16,
+    amx_level = AS_ISA_AMX
 };
 enum Dtype { f32 = AS_F32, bf16 = AS_BF16 };
 
 const ConvKernels *compiled_kernels(int isa) {
 #ifdef AS_HAS_X86_LEVELS
+    if (isa == AS_ISA_AMX) return &conv_kernels_amx();
     if (isa == AS_ISA_AVX512_BF16) return &conv_kernels_avx512bf16();
     if (isa == AS_ISA_AVX512) return &conv_kernels_avx512();
     if (isa == AS_ISA_AVX2) return &conv_kernels_avx2();
 #endif
     return isa == AS_ISA_GENERIC ? &conv_kernels_generic() : nullptr;
 }
+
+// Columns of a matrix tile.
+constexpr int kMatrixPixels = 16;
 
 // <dtype>_<contract>__<isa>_<method><outputs>x<pixels>; kernels/README.md has the grammar.
 std::string name_of(const KernelRow &row) {
@@ -34,8 +39,10 @@ std::string name_of(const KernelRow &row) {
            std::to_string(row.tile_out) + "x" + std::to_string(row.tile_pixels);
 }
 
-KernelRow make_row(int index, Method method, int dtype, int isa, int block_n, int tile_out, int tile_pixels) {
-    KernelRow row{{}, method, isa, dtype, block_n, tile_out, tile_pixels, nullptr, nullptr};
+KernelRow make_row(int index, Method method, int dtype, int isa, int block_n, int tile_out,
+                   int tile_pixels) {
+    const int lanes = method == Method::mx ? kMatrixPixels : kLanesOfIsa[isa];
+    KernelRow row{{}, method, isa, dtype, lanes, block_n, tile_out, tile_pixels, nullptr, nullptr};
     row.name = name_of(row);
     row.source_hash = kSourceHash[isa][static_cast<int>(method)];
     if (const ConvKernels *kernels = compiled_kernels(isa)) row.run = kernels->rows[index];
@@ -45,19 +52,26 @@ KernelRow make_row(int index, Method method, int dtype, int isa, int block_n, in
 std::vector<KernelRow> build_table() {
     std::vector<KernelRow> rows;
     int index = 0;
-#define AS_PX(dtype, isa, n, tile_out, vectors) \
-    rows.push_back(                             \
-        make_row(index++, Method::px, dtype, isa##_level, n, tile_out, vectors *kLanesOfIsa[isa##_level]));
-#define AS_OC(dtype, isa, n, vectors, pixels)                         \
-    rows.push_back(make_row(index++, Method::oc, dtype, isa##_level, n, \
-                            vectors *kLanesOfIsa[isa##_level], pixels));
-#define AS_WG(isa, n, tile_out, vectors)                                         \
-    rows.push_back(make_row(index++, Method::wg, f32, isa##_level, n, tile_out, \
+#define AS_PX(dtype, isa, n, tile_out, vectors)                                   \
+    rows.push_back(make_row(index++, Method::px, dtype, isa##_level, n, tile_out, \
                             vectors *kLanesOfIsa[isa##_level]));
+#define AS_OC(dtype, isa, n, vectors, pixels) \
+    rows.push_back(                           \
+        make_row(index++, Method::oc, dtype, isa##_level, n, vectors *kLanesOfIsa[isa##_level], pixels));
+#define AS_WG(isa, n, tile_out, vectors) \
+    rows.push_back(                      \
+        make_row(index++, Method::wg, f32, isa##_level, n, tile_out, vectors *kLanesOfIsa[isa##_level]));
+#define AS_WF(isa, n, tile_out, vectors) \
+    rows.push_back(                      \
+        make_row(index++, Method::wf, f32, isa##_level, n, tile_out, vectors *kLanesOfIsa[isa##_level]));
+#define AS_MX(isa, n, outs, vectors) \
+    rows.push_back(make_row(index++, Method::mx, bf16, isa##_level, n, outs * 16, vectors * kMatrixPixels));
 #include "conv/variants.inc"
+#undef AS_MX
 #undef AS_PX
 #undef AS_OC
 #undef AS_WG
+#undef AS_WF
     return rows;
 }
 
@@ -68,8 +82,11 @@ double step_cycles(double multiply_adds, double loads) {
     return busy > 4 ? busy : 4;
 }
 
-// Cycles of transforming one vector of Winograd tiles, of one channel.
-constexpr double kInputTransformCycles = 32, kOutputTransformCycles = 32;
+// How much slower matrix tiles in memory are: never the default.
+constexpr double kCyclesOfEmulation = 1000;
+
+// Cycles of transforming one vector of Winograd tiles of one channel, per position.
+constexpr double kInputTransformCycles = 4.5, kOutputTransformCycles = 4;
 
 // Kept inputs per group.
 double average_kept(const as_op &op, int in_channels, int out_channels) {
@@ -92,16 +109,26 @@ double expected_cycles(const KernelRow &row, const as_op &op, int in_channels, c
         const double slack = vectors == 1 ? 1.25 : 1.0;
         return tiles * output.height * blocks * slack * step_cycles(pixels * vectors, pixels + vectors);
     }
-    if (row.method == Method::wg) {
-        const int columns = (output.width + 1) / 2, rows_ = (output.height + 1) / 2;
-        const int vectors = (rows_ * columns + lanes - 1) / lanes, tile = row.tile_pixels / lanes;
-        const auto block = [&](int n) { return n ? 16 * step_cycles(row.tile_out * n, row.tile_out + 2 * n) : 0.0; };
-        const double inputs = rows_ * ((columns + lanes - 1) / lanes) * kInputTransformCycles;
-        const double outputs = vectors * kOutputTransformCycles;
+    if (const int side = winograd_out(row.method)) {
+        const int columns = (output.width + side - 1) / side, heights = (output.height + side - 1) / side;
+        const int vectors = (heights * columns + lanes - 1) / lanes, tile = row.tile_pixels / lanes;
+        const double positions = (side + 2) * (side + 2);
+        const auto block = [&](int n) {
+            return n ? positions * step_cycles(row.tile_out * n, row.tile_out + 2 * n) : 0.0;
+        };
+        const double inputs = heights * ((columns + lanes - 1) / lanes) * positions * kInputTransformCycles;
+        const double outputs = vectors * positions * kOutputTransformCycles;
         // Per kept input: transforms are shared by all groups and by all inputs.
         const double kept = average_kept(op, in_channels, output.channels);
         return (tiles * (vectors / tile * block(tile) + block(vectors % tile)) +
-                (in_channels * inputs + output.channels * outputs) / (kept > 1 ? kept : 1)) / 9;
+                (in_channels * inputs + output.channels * outputs) / (kept > 1 ? kept : 1)) /
+               9;
+    }
+    if (row.method == Method::mx) {
+        const int blocks = (output.height * (output.width + 1) + row.tile_pixels - 1) / row.tile_pixels;
+        // 16 cycles multiply 16 outputs by 16 pixels over 32 inputs, and about half of the peak is reached.
+        const double cycles = row.tile_out / 16 * row.tile_pixels / 16;
+        return tiles * blocks * cycles * (row.isa == AS_ISA_AMX ? 1 : kCyclesOfEmulation);
     }
     const int pad = op.kernel_w > 1 ? 1 : 0, tile = row.tile_pixels / lanes;
     const int vectors = (output.height * (output.width + pad) + lanes - 1) / lanes;
@@ -112,13 +139,13 @@ double expected_cycles(const KernelRow &row, const as_op &op, int in_channels, c
 }  // namespace
 
 const char *name_of(Method method) {
-    constexpr const char *kNames[] = {"px", "oc", "wg"};
+    constexpr const char *kNames[] = {"px", "oc", "wg", "wf", "mx"};
     return kNames[static_cast<int>(method)];
 }
 
-InputTransform input_transform(int isa) {
+InputTransform input_transform(Method method, int isa) {
     const ConvKernels *kernels = compiled_kernels(isa);
-    return kernels ? kernels->transform_input : nullptr;
+    return kernels ? kernels->transform_input[method == Method::wf] : nullptr;
 }
 
 int lanes_of(int isa) { return kLanesOfIsa[isa]; }
@@ -149,11 +176,10 @@ std::vector<std::string> why_not(const KernelRow &row, const as_op &op, const Sh
     refuse(row.method == Method::oc && op.stride_w > 2,
            "vectors along outputs run horizontal strides 1 and 2 only, but the stride is " +
                std::to_string(op.stride_w));
-    refuse(row.method == Method::wg &&
-               !(op.kernel_h == 3 && op.kernel_w == 3 && op.stride_h == 1 && op.stride_w == 1 &&
-                 op.dilation_h == 1 && op.dilation_w == 1),
+    refuse(winograd_out(row.method) && !(op.kernel_h == 3 && op.kernel_w == 3 && op.stride_h == 1 &&
+                                         op.stride_w == 1 && op.dilation_h == 1 && op.dilation_w == 1),
            "Winograd's filtering runs 3x3 kernels of stride 1 without dilation only");
-    refuse(row.method == Method::wg && op.activation != AS_ACT_NONE && op.activation != AS_ACT_RELU &&
+    refuse(winograd_out(row.method) && op.activation != AS_ACT_NONE && op.activation != AS_ACT_RELU &&
                op.activation != AS_ACT_RELU6,
            "Winograd's filtering applies no activation but ReLU and ReLU6");
     return reasons;

@@ -10,26 +10,33 @@
 
 namespace autosparse {
 
-enum class Method { px, oc, wg };
+enum class Method { px, oc, wg, wf, mx };
 const char *name_of(Method method);
+
+// Outputs per side of a tile of Winograd's filtering; 0 for other methods.
+inline int winograd_out(Method method) { return method == Method::wg ? 2 : method == Method::wf ? 4 : 0; }
 
 struct KernelRow {
     std::string name;
     Method method;
     int isa;
     int dtype;  // of inputs and weights, an as_dtype
+    int lanes;  // pixels per unit of work along flattened pixels
     int block_n;
     int tile_out;
     int tile_pixels;
     const char *source_hash;
     ConvKernel run;  // null where this build lacks the instruction set
+
+    // Works on flattened pixels, and writes whole units of them with zeros between the rows.
+    bool is_flat() const { return method == Method::px || method == Method::mx; }
 };
 
 const std::vector<KernelRow> &kernel_table();
 
-// Transforms one channel for the wg kernels of an instruction set.
+// Transforms one channel for the kernels of a method and an instruction set.
 using InputTransform = void (*)(const WinogradInput &);
-InputTransform input_transform(int isa);
+InputTransform input_transform(Method method, int isa);
 
 // Elements per vector of an instruction set.
 int lanes_of(int isa);

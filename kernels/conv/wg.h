@@ -1,94 +1,231 @@
-// 3x3 convolution of stride 1 by Winograd's minimal filtering F(2x2, 3x3): 16 multiplications for four
-// outputs instead of 36.
+// 3x3 convolution of stride 1 by Winograd's minimal filtering: wg is F(2x2, 3x3), 16 multiplications for
+// four outputs instead of 36, and wf F(4x4, 3x3), 36 for sixteen instead of 144.
 //
-// Source: Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks", CVPR 2016, section 4.1. The
+// Source: Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks", CVPR 2016, section 4. The
 // 1xN pattern keeps or drops a kernel whole, so transformed weights have the same pattern as the weights:
 //
-//     for channel that some group keeps, for tile of 4x4 inputs (2x2 outputs), 16 tiles at once:
-//         v[16] = B^T d B                                   # shared by all groups, [position][channel][tile]
+//     for channel that some group keeps, for tile of inputs, kLanes tiles at once:
+//         v[positions] = B^T d B                            # shared by all groups,
+//         [position][channel][tile]
 //     for block of V vectors of tiles, for tile of R outputs:
-//         for position in 16:
+//         for position in 16 or 36:
 //             m[position][R][V] = sum over kept c: u[position][c][r] * v[c][position]
 //         output = clamp(A^T m A + bias + residual)
 //
-// u = G g G^T is computed when weights are packed. A tile's result depends on all its 16 inputs, so a NaN or
-// infinity reaches outputs up to one pixel further than its windows. Tiles reach over the lower and right
-// edge by at most one row and column, which contribute to outputs that do not exist only.
+// u = G g G^T is computed when weights are packed (conv/structure.cpp). Differs: F(4x4, 3x3) interpolates
+// at 0, 3/4, -3/4, 3/2, -3/2 and infinity instead of 0, 1, -1, 2, -2: all constants are exact, and errors
+// are a third (largest error over largest output of 64 channels 1.3e-6, at the usual points 3.9e-6, direct
+// 0.7e-6).
+//
+// A tile's outputs depend on all its inputs, so a NaN or infinity reaches outputs up to one (wf: three)
+// pixels further than its windows.
 #pragma once
 
 #include "conv/px.h"
 
 namespace autosparse::AS_ISA_NS {
 
-constexpr int kPositions = 16;
+// F(2x2, 3x3)
+struct Wg {
+    static constexpr int kIn = 4, kOut = 2;
+    // v = B^T d.
+    AS_INLINE void forward(const Vec (&d)[4], Vec (&v)[4]) {
+        v[0] = d[0] - d[2];
+        v[1] = d[1] + d[2];
+        v[2] = d[2] - d[1];
+        v[3] = d[1] - d[3];
+    }
+    // y = A^T m.
+    AS_INLINE void inverse(const Vec (&m)[4], Vec (&y)[2]) {
+        y[0] = m[0] + m[1] + m[2];
+        y[1] = m[1] - m[2] - m[3];
+    }
+    // d[c][t] = x[2 t + c], x given as vectors and what lies behind them.
+    AS_INLINE void columns(const Vec (&x)[2], Vec behind, Vec (&d)[4]) {
+        unzip(x[0], x[1], d[0], d[1]);
+        d[2] = shift_in<0>(d[0], behind);
+        d[3] = shift_in<1>(d[1], behind);
+    }
+    // The same, with the columns from kOut on given too.
+    AS_INLINE void columns(const Vec (&x)[2], const Vec (&far)[2], Vec (&d)[4]) {
+        unzip(x[0], x[1], d[0], d[1]);
+        unzip(far[0], far[1], d[2], d[3]);
+    }
+    // out[2 t + c] = y[c][t].
+    AS_INLINE void interleave_pixels(const Vec (&y)[2], Vec (&out)[2]) { zip(y[0], y[1], out[0], out[1]); }
+};
 
-// v[i] = rows of B^T times d[4].
-AS_INLINE void wg_forward(const Vec (&d)[4], Vec (&v)[4]) {
-    v[0] = d[0] - d[2];
-    v[1] = d[1] + d[2];
-    v[2] = d[2] - d[1];
-    v[3] = d[1] - d[3];
+// F(4x4, 3x3) at 0, a, -a, b, -b and infinity.
+struct Wf {
+    static constexpr int kIn = 6, kOut = 4;
+    static constexpr float a = 0.75f, b = 1.5f;
+    AS_INLINE void forward(const Vec (&d)[6], Vec (&v)[6]) {
+        const Vec even_a = fma(broadcast(-b * b), d[2], d[4]), odd_a = fma(broadcast(-b * b), d[1], d[3]);
+        const Vec even_b = fma(broadcast(-a * a), d[2], d[4]), odd_b = fma(broadcast(-a * a), d[1], d[3]);
+        const Vec sum = broadcast(-(a * a + b * b)), product = broadcast(a * a * b * b);
+        v[0] = fma(product, d[0], fma(sum, d[2], d[4]));
+        v[1] = fma(broadcast(a), odd_a, even_a);
+        v[2] = fma(broadcast(-a), odd_a, even_a);
+        v[3] = fma(broadcast(b), odd_b, even_b);
+        v[4] = fma(broadcast(-b), odd_b, even_b);
+        v[5] = fma(product, d[1], fma(sum, d[3], d[5]));
+    }
+    AS_INLINE void inverse(const Vec (&m)[6], Vec (&y)[4]) {
+        const Vec sum_a = m[1] + m[2], sum_b = m[3] + m[4], odd_a = m[1] - m[2], odd_b = m[3] - m[4];
+        y[0] = m[0] + sum_a + sum_b;
+        y[1] = fma(broadcast(a), odd_a, broadcast(b) * odd_b);
+        y[2] = fma(broadcast(a * a), sum_a, broadcast(b * b) * sum_b);
+        y[3] = fma(broadcast(a * a * a), odd_a, fma(broadcast(b * b * b), odd_b, m[5]));
+    }
+    AS_INLINE void unzip_by_four(const Vec (&x)[4], Vec (&d)[4]) {
+        Vec even[2], odd[2];
+        unzip(x[0], x[1], even[0], odd[0]);
+        unzip(x[2], x[3], even[1], odd[1]);
+        unzip(even[0], even[1], d[0], d[2]);
+        unzip(odd[0], odd[1], d[1], d[3]);
+    }
+    AS_INLINE void columns(const Vec (&x)[4], Vec behind, Vec (&d)[6]) {
+        Vec near[4];
+        unzip_by_four(x, near);
+        for (int c = 0; c < 4; ++c) d[c] = near[c];
+        d[4] = shift_in<0>(d[0], behind);
+        d[5] = shift_in<1>(d[1], behind);
+    }
+    AS_INLINE void columns(const Vec (&x)[4], const Vec (&far)[4], Vec (&d)[6]) {
+        Vec near[4], next[4];
+        unzip_by_four(x, near);
+        unzip_by_four(far, next);
+        for (int c = 0; c < 4; ++c) d[c] = near[c];
+        d[4] = next[0];
+        d[5] = next[1];
+    }
+    AS_INLINE void interleave_pixels(const Vec (&y)[4], Vec (&out)[4]) {
+        Vec even[2], odd[2];
+        zip(y[0], y[2], even[0], even[1]);
+        zip(y[1], y[3], odd[0], odd[1]);
+        zip(even[0], odd[0], out[0], out[1]);
+        zip(even[1], odd[1], out[2], out[3]);
+    }
+};
+
+// Reads kLanes columns of one input row.
+template <bool kWhole>
+AS_INLINE Vec wg_read(const WinogradInput &in, int row, int column) {
+    if (row >= in.height) return zero();
+    const float *from = in.rows + row * in.input_row + column;
+    if (kWhole) return load(from);
+    const int some = in.width - column;
+    return load_some(from, some < 0 ? 0 : some < kLanes ? some : kLanes);
 }
 
-// y[i] = rows of A^T times m[4].
-AS_INLINE void wg_inverse(const Vec (&m)[4], Vec (&y)[2]) {
-    y[0] = m[0] + m[1] + m[2];
-    y[1] = m[1] - m[2] - m[3];
-}
-
-// One input row of kLanes tiles, transformed along the row: v[c] holds column c of every tile.
-AS_INLINE void wg_row(const float *from, Vec (&v)[4]) {
-    Vec d[4];
-    unzip(from, d[0], d[1]);
-    unzip(from + 2, d[2], d[3]);
-    wg_forward(d, v);
-}
-
-// Columns of four transformed rows, transformed down, as `store_one` writes them.
-template <class Store>
-AS_INLINE void wg_columns(const Vec (&rows)[4][4], Store &&store_one) {
+// One row of inputs of each of G neighbouring rows of tiles, transformed along the row: lane g * kLanes / G
+// + t of v[c] is column c of tile t of the g-th of these rows of tiles.
+template <class W, int G, bool kWhole>
+AS_INLINE void wg_row(const WinogradInput &in, int x, int row, Vec (&v)[W::kIn]) {
+    constexpr int kPerGroup = W::kOut / G;  // vectors of columns
+    const int column = W::kOut * x;
+    Vec near[W::kOut], d[W::kIn];
 #pragma GCC unroll 4
-    for (int c = 0; c < 4; ++c) {
-        const Vec column[4] = {rows[0][c], rows[1][c], rows[2][c], rows[3][c]};
-        Vec v[4];
-        wg_forward(column, v);
+    for (int i = 0; i < W::kOut; ++i)
+        near[i] = wg_read<kWhole>(in, row + i / kPerGroup * W::kOut, column + i % kPerGroup * kLanes);
+    if (G == 1) {
+        W::columns(near, wg_read<kWhole>(in, row, column + W::kOut * kLanes), d);
+    } else {
+        Vec far[W::kOut];
 #pragma GCC unroll 4
-        for (int r = 0; r < 4; ++r) store_one(4 * r + c, v[r]);
+        for (int i = 0; i < W::kOut; ++i)
+            far[i] = wg_read<kWhole>(in, row + i / kPerGroup * W::kOut,
+                                     column + i % kPerGroup * kLanes + W::kOut);
+        W::columns(near, far, d);
+    }
+    W::forward(d, v);
+}
+
+// Writes one position of G rows of tiles: whole groups of lanes while there are tiles to come, what spills
+// into the next row is overwritten by it.
+template <int G>
+AS_INLINE void wg_put(float *to, Vec v, int columns, int rest) {
+    constexpr int kSome = kLanes / G;
+    if (G == 1) return store_some(to, v, rest < kLanes ? rest : kLanes);
+    float lanes[kLanes];
+    store(lanes, v);
+#pragma GCC unroll 4
+    for (int g = 0; g < G; ++g, to += columns, rest -= columns) {
+        if (rest >= kSome)
+            memcpy(to, lanes + g * kSome, kSome * sizeof(float));
+        else if (rest > 0)
+            memcpy(to, lanes + g * kSome, static_cast<size_t>(rest) * sizeof(float));
     }
 }
 
-// The blocks of columns are done from right to left, the rows of each from top to bottom, with whole vectors
-// while there are tiles to come: what spills into the next row of tiles is overwritten by it. Neighbouring
-// rows of tiles share two input rows.
-static void wg_transform_input(const WinogradInput &in) {
+// Rows transformed along themselves, transformed down, as `put` writes them.
+template <class W, class Put>
+AS_INLINE void wg_columns(const WinogradInput &in, float *to, const Vec (&rows)[W::kIn][W::kIn],
+                          Put &&put) {
+    const ptrdiff_t down = W::kIn * in.position;
+#pragma GCC unroll 6
+    for (int c = 0; c < W::kIn; ++c, to += in.position) {
+        Vec column[W::kIn], v[W::kIn];
+#pragma GCC unroll 6
+        for (int r = 0; r < W::kIn; ++r) column[r] = rows[r][c];
+        W::forward(column, v);
+        float *at = to;
+#pragma GCC unroll 6
+        for (int r = 0; r < W::kIn; ++r, at += down) put(at, v[r]);
+    }
+}
+
+// G rows of tiles at a time, where that many rows' tiles fill a vector; G = 1 shares two input rows between
+// neighbouring rows of tiles. Rows are done from top to bottom.
+template <class W, int G, bool kWhole>
+AS_INLINE void wg_transform_block(const WinogradInput &in, int x) {
     const int tiles = in.tile_rows * in.tile_columns;
-    for (int x = (in.tile_columns - 1) / kLanes * kLanes; x >= 0; x -= kLanes) {
-        const float *from = in.rows + 2 * x;
-        Vec rows[4][4];  // [row][column]
-        wg_row(from, rows[2]);
-        wg_row(from + in.input_row, rows[3]);
-        for (int y = 0; y < in.tile_rows; ++y) {
-            from += 2 * in.input_row;
-#pragma GCC unroll 4
-            for (int c = 0; c < 4; ++c) {
-                rows[0][c] = rows[2][c];
-                rows[1][c] = rows[3][c];
-            }
-            wg_row(from, rows[2]);
-            wg_row(from + in.input_row, rows[3]);
-            const int tile = y * in.tile_columns + x;
-            float *to = in.out + tile;
-            if (tile + kLanes <= tiles)
-                wg_columns(rows, [&](int position, Vec v) { store(to + position * in.position, v); });
-            else
-                wg_columns(rows, [&](int position, Vec v) {
-                    store_some(to + position * in.position, v, tiles - tile);
-                });
-        }
+    Vec rows[W::kIn][W::kIn];  // [row][column]
+    if (G == 1)
+        for (int r = 0; r < 2; ++r) wg_row<W, G, kWhole>(in, x, r, rows[W::kOut + r]);
+    for (int y = 0; y < in.tile_rows; y += G) {
+        if (G == 1)
+            for (int r = 0; r < 2; ++r)
+#pragma GCC unroll 6
+                for (int c = 0; c < W::kIn; ++c) rows[r][c] = rows[W::kOut + r][c];
+#pragma GCC unroll 6
+        for (int r = G == 1 ? 2 : 0; r < W::kIn; ++r) wg_row<W, G, kWhole>(in, x, W::kOut * y + r, rows[r]);
+        const int tile = y * in.tile_columns + x, rest = tiles - tile;
+        float *to = in.out + tile;
+        // Full groups lie side by side.
+        if ((G == 1 || in.tile_columns == kLanes / G) && rest >= kLanes)
+            wg_columns<W>(in, to, rows, [](float *at, Vec v) { store(at, v); });
+        else
+            wg_columns<W>(in, to, rows, [&](float *at, Vec v) { wg_put<G>(at, v, in.tile_columns, rest); });
     }
 }
 
-// Writes the pixels of `count` tiles from `tile` on: `lines` are two rows of 2 * count pixels.
+// The blocks of columns are done from right to left, for the same reason as the rows from top to bottom.
+template <class W, int G>
+static void wg_transform_rows(const WinogradInput &in) {
+    for (int x = (in.tile_columns - 1) / kLanes * kLanes; x >= 0; x -= kLanes) {
+        const int tiles = in.tile_columns - x < kLanes / G ? in.tile_columns - x : kLanes / G;
+        // Beyond the last tile's inputs anything may be read.
+        if (W::kOut * (x + tiles) + 2 <= in.width)
+            wg_transform_block<W, G, true>(in, x);
+        else
+            wg_transform_block<W, G, false>(in, x);
+    }
+}
+
+template <class W>
+static void wg_transform_input(const WinogradInput &in) {
+    // A group is whole vectors of columns.
+    if (W::kOut >= 4 && in.tile_columns <= kLanes / 4)
+        wg_transform_rows<W, W::kOut >= 4 ? 4 : 1>(in);
+    else if (in.tile_columns <= kLanes / 2)
+        wg_transform_rows<W, 2>(in);
+    else
+        wg_transform_rows<W, 1>(in);
+}
+
+// Writes the pixels of `count` tiles from `tile` on: `lines` are kOut rows of kOut * count pixels.
+template <class W>
 AS_INLINE void wg_store(const ConvCall &call, const float *lines, ptrdiff_t line, int row, int tile,
                         int count) {
     const Vec low = broadcast(call.low), high = broadcast(call.high);
@@ -97,64 +234,73 @@ AS_INLINE void wg_store(const ConvCall &call, const float *lines, ptrdiff_t line
     int tile_y = tile / call.tile_columns, tile_x = tile % call.tile_columns;
     while (count > 0 && tile_y < call.tile_rows) {
         const int run = call.tile_columns - tile_x < count ? call.tile_columns - tile_x : count;
-        const int pixels = 2 * run < call.width - 2 * tile_x ? 2 * run : call.width - 2 * tile_x;
-        for (int half = 0; half < 2; ++half) {
-            const int y = 2 * tile_y + half;
+        const int rest = call.width - W::kOut * tile_x;
+        const int pixels = W::kOut * run < rest ? W::kOut * run : rest;
+        for (int r = 0; r < W::kOut; ++r) {
+            const int y = W::kOut * tile_y + r;
             if (y >= call.height) break;
-            const ptrdiff_t at = y * call.output_row + 2 * tile_x;
-            const float *from = lines + half * line;
+            const ptrdiff_t at = y * call.output_row + W::kOut * tile_x;
+            const float *from = lines + r * line;
             for (int x = 0; x < pixels; x += kLanes) {
                 const int some = pixels - x < kLanes ? pixels - x : kLanes;
                 Vec value = load(from + x);
                 if (call.residual) value = value + load_some(residual + at + x, some);
-                store_some(output + at + x, min(high, max(low, value)), some);
+                value = min(high, max(low, value));
+                if (some == kLanes)
+                    store(output + at + x, value);
+                else
+                    store_some(output + at + x, value, some);
             }
             if (tile_x + run == call.tile_columns && y + 1 < call.height)
                 for (ptrdiff_t gap = call.width; gap < call.output_row; ++gap)
                     output[y * call.output_row + gap] = 0.0f;
         }
-        lines += 2 * run;
+        lines += W::kOut * run;
         count -= run;
         tile_x = 0;
         ++tile_y;
     }
 }
 
-template <int R, int V>
+template <class W, int R, int V>
 AS_INLINE void wg_output(const ConvCall &call, int first_row, int vector) {
-    constexpr ptrdiff_t kBlock = R * V * kLanes, kLine = 2 * V * kLanes;
+    constexpr int kIn = W::kIn, kOut = W::kOut;
+    constexpr ptrdiff_t kBlock = R * V * kLanes, kLine = kOut * V * kLanes;
     const float *m = call.scratch;
-    float *lines = call.scratch + kPositions * kBlock;
+    float *lines = call.scratch + kIn * kIn * kBlock;
     for (int r = 0; r < R && first_row + r < call.rows; ++r) {
         const Vec bias = broadcast(call.bias[first_row + r]);
-#pragma GCC unroll 16
         for (int v = 0; v < V; ++v) {
             const float *from = m + (r * V + v) * kLanes;
-            Vec down[2][4];
+            Vec down[kOut][kIn];
+#pragma GCC unroll 6
+            for (int c = 0; c < kIn; ++c) {
+                Vec column[kIn], y[kOut];
+#pragma GCC unroll 6
+                for (int i = 0; i < kIn; ++i) column[i] = load(from + (kIn * i + c) * kBlock);
+                W::inverse(column, y);
 #pragma GCC unroll 4
-            for (int c = 0; c < 4; ++c) {
-                Vec column[4], y[2];
-#pragma GCC unroll 4
-                for (int i = 0; i < 4; ++i) column[i] = load(from + (4 * i + c) * kBlock);
-                wg_inverse(column, y);
-                down[0][c] = y[0];
-                down[1][c] = y[1];
+                for (int i = 0; i < kOut; ++i) down[i][c] = y[i];
             }
-#pragma GCC unroll 2
-            for (int half = 0; half < 2; ++half) {
-                Vec y[2], low, high;
-                wg_inverse(down[half], y);
-                zip(y[0] + bias, y[1] + bias, low, high);
-                store(lines + half * kLine + 2 * v * kLanes, low);
-                store(lines + half * kLine + (2 * v + 1) * kLanes, high);
+#pragma GCC unroll 4
+            for (int i = 0; i < kOut; ++i) {
+                Vec y[kOut], pixels[kOut];
+                W::inverse(down[i], y);
+#pragma GCC unroll 4
+                for (int c = 0; c < kOut; ++c) y[c] = y[c] + bias;
+                W::interleave_pixels(y, pixels);
+#pragma GCC unroll 4
+                for (int c = 0; c < kOut; ++c)
+                    store(lines + i * kLine + (kOut * v + c) * kLanes, pixels[c]);
             }
         }
-        wg_store(call, lines, kLine, first_row + r, vector * kLanes, V * kLanes);
+        wg_store<W>(call, lines, kLine, first_row + r, vector * kLanes, V * kLanes);
     }
 }
 
-template <int R, int V>
+template <class W, int R, int V>
 static void wg_block(const ConvCall &call, int tile, int vector) {
+    constexpr int kPositions = W::kIn * W::kIn;
     const float *w = call.weights + static_cast<ptrdiff_t>(tile) * call.kept * kPositions * R;
     const float *input = call.input + static_cast<ptrdiff_t>(vector) * kLanes;
     float *m = call.scratch;
@@ -175,25 +321,25 @@ static void wg_block(const ConvCall &call, int tile, int vector) {
             for (int v = 0; v < V; ++v, m += kLanes) store(m, acc[r][v]);
         }
     }
-    wg_output<R, V>(call, tile * R, vector);
+    wg_output<W, R, V>(call, tile * R, vector);
 }
 
-template <int R, int V>
+template <class W, int R, int V>
 static void wg_tail(const ConvCall &call, int vector, int count) {
     if constexpr (V > 0) {
         if (count == V)
-            for (int tile = 0; tile < call.tiles; ++tile) wg_block<R, V>(call, tile, vector);
+            for (int tile = 0; tile < call.tiles; ++tile) wg_block<W, R, V>(call, tile, vector);
         else
-            wg_tail<R, V - 1>(call, vector, count);
+            wg_tail<W, R, V - 1>(call, vector, count);
     }
 }
 
-template <int R, int V>
+template <class W, int R, int V>
 static void wg(const ConvCall &call) {
     int vector = call.first;
     for (; vector + V <= call.last; vector += V)
-        for (int tile = 0; tile < call.tiles; ++tile) wg_block<R, V>(call, tile, vector);
-    if (vector < call.last) wg_tail<R, V - 1>(call, vector, call.last - vector);
+        for (int tile = 0; tile < call.tiles; ++tile) wg_block<W, R, V>(call, tile, vector);
+    if (vector < call.last) wg_tail<W, R, V - 1>(call, vector, call.last - vector);
 }
 
 }  // namespace autosparse::AS_ISA_NS

@@ -8,7 +8,6 @@
 namespace autosparse {
 namespace {
 
-constexpr int kPositions = 16;
 // Transformed inputs of a block should stay in the second-level cache while every strip passes over them.
 constexpr ptrdiff_t kBytesPerBlock = 512 << 10;
 // Of one weight, in multiply-adds of vectors.
@@ -29,11 +28,13 @@ WinogradConvolution::WinogradConvolution(const as_op &op, const Shape &input, co
       output_shape_(output),
       kernel_(kernel),
       row_(kernel_table()[static_cast<std::size_t>(kernel)]),
-      layer_(tile_layer(op, input.channels, output.channels, row_.tile_out, Packing::winograd)),
+      out_(winograd_out(row_.method)),
+      layer_(tile_layer(op, input.channels, output.channels, row_.tile_out,
+                        out_ == 2 ? Packing::winograd_2x2 : Packing::winograd_4x4)),
       weight_count_(layer_.weights.size()),
       bias_count_(layer_.bias.size()),
-      tile_rows_((output.height + 1) / 2),
-      tile_columns_((output.width + 1) / 2) {
+      tile_rows_((output.height + out_ - 1) / out_),
+      tile_columns_((output.width + out_ - 1) / out_) {
     op_.weight = op_.bias = nullptr;
     op_.group_start = op_.kept = nullptr;
     find_used_channels(input.channels);
@@ -51,9 +52,8 @@ void WinogradConvolution::find_used_channels(int in_channels) {
 }
 
 void WinogradConvolution::constrain(Program &program) {
-    const int below = std::max(0, output_shape_.height + 2 - op_.pad_top - input_shape_.height);
-    const int right = std::max(0, output_shape_.width + 2 - op_.pad_left - input_shape_.width);
-    program.pad(op_.inputs[0], {op_.pad_top, op_.pad_left, below, right});
+    // Rows below the image are never read.
+    program.pad(op_.inputs[0], {op_.pad_top, op_.pad_left, 0, pad_right()});
     if (op_.residual >= 0) program.share_pitch(op_.residual, op_.output);
 }
 
@@ -133,8 +133,8 @@ void WinogradConvolution::plan(Program &program, int op, void *workspace) {
     for (const Block &block : blocks_) {
         std::vector<int32_t> &offsets = channel_offsets_.emplace_back();
         for (int32_t channel : layer_.channels)
-            offsets.push_back(static_cast<int32_t>(slot_of_[static_cast<std::size_t>(channel)] *
-                                                   channel_of(block)));
+            offsets.push_back(
+                static_cast<int32_t>(slot_of_[static_cast<std::size_t>(channel)] * channel_of(block)));
     }
     if (in_blocks_)
         plan_blocks(program, op);
@@ -144,7 +144,7 @@ void WinogradConvolution::plan(Program &program, int op, void *workspace) {
 
 int64_t WinogradConvolution::cost(const Strip &strip, int vectors) const {
     // The output's transform counts as a few channels.
-    return static_cast<int64_t>(strip.kept + 4) * kPositions * strip.tiles * vectors;
+    return static_cast<int64_t>(strip.kept + 4) * positions() * strip.tiles * vectors;
 }
 
 void WinogradConvolution::plan_shared(Program &program, int op) {
@@ -159,7 +159,8 @@ void WinogradConvolution::plan_shared(Program &program, int op) {
     const int strips = static_cast<int>(layer_.strips.size()) * output_shape_.batch;
     const int wanted = program.threads() > 1 ? kTasksPerThread * program.threads() : 1;
     int step = all;
-    if (strips < wanted) step = std::max(granule, (all * strips / wanted + granule - 1) / granule * granule);
+    if (strips < wanted)
+        step = std::max(granule, (all * strips / wanted + granule - 1) / granule * granule);
     std::vector<int64_t> costs;
     for (int n = 0; n < output_shape_.batch; ++n)
         for (int first = 0; first < all; first += step)
@@ -197,15 +198,19 @@ void WinogradConvolution::plan_blocks(Program &program, int op) {
 void WinogradConvolution::transform(const Program &program, int image, const Block &block, int slot,
                                     float *to) const {
     const Tensor &input = program.tensor(op_.inputs[0]);
-    const ptrdiff_t first = (2 * block.first - op_.pad_top) * static_cast<ptrdiff_t>(input.pitch);
+    const int row = out_ * block.first - op_.pad_top;
+    const ptrdiff_t first = row * static_cast<ptrdiff_t>(input.pitch);
     WinogradInput call{};
-    call.rows = static_cast<const float *>(input.origin(image, used_[static_cast<std::size_t>(slot)])) + first - op_.pad_left;
+    call.rows = static_cast<const float *>(input.origin(image, used_[static_cast<std::size_t>(slot)])) +
+                first - op_.pad_left;
     call.input_row = input.pitch;
+    call.height = input_shape_.height - row;
+    call.width = op_.pad_left + input_shape_.width + pad_right();
     call.tile_rows = block.rows;
     call.tile_columns = tile_columns_;
     call.out = to + slot * channel_of(block);
     call.position = position_of(block);
-    input_transform(row_.isa)(call);
+    input_transform(row_.method, row_.isa)(call);
 }
 
 void WinogradConvolution::run_strip(const Task &task, const float *transformed, const Program &program,
@@ -214,7 +219,7 @@ void WinogradConvolution::run_strip(const Task &task, const float *transformed, 
     const Tensor *residual = op_.residual >= 0 ? &program.tensor(op_.residual) : nullptr;
     const Strip &strip = layer_.strips[static_cast<std::size_t>(task.strip)];
     const Block &block = blocks_[static_cast<std::size_t>(task.block)];
-    const ptrdiff_t down = 2 * static_cast<ptrdiff_t>(block.first) * output.pitch;
+    const ptrdiff_t down = static_cast<ptrdiff_t>(out_ * block.first) * output.pitch;
     void *origin = output.origin(task.image, strip.first_out);
     ConvCall call{};
     call.input = transformed;
@@ -239,7 +244,7 @@ void WinogradConvolution::run_strip(const Task &task, const float *transformed, 
     call.tile_rows = block.rows;
     call.tile_columns = tile_columns_;
     call.width = output_shape_.width;
-    call.height = output_shape_.height - 2 * block.first;
+    call.height = output_shape_.height - out_ * block.first;
     call.scratch = program.scratch(worker);
     row_.run(call);
     finish(task, strip, output, origin);

@@ -1,4 +1,4 @@
-// The convolution operator of the wg kernels.
+// The convolution operator of the wg and wf kernels.
 #pragma once
 
 #include <vector>
@@ -9,8 +9,8 @@
 
 namespace autosparse {
 
-// A 3x3 convolution of stride 1, dense or 1xN, by Winograd's filtering (conv/wg.h). Large images are done in
-// blocks of tile rows, each by one task with its transformed inputs in the worker's scratch, where they
+// A 3x3 convolution of stride 1, dense or 1xN, by Winograd's filtering (conv/wg.h). Large images are done
+// in blocks of tile rows, each by one task with its transformed inputs in the worker's scratch, where they
 // stay in its second-level cache. Images with few blocks are transformed by all workers first, and then
 // shared out by strips of outputs.
 class WinogradConvolution : public Operator {
@@ -47,9 +47,17 @@ private:
     // position to the next, and in all.
     ptrdiff_t channel_of(const Block &) const;
     ptrdiff_t position_of(const Block &) const;
-    ptrdiff_t floats_of(const Block &block) const { return 16 * position_of(block); }
+    ptrdiff_t floats_of(const Block &block) const { return positions() * position_of(block); }
     int vectors_of(const Block &) const;
-    ptrdiff_t kernel_scratch() const { return (16 * row_.tile_out + 4) * row_.tile_pixels; }
+    // Zeros behind a row that the last pixel's window reads.
+    int pad_right() const {
+        const int right = output_shape_.width + 2 - op_.pad_left - input_shape_.width;
+        return right > 0 ? right : 0;
+    }
+    int positions() const { return (out_ + 2) * (out_ + 2); }
+    ptrdiff_t kernel_scratch() const {
+        return static_cast<ptrdiff_t>(positions() * row_.tile_out + out_ * out_) * row_.tile_pixels;
+    }
     void transform(const Program &, int image, const Block &, int slot, float *to) const;
     void plan_shared(Program &, int op);
     void plan_blocks(Program &, int op);
@@ -61,13 +69,15 @@ private:
     const Shape input_shape_, output_shape_;
     const int kernel_;
     const KernelRow &row_;
+    const int out_;  // outputs per side of a tile
     TiledLayer layer_;
     std::size_t weight_count_, bias_count_;
     const float *weights_ = nullptr, *bias_ = nullptr;
-    const int tile_rows_, tile_columns_;   // of an image
-    std::vector<int32_t> used_;            // channels that some group keeps
-    std::vector<int32_t> slot_of_;         // their places, by channel
-    std::vector<std::vector<int32_t>> channel_offsets_;  // by block, as layer_.channels: in transformed inputs
+    const int tile_rows_, tile_columns_;  // of an image
+    std::vector<int32_t> used_;           // channels that some group keeps
+    std::vector<int32_t> slot_of_;        // their places, by channel
+    std::vector<std::vector<int32_t>>
+        channel_offsets_;  // by block, as layer_.channels: in transformed inputs
     bool in_blocks_ = false;
     std::vector<Block> blocks_;
     float *workspace_ = nullptr;

@@ -9,11 +9,15 @@
 #include <cpuid.h>
 #define AS_X86 1
 #endif
+#if defined(__linux__)
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
 
 namespace autosparse {
 namespace {
 
-std::atomic<int> isa_limit{AS_ISA_AVX512_BF16};
+std::atomic<int> isa_limit{AS_ISA_AMX};
 
 #ifdef AS_X86
 struct Leaf {
@@ -37,6 +41,18 @@ uint64_t granted_state() {
 constexpr uint64_t kYmmState = 0x6;   // SSE and AVX
 constexpr uint64_t kZmmState = 0xe6;  // and opmask, upper halves, upper registers
 
+constexpr uint64_t kTileState = 0x60000;
+
+// Linux grants the large tile registers to processes that ask.
+bool is_amx_permitted() {
+#if defined(__linux__) && defined(__x86_64__)
+    constexpr long kRequestPermission = 0x1023, kTileData = 18;  // ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA
+    return syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
+#else
+    return false;
+#endif
+}
+
 bool has_all(uint32_t word, uint32_t bits) { return (word & bits) == bits; }
 
 int detect_x86() {
@@ -50,7 +66,11 @@ int detect_x86() {
         return AS_ISA_GENERIC;
     if ((state & kZmmState) != kZmmState || !has_all(extended.ebx, kAvx512)) return AS_ISA_AVX2;
     constexpr uint32_t kBf16 = 1u << 5;
-    return has_all(cpuid(7, 1).eax, kBf16) ? AS_ISA_AVX512_BF16 : AS_ISA_AVX512;
+    if (!has_all(cpuid(7, 1).eax, kBf16)) return AS_ISA_AVX512;
+    constexpr uint32_t kAmx = (1u << 22) | (1u << 24);  // BF16 TILE
+    if ((state & kTileState) == kTileState && has_all(extended.edx, kAmx) && is_amx_permitted())
+        return AS_ISA_AMX;
+    return AS_ISA_AVX512_BF16;
 }
 #endif
 
@@ -72,8 +92,6 @@ int usable_isa() {
 
 void set_isa_limit(int isa) { isa_limit.store(isa); }
 
-bool has_bf16_dot() {
-    return detect_isa() >= AS_ISA_AVX512_BF16;
-}
+bool has_bf16_dot() { return detect_isa() >= AS_ISA_AVX512_BF16; }
 
 }  // namespace autosparse

@@ -84,6 +84,8 @@ AS_EXPORT double as_probe_f32_gflops(int32_t threads, double seconds) try {
 AS_EXPORT double as_probe_bf16_gflops(int32_t threads, double seconds) try {
     if (!is_valid(threads, seconds)) return AS_BAD_ARGUMENT;
 #ifdef AS_HAS_X86_LEVELS
+    if (usable_isa() >= AS_ISA_AMX)
+        return gflops(threads, seconds, [](float *sink) { return amx_dot(kRounds, sink); });
     if (has_bf16_dot())
         return gflops(threads, seconds, [](float *sink) { return bf16_dot(kRounds, sink); });
 #endif

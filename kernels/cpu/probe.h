@@ -20,5 +20,7 @@ const ProbeKernels &probe_kernels_avx512();
 
 // bf16 dot products of AVX512-BF16; returns the operations, 0 where this build lacks them.
 double bf16_dot(int64_t rounds, float *sink);
+// The same on AMX's matrix tiles.
+double amx_dot(int64_t rounds, float *sink);
 
 }  // namespace autosparse

@@ -5,8 +5,8 @@
 // Every header gives: Vec, kLanes, kRegisters (architectural vector registers), load/store (unaligned),
 // load_some/store_some (first `count` lanes; the rest reads as 0 and is not written), load_every_second,
 // first_lanes_of (the rest zero), broadcast, fma (a*b+c), max/min (returning the second argument when
-// either is NaN), and_mask, sum, transpose (kLanes x kLanes, in place), zip (of two vectors), unzip. Loads and stores take float or
-// Bf16 in memory; a store to Bf16 rounds to nearest even.
+// either is NaN), and_mask, sum, transpose (kLanes x kLanes, in place), zip and unzip (of two vectors),
+// shift_in. Loads and stores take float or Bf16 in memory; a store to Bf16 rounds to nearest even.
 //
 // dot_pairs takes vectors whose 32-bit lanes are pairs of bf16 (first of the pair in the low half): acc +
 // first products + second products in float. interleave makes such pairs from two runs of bf16.
@@ -18,7 +18,10 @@
 
 #include "cpu/bf16.h"
 
-#if defined(AS_COMPILE_AVX512_BF16)
+#if defined(AS_COMPILE_AMX)
+#define AS_ISA_NS amx
+#include "cpu/vec_avx512.h"
+#elif defined(AS_COMPILE_AVX512_BF16)
 #define AS_ISA_NS avx512bf16
 #include "cpu/vec_avx512.h"
 #elif defined(AS_COMPILE_AVX512)

@@ -66,13 +66,19 @@ AS_INLINE void zip(Vec a, Vec b, Vec &low, Vec &high) {
     high = _mm256_permute2f128_ps(even, odd, 0x31);
 }
 
-// even, odd = p[0], p[2], .. and p[1], p[3], ..
-AS_INLINE void unzip(const float *p, Vec &even, Vec &odd) {
-    const Vec low = load(p), high = load(p + 8);
+// even, odd = every second element of low and high, from the first and from the second on
+AS_INLINE void unzip(Vec low, Vec high, Vec &even, Vec &odd) {
     const __m256d evens = _mm256_castps_pd(_mm256_shuffle_ps(low, high, 0x88));
     const __m256d odds = _mm256_castps_pd(_mm256_shuffle_ps(low, high, 0xdd));
     even = _mm256_castpd_ps(_mm256_permute4x64_pd(evens, 0xd8));
     odd = _mm256_castpd_ps(_mm256_permute4x64_pd(odds, 0xd8));
+}
+
+// v[1], .. v[7], next[I]
+template <int I>
+AS_INLINE Vec shift_in(Vec v, Vec next) {
+    const Vec rotated = _mm256_permutevar8x32_ps(v, _mm256_set_epi32(0, 7, 6, 5, 4, 3, 2, 1));
+    return _mm256_blend_ps(rotated, _mm256_permutevar8x32_ps(next, _mm256_set1_epi32(I)), 0x80);
 }
 
 // p[0], p[2], .. p[14]; reads p[15] too.
@@ -95,12 +101,14 @@ AS_INLINE Vec dot_pairs(Vec a, Vec b, Vec acc) {
                            _mm256_castsi256_ps(_mm256_slli_epi32(y, 16)), upper);
 }
 
-// Writes pairs (a[i], b[i]), b as 0 where it is null; whole vectors of 32 pairs.
+// Writes pairs (a[i], b[i]), of zeros for what is null; whole vectors of 32 pairs.
 AS_INLINE void interleave(const Bf16 *a, const Bf16 *b, float *out, ptrdiff_t count) {
     for (ptrdiff_t i = 0; i < count; i += 32)
         for (ptrdiff_t j = i; j < i + 32; j += 8) {
-            const __m128i x = _mm_loadu_si128(reinterpret_cast<const __m128i *>(a + j));
-            const __m128i y = b ? _mm_loadu_si128(reinterpret_cast<const __m128i *>(b + j)) : _mm_setzero_si128();
+            const __m128i x =
+                a ? _mm_loadu_si128(reinterpret_cast<const __m128i *>(a + j)) : _mm_setzero_si128();
+            const __m128i y =
+                b ? _mm_loadu_si128(reinterpret_cast<const __m128i *>(b + j)) : _mm_setzero_si128();
             _mm_storeu_si128(reinterpret_cast<__m128i *>(out + j), _mm_unpacklo_epi16(x, y));
             _mm_storeu_si128(reinterpret_cast<__m128i *>(out + j + 4), _mm_unpackhi_epi16(x, y));
         }

@@ -1,4 +1,5 @@
-// AVX-512 F+BW+VL+DQ, with AVX512-BF16 where it is compiled for that: 16 lanes, 32 registers. See cpu/vec.h.
+// AVX-512 F+BW+VL+DQ, with AVX512-BF16 where it is compiled for that: 16 lanes, 32 registers. See
+// cpu/vec.h.
 #pragma once
 
 #include <immintrin.h>
@@ -60,13 +61,19 @@ AS_INLINE void zip(Vec a, Vec b, Vec &low, Vec &high) {
     high = _mm512_permutex2var_ps(a, second, b);
 }
 
-// even, odd = p[0], p[2], .. and p[1], p[3], ..
-AS_INLINE void unzip(const float *p, Vec &even, Vec &odd) {
+// even, odd = every second element of low and high, from the first and from the second on
+AS_INLINE void unzip(Vec low, Vec high, Vec &even, Vec &odd) {
     const __m512i first = _mm512_set_epi32(30, 28, 26, 24, 22, 20, 18, 16, 14, 12, 10, 8, 6, 4, 2, 0);
     const __m512i second = _mm512_add_epi32(first, _mm512_set1_epi32(1));
-    const Vec low = load(p), high = load(p + 16);
     even = _mm512_permutex2var_ps(low, first, high);
     odd = _mm512_permutex2var_ps(low, second, high);
+}
+
+// v[1], .. v[15], next[I]
+template <int I>
+AS_INLINE Vec shift_in(Vec v, Vec next) {
+    const __m512i order = _mm512_set_epi32(16 + I, 15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1);
+    return _mm512_permutex2var_ps(v, order, next);
 }
 
 // p[0], p[2], .. p[30]; reads p[31] too.
@@ -92,13 +99,14 @@ AS_INLINE Vec dot_pairs(Vec a, Vec b, Vec acc) {
 #endif
 }
 
-// Writes pairs (a[i], b[i]), b as 0 where it is null; whole vectors of 32 pairs.
+// Writes pairs (a[i], b[i]), of zeros for what is null; whole vectors of 32 pairs.
 AS_INLINE void interleave(const Bf16 *a, const Bf16 *b, float *out, ptrdiff_t count) {
-    alignas(64) static const uint16_t kLow[32] = {0, 32, 1, 33, 2,  34, 3,  35, 4,  36, 5,  37, 6,  38, 7,  39,
-                                                  8, 40, 9, 41, 10, 42, 11, 43, 12, 44, 13, 45, 14, 46, 15, 47};
+    alignas(64) static const uint16_t kLow[32] = {0,  32, 1,  33, 2,  34, 3,  35, 4,  36, 5,
+                                                  37, 6,  38, 7,  39, 8,  40, 9,  41, 10, 42,
+                                                  11, 43, 12, 44, 13, 45, 14, 46, 15, 47};
     const __m512i low = _mm512_load_si512(kLow), high = _mm512_add_epi16(low, _mm512_set1_epi16(16));
     for (ptrdiff_t i = 0; i < count; i += 32) {
-        const __m512i x = _mm512_loadu_si512(a + i);
+        const __m512i x = a ? _mm512_loadu_si512(a + i) : _mm512_setzero_si512();
         const __m512i y = b ? _mm512_loadu_si512(b + i) : _mm512_setzero_si512();
         _mm512_storeu_si512(out + i, _mm512_permutex2var_epi16(x, low, y));
         _mm512_storeu_si512(out + i + 16, _mm512_permutex2var_epi16(x, high, y));

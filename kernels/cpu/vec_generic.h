@@ -65,10 +65,16 @@ AS_INLINE void zip(Vec a, Vec b, Vec &low, Vec &high) {
     high = __builtin_shuffle(a, b, VecInt{2, 6, 3, 7});
 }
 
-// even, odd = p[0], p[2], .. and p[1], p[3], ..
-AS_INLINE void unzip(const float *p, Vec &even, Vec &odd) {
-    even = __builtin_shuffle(load(p), load(p + 4), VecInt{0, 2, 4, 6});
-    odd = __builtin_shuffle(load(p), load(p + 4), VecInt{1, 3, 5, 7});
+// even, odd = every second element of low and high, from the first and from the second on
+AS_INLINE void unzip(Vec low, Vec high, Vec &even, Vec &odd) {
+    even = __builtin_shuffle(low, high, VecInt{0, 2, 4, 6});
+    odd = __builtin_shuffle(low, high, VecInt{1, 3, 5, 7});
+}
+
+// v[1], v[2], v[3], next[I]
+template <int I>
+AS_INLINE Vec shift_in(Vec v, Vec next) {
+    return __builtin_shuffle(v, next, VecInt{1, 2, 3, 4 + I});
 }
 
 // p[0], p[2], p[4], p[6]; reads p[7] too.
@@ -87,10 +93,10 @@ AS_INLINE Vec dot_pairs(Vec a, Vec b, Vec acc) {
     return fma(reinterpret_cast<Vec>(x << 16), reinterpret_cast<Vec>(y << 16), upper);
 }
 
-// Writes pairs (a[i], b[i]), b as 0 where it is null; whole vectors of 32 pairs.
+// Writes pairs (a[i], b[i]), of zeros for what is null; whole vectors of 32 pairs.
 AS_INLINE void interleave(const Bf16 *a, const Bf16 *b, float *out, ptrdiff_t count) {
     for (ptrdiff_t i = 0; i < (count + 31) / 32 * 32; ++i) {
-        const uint32_t pair = a[i].bits | (b ? static_cast<uint32_t>(b[i].bits) << 16 : 0u);
+        const uint32_t pair = (a ? a[i].bits : 0u) | (b ? static_cast<uint32_t>(b[i].bits) << 16 : 0u);
         memcpy(out + i, &pair, sizeof pair);
     }
 }

@@ -93,7 +93,7 @@ AS_EXPORT int as_detect_isa(void) { return usable_isa(); }
 
 AS_EXPORT int as_limit_isa(int isa) {
     return guarded([&] {
-        require(isa >= AS_ISA_GENERIC && isa <= AS_ISA_AVX512_BF16,
+        require(isa >= AS_ISA_GENERIC && isa <= AS_ISA_AMX,
                 "isa must be an as_isa, but got " + std::to_string(isa));
         set_isa_limit(isa);
         return AS_OK;

@@ -37,7 +37,8 @@ typedef enum as_isa {
     AS_ISA_GENERIC = 0,
     AS_ISA_AVX2 = 1,
     AS_ISA_AVX512 = 2,     /* F, BW, VL, DQ */
-    AS_ISA_AVX512_BF16 = 3 /* and AVX512-BF16 */
+    AS_ISA_AVX512_BF16 = 3, /* and AVX512-BF16 */
+    AS_ISA_AMX = 4          /* and AMX-TILE and AMX-BF16 */
 } as_isa;
 
 /* Type of a tensor. Sums are always float32. */

@@ -13,7 +13,7 @@ namespace autosparse {
 
 const PlaneKernels &plane_kernels(int isa, int dtype) {
 #ifdef AS_HAS_X86_LEVELS
-    if (isa == AS_ISA_AVX512_BF16) return plane_kernels_avx512bf16(dtype);
+    if (isa >= AS_ISA_AVX512_BF16) return plane_kernels_avx512bf16(dtype);
     if (isa == AS_ISA_AVX512) return plane_kernels_avx512(dtype);
     if (isa == AS_ISA_AVX2) return plane_kernels_avx2(dtype);
 #endif
@@ -81,8 +81,9 @@ protected:
     void run_plane(Program &program, int n, int c, int, const Tensor &out, void *origin) override {
         const float low = fuses_activation() ? 0.0f : -INFINITY;
         const float high = op_.activation == AS_ACT_RELU6 ? 6.0f : INFINITY;
-        kernels(program).add(program.tensor(op_.inputs[0]).origin(n, c), program.tensor(op_.inputs[1]).origin(n, c),
-                 origin, out.valid, out.span(), low, high);
+        kernels(program).add(program.tensor(op_.inputs[0]).origin(n, c),
+                             program.tensor(op_.inputs[1]).origin(n, c), origin, out.valid, out.span(), low,
+                             high);
     }
 };
 
@@ -96,7 +97,8 @@ protected:
         if (b.shape == a.shape)
             kernels(program).mul(a.origin(n, c), b.origin(n, c), origin, out.valid, out.span());
         else
-            kernels(program).affine(a.origin(n, c), kernels(program).get(b.origin(n, c), 0), 0.0f, origin, out.valid, out.span());
+            kernels(program).affine(a.origin(n, c), kernels(program).get(b.origin(n, c), 0), 0.0f, origin,
+                                    out.valid, out.span());
     }
 };
 
@@ -109,8 +111,8 @@ protected:
         int source = 0;
         while (c >= program.tensor(op_.inputs[source]).shape.channels)
             c -= program.tensor(op_.inputs[source++]).shape.channels;
-        kernels(program).copy_rows(program.tensor(op_.inputs[source]).origin(n, c), out.rounded_span(), origin,
-                       out.rounded_span(), 1, static_cast<int>(out.rounded_span()));
+        kernels(program).copy_rows(program.tensor(op_.inputs[source]).origin(n, c), out.rounded_span(),
+                                   origin, out.rounded_span(), 1, static_cast<int>(out.rounded_span()));
     }
     // Behind the last pixel of the source lies its bottom padding, or nothing.
     bool writes_whole_vectors() const override { return false; }
@@ -127,8 +129,9 @@ public:
 
 protected:
     void run_plane(Program &program, int n, int c, int, const Tensor &out, void *origin) override {
-        kernels(program).affine(program.tensor(op_.inputs[0]).origin(n, c), scale_[static_cast<std::size_t>(c)],
-                    shift_[static_cast<std::size_t>(c)], origin, out.valid, out.span());
+        kernels(program).affine(program.tensor(op_.inputs[0]).origin(n, c),
+                                scale_[static_cast<std::size_t>(c)], shift_[static_cast<std::size_t>(c)],
+                                origin, out.valid, out.span());
     }
 
 private:
@@ -246,9 +249,9 @@ protected:
         kernels(program).split_rows(from, in_step, origin, out.pitch, whole, out.shape.width, op_.stride_w);
         for (int y = whole; y < out.shape.height; ++y)
             for (int x = 0; x < out.shape.width; ++x)
-                kernels(program).put(origin, static_cast<ptrdiff_t>(y) * out.pitch + x,
-                                     kernels(program).get(from, y * in_step + static_cast<ptrdiff_t>(x) *
-                                                                                  op_.stride_w));
+                kernels(program).put(
+                    origin, static_cast<ptrdiff_t>(y) * out.pitch + x,
+                    kernels(program).get(from, y * in_step + static_cast<ptrdiff_t>(x) * op_.stride_w));
     }
 
 private:
@@ -284,8 +287,8 @@ public:
         const Tensor &in = program.tensor(op_.inputs[0]), &out = program.tensor(op_.output);
         std::vector<int64_t> costs(static_cast<std::size_t>(out.shape.batch), 1);
         program.add_step(op, costs, [this, &program, &in, &out](int n, int) {
-            kernels(program).softmax(in.origin(n, 0), in.plane, out.origin(n, 0), out.plane, out.shape.channels,
-                         out.valid, out.span());
+            kernels(program).softmax(in.origin(n, 0), in.plane, out.origin(n, 0), out.plane,
+                                     out.shape.channels, out.valid, out.span());
             for (int c = 0; c < out.shape.channels; ++c) {
                 zero_padding(out, out.origin(n, c));
                 kernels(program).activate(out.origin(n, c), out.valid, out.span(), op_.activation);
@@ -337,16 +340,16 @@ std::unique_ptr<Operator> make_convolution(const Program &program, const as_op &
         const KernelRow &row = kernel_table()[static_cast<std::size_t>(kernel)];
         auto reasons = why_not(row, op, input, program.isa());
         if (row.dtype != dtype)
-            reasons.push_back(std::string("reads ") + name_of_dtype(row.dtype) + " tensors, but the input is " +
-                              name_of_dtype(dtype));
+            reasons.push_back(std::string("reads ") + name_of_dtype(row.dtype) +
+                              " tensors, but the input is " + name_of_dtype(dtype));
         if (!reasons.empty()) throw Error(AS_UNSUPPORTED, row.name + ": " + reasons.front());
     } else {
         kernel = default_kernel(op, dtype, input, output, program.isa());
         if (kernel < 0)
             throw Error(AS_UNSUPPORTED, "no kernel runs 1x" + std::to_string(op.block_n) +
-                                            " patterns; block_n must be 0, 1, 2, 4, 8, 16 or 32");
+                                            " patterns; block_n must be 0, 1, 2, 4, 8, 16, 32 or 64");
     }
-    if (kernel_table()[static_cast<std::size_t>(kernel)].method == Method::wg)
+    if (winograd_out(kernel_table()[static_cast<std::size_t>(kernel)].method))
         return std::make_unique<WinogradConvolution>(op, input, output, kernel);
     return std::make_unique<Convolution>(op, input, output, dtype, kernel, true);
 }

@@ -40,14 +40,16 @@ void convert_row(const In *in, Out *out, int columns) {
 template <class T>
 void import_rows(const float *in, ptrdiff_t in_pitch, void *out, ptrdiff_t out_pitch, int rows,
                  int columns) {
-    if constexpr (sizeof(T) == sizeof(float)) return copy_rows<T>(in, in_pitch, out, out_pitch, rows, columns);
+    if constexpr (sizeof(T) == sizeof(float))
+        return copy_rows<T>(in, in_pitch, out, out_pitch, rows, columns);
     for (int r = 0; r < rows; ++r) convert_row(in + r * in_pitch, at<T>(out, r * out_pitch), columns);
 }
 
 template <class T>
 void export_rows(const void *in, ptrdiff_t in_pitch, float *out, ptrdiff_t out_pitch, int rows,
                  int columns) {
-    if constexpr (sizeof(T) == sizeof(float)) return copy_rows<T>(in, in_pitch, out, out_pitch, rows, columns);
+    if constexpr (sizeof(T) == sizeof(float))
+        return copy_rows<T>(in, in_pitch, out, out_pitch, rows, columns);
     for (int r = 0; r < rows; ++r) convert_row(at<T>(in, r * in_pitch), out + r * out_pitch, columns);
 }
 
@@ -191,16 +193,26 @@ void put_one(void *plane, ptrdiff_t i, float value) {
 }
 
 void interleave_planes(const void *a, const void *b, float *out, ptrdiff_t count) {
-    interleave(at<Bf16>(a), b ? at<Bf16>(b) : nullptr, out, count);
+    interleave(a ? at<Bf16>(a) : nullptr, b ? at<Bf16>(b) : nullptr, out, count);
 }
 
 template <class T>
-constexpr PlaneKernels table = {
-    copy_rows<T>,   import_rows<T>, export_rows<T>, split_rows<T>,
-    split_rows_wide<T>, add<T>,     mul<T>,         affine<T>,
-    activate<T>,    max_pool<T>,    avg_pool<T>,    sum_plane<T>,
-    softmax<T>,     sizeof(T) == sizeof(Bf16) ? interleave_planes : nullptr,
-    get<T>,         put_one<T>};
+constexpr PlaneKernels table = {copy_rows<T>,
+                                import_rows<T>,
+                                export_rows<T>,
+                                split_rows<T>,
+                                split_rows_wide<T>,
+                                add<T>,
+                                mul<T>,
+                                affine<T>,
+                                activate<T>,
+                                max_pool<T>,
+                                avg_pool<T>,
+                                sum_plane<T>,
+                                softmax<T>,
+                                sizeof(T) == sizeof(Bf16) ? interleave_planes : nullptr,
+                                get<T>,
+                                put_one<T>};
 
 }  // namespace
 }  // namespace AS_ISA_NS

@@ -47,7 +47,7 @@ struct PlaneKernels {
     // Over `channels` planes, pixel by pixel.
     void (*softmax)(const void *in, ptrdiff_t in_plane, void *out, ptrdiff_t out_plane, int channels,
                     const int32_t *valid, ptrdiff_t count);
-    // Pairs (a[i], b[i]) of bf16 for a panel (conv/panel.h), b as 0 where it is null, in whole runs of 32;
+    // Pairs (a[i], b[i]) of bf16 for a panel (conv/panel.h), zeros for what is null, in whole runs of 32;
     // null in tables of floats.
     void (*interleave)(const void *a, const void *b, float *out, ptrdiff_t count);
     // One element.

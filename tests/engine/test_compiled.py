@@ -274,7 +274,7 @@ def test_a_kernel_that_cannot_run_here_is_refused(prune_blocks: Callable[..., No
         with pytest.raises(PlanError, match="cannot run"):
             compile(module, (X,), plan=planned(wide[0]))
     finally:
-        binding.limit_isa("avx512bf16")
+        binding.limit_isa("amx")
 
 
 # ------------------------------------------------------------------------------- through torch

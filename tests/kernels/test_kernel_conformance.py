@@ -42,9 +42,13 @@ GEOMETRIES = (
     ((3, 3), (1, 1), (2, 0), (1, 1), 29, 3),
     ((3, 3), (1, 1), (1, 1), (1, 1), 28, 30),
     ((3, 3), (1, 1), (1, 1), (1, 1), 1, 1),
+    ((3, 3), (1, 1), (1, 1), (1, 1), 17, 32),
+    ((3, 3), (1, 1), (1, 1), (1, 1), 33, 16),
 )
 CHANNELS_IN = (1, 2, 3, 8, 17, 31)
 BATCHES = (1, 2, 1, 3, 1, 5)
+WINOGRAD = {"wg": 2, "wf": 4}
+"""Pixels per side of a tile."""
 NAME = operator.attrgetter("name")
 SPARSITIES: tuple[float | str, ...] = (0.5, 0.0, "uneven", 1.0, 0.75)
 
@@ -163,17 +167,17 @@ def test_geometries(kernel: KernelSpec, reference: Any) -> None:
             program = case.program(threads=1 + index % 2)
             case.check(reference, program.run(case.x, case.residual))
             ran += 1
-    # oc may refuse horizontal strides above 2, wg all but 3x3 of stride 1.
-    assert ran >= (8 if kernel.method == "wg" else len(GEOMETRIES) - 2)
+    # oc may refuse horizontal strides above 2, Winograd all but 3x3 of stride 1.
+    assert ran >= (8 if kernel.method in WINOGRAD else len(GEOMETRIES) - 2)
 
 
 def test_pixels_around_the_tile(kernel: KernelSpec, reference: Any) -> None:
-    wg = kernel.method == "wg"
-    tile = kernel.tile_pixels * (2 if wg else 1)
-    windows = (((3, 3), (1, 1)),) if wg else (((1, 1), (0, 0)), ((1, 3), (0, 1)))
+    side = WINOGRAD.get(kernel.method, 1)
+    tile = kernel.tile_pixels * side
+    windows = (((1, 1), (0, 0)), ((1, 3), (0, 1))) if side == 1 else (((3, 3), (1, 1)),)
     for index, width in enumerate((1, tile - 1, tile, tile + 1, 2 * tile + 1)):
         for size, padding in windows:
-            geometry = (size, (1, 1), padding, (1, 1), 2 if wg else 1, max(1, width))
+            geometry = (size, (1, 1), padding, (1, 1), side, max(1, width))
             case = Case(kernel, layer(kernel, index, geometry, in_channels=5), 0.5, index)
             case.check(reference, case.program().run(case.x, case.residual))
 
@@ -210,7 +214,7 @@ def test_bits_are_the_same_at_any_thread_count(kernel: KernelSpec) -> None:
 
 
 def test_stale_memory_does_not_leak(kernel: KernelSpec, reference: Any) -> None:
-    for index in (4, 6, 12, 23):
+    for index in (4, 6, 12, 23, 25, 26):
         shape = layer(kernel, index, GEOMETRIES[index], in_channels=9)
         if not runnable(kernel, shape):
             continue
@@ -242,7 +246,7 @@ def test_unaligned_arrays_with_guards(kernel: KernelSpec, reference: Any) -> Non
 
 def test_nan_inputs_reach_only_their_outputs(kernel: KernelSpec) -> None:
     shape = layer(
-        kernel, 0, GEOMETRIES[3], in_channels=4, residual=False, batch_size=1, activation="none"
+        kernel, 0, GEOMETRIES[4], in_channels=4, residual=False, batch_size=1, activation="none"
     )
     case = Case(kernel, shape, 0.0, 1)
     case.x[0, 2, 3, 3] = np.nan
@@ -250,8 +254,9 @@ def test_nan_inputs_reach_only_their_outputs(kernel: KernelSpec) -> None:
     touched = np.zeros((shape.out_height, shape.out_width), bool)
     touched[2:5, 2:5] = True
     assert np.all(np.isnan(got[0, :, touched]))
-    if kernel.method == "wg":  # all four outputs of a tile depend on all its inputs
-        touched[2:6, 2:6] = True
+    if side := WINOGRAD.get(kernel.method):  # all outputs of a tile depend on all its inputs
+        first, last = 2 // side * side, (4 // side + 1) * side
+        touched[first:last, first:last] = True
     assert np.all(np.isfinite(got[0, :, ~touched]))
 
 
@@ -269,4 +274,4 @@ def test_names_are_unique_and_say_what_they_mean() -> None:
 
 def test_every_block_size_has_a_portable_kernel() -> None:
     portable = {kernel.block_n for kernel in spec.all_kernels() if kernel.isa == "generic"}
-    assert portable == {0, 1, 2, 4, 8, 16, 32}
+    assert portable == {0, 1, 2, 4, 8, 16, 32, 64}

@@ -117,16 +117,16 @@ class Net:
             self.reference.check(got, expected, terms, float(np.abs(expected).max()) + 1.0)
 
 
-@pytest.fixture(params=["generic", "avx2", "avx512", "avx512bf16"])
+@pytest.fixture(params=["generic", "avx2", "avx512", "avx512bf16", "amx"])
 def isa(request: pytest.FixtureRequest) -> Iterator[str]:
     """Everything at each level that this machine has."""
-    limit_isa("avx512bf16")
-    levels = ["generic", "avx2", "avx512", "avx512bf16"]
+    limit_isa("amx")
+    levels = ["generic", "avx2", "avx512", "avx512bf16", "amx"]
     if levels.index(request.param) > levels.index(binding.detect_isa()):
         pytest.skip(f"needs {request.param}, but this machine grants {binding.detect_isa()}")
     limit_isa(request.param)
     yield request.param
-    limit_isa("avx512bf16")
+    limit_isa("amx")
 
 
 @pytest.fixture

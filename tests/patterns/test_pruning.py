@@ -80,4 +80,4 @@ def test_unknown_pattern_is_refused():
 def test_lazy_name_is_the_function_however_often_it_is_asked_for():
     assert autosparse.patterns.sparsify is sparsify
     assert callable(autosparse.patterns.sparsify)
-    assert np.shape(autosparse.patterns.CANDIDATES) == (6,)
+    assert np.shape(autosparse.patterns.CANDIDATES) == (7,)

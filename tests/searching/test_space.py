@@ -67,7 +67,7 @@ def test_the_shipped_spaces() -> None:
         ("version: 1\nsparsity: [-0.1]", ("at least 0",)),
         ("version: 1\nsparsity: []", ("sparsity",)),
         ("version: 1\nblock_n: [12]", ("powers of two", "12")),
-        ("version: 1\nblock_n: 64", ("powers of two", "64")),
+        ("version: 1\nblock_n: 128", ("powers of two", "128")),
         ("version: 1\ndevice: gpu", ("device", "'gpu'")),
         ("version: 2", ("version", "2")),
         ("block_n: [8]", ("version",)),
