@@ -59,7 +59,8 @@ class KernelInfo:
 
 def detect_isa() -> str:
     """Gives the widest usable instruction set: ``generic``, ``avx2``, ``avx512``,
-    ``avx512bf16`` or ``amx``."""
+    ``avx512bf16`` or ``amx``.
+    """
     return _ISA_NAMES[native().as_detect_isa()]
 
 
