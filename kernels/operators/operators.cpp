@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "conv/convolution.h"
+#include "conv/depthwise.h"
 #include "conv/table.h"
 #include "conv/winograd.h"
 #include "executor/program.h"
@@ -328,6 +329,9 @@ int grouped_kernel(int tile_out, int dtype, int isa) {
 std::unique_ptr<Operator> make_convolution(const Program &program, const as_op &op) {
     const Shape &input = program.tensor(op.inputs[0]).shape, &output = program.tensor(op.output).shape;
     const int dtype = program.tensor(op.inputs[0]).dtype;
+    if (op.kind == AS_OP_CONV_GROUPED &&
+        DepthwiseConvolution::runs(op, program.tensor(op.inputs[0]), program.tensor(op.output)))
+        return std::make_unique<DepthwiseConvolution>(op, input, output);
     if (op.kind == AS_OP_CONV_GROUPED) {
         const int tile = grouped_tile(output.channels / op.groups);
         // A single input per output has no pairs of channels.

@@ -2,6 +2,7 @@
 #include "operators/planes.h"
 
 #include "autosparse.h"
+#include "conv/dw.h"
 #include "cpu/vec.h"
 #include "operators/functions.h"
 #include "operators/pooling.h"
@@ -197,22 +198,13 @@ void interleave_planes(const void *a, const void *b, float *out, ptrdiff_t count
 }
 
 template <class T>
-constexpr PlaneKernels table = {copy_rows<T>,
-                                import_rows<T>,
-                                export_rows<T>,
-                                split_rows<T>,
-                                split_rows_wide<T>,
-                                add<T>,
-                                mul<T>,
-                                affine<T>,
-                                activate<T>,
-                                max_pool<T>,
-                                avg_pool<T>,
-                                sum_plane<T>,
-                                softmax<T>,
-                                sizeof(T) == sizeof(Bf16) ? interleave_planes : nullptr,
-                                get<T>,
-                                put_one<T>};
+constexpr PlaneKernels table = {
+    copy_rows<T>,  import_rows<T>,     export_rows<T>,
+    split_rows<T>, split_rows_wide<T>, add<T>,
+    mul<T>,        affine<T>,          activate<T>,
+    depthwise<T>,  max_pool<T>,        avg_pool<T>,
+    sum_plane<T>,  softmax<T>,         sizeof(T) == sizeof(Bf16) ? interleave_planes : nullptr,
+    get<T>,        put_one<T>};
 
 }  // namespace
 }  // namespace AS_ISA_NS

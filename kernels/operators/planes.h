@@ -18,6 +18,17 @@ struct PoolCall {
     float *scratch;  // pool_scratch() floats
 };
 
+// Depthwise convolution of one plane (conv/dw.h). Offsets in elements, from the origins.
+struct DepthwiseCall {
+    const void *input;
+    void *output;
+    int32_t in_pitch, out_pitch, out_height, out_width;
+    int32_t kernel, stride;  // 3 or 5; 1 or 2
+    int32_t pad_top, pad_left;
+    const float *weights;  // [kernel][kernel]
+    float bias, low, high;
+};
+
 // Planes are of the table's type, arithmetic is float. `count` is in flattened pixels from the origin and,
 // but for activate, is rounded up to whole vectors; `valid` masks the result. Pitches are in elements.
 struct PlaneKernels {
@@ -41,6 +52,7 @@ struct PlaneKernels {
     void (*affine)(const void *a, float scale, float shift, void *out, const int32_t *valid,
                    ptrdiff_t count);
     void (*activate)(void *data, const int32_t *valid, ptrdiff_t count, int activation);
+    void (*depthwise)(const DepthwiseCall &call);
     void (*max_pool)(const PoolCall &call);
     void (*avg_pool)(const PoolCall &call);
     float (*sum)(const void *a, const int32_t *valid, ptrdiff_t count);

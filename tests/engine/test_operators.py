@@ -52,6 +52,18 @@ NETS: dict[str, tuple[nn.Module, tuple[Tensor, ...]]] = {
     "same padding": (nn.Conv2d(8, 16, 4, padding="same"), (X,)),
     "depthwise": (nn.Conv2d(8, 8, 3, 1, 1, groups=8), (X,)),
     "depthwise strided": (nn.Conv2d(8, 16, 5, 2, 2, groups=8), (X,)),
+    "depthwise of a wide image": (nn.Conv2d(8, 8, 3, 1, 1, groups=8), (image(3, 8, 5, 37),)),
+    "depthwise 3x3 of stride 2": (nn.Conv2d(8, 8, 3, 2, 1, groups=8), (image(2, 8, 34, 41),)),
+    "depthwise 5x5": (nn.Conv2d(8, 8, 5, 1, 2, groups=8, bias=False), (image(1, 8, 9, 18),)),
+    "depthwise 5x5 of stride 2": (nn.Conv2d(8, 8, 5, 2, (1, 2), groups=8), (image(1, 8, 12, 33),)),
+    "depthwise without padding": (
+        nn.Sequential(nn.Conv2d(8, 8, 5, groups=8), nn.Hardswish(), nn.Conv2d(8, 8, 3, groups=8)),
+        (image(2, 8, 21, 20),),
+    ),
+    "depthwise with uneven padding": (
+        nn.Sequential(nn.ZeroPad2d((0, 1, 2, 1)), nn.Conv2d(8, 8, 3, 2, groups=8), nn.ReLU6()),
+        (image(1, 8, 16, 19),),
+    ),
     "grouped": (nn.Conv2d(8, 12, 3, padding=1, groups=4), (X,)),
     "linear": (nn.Linear(30, 17), (image(5, 30),)),
     "linear without bias": (nn.Linear(30, 17, bias=False), (image(1, 30),)),

@@ -1,0 +1,84 @@
+#include "conv/depthwise.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "operators/planes.h"
+
+namespace autosparse {
+namespace {
+
+// Pixels per task: small planes are taken together.
+constexpr int kPixelsPerTask = 2048;
+
+}  // namespace
+
+DepthwiseConvolution::DepthwiseConvolution(const as_op &op, const Shape &input, const Shape &output)
+    : op_(op), input_shape_(input), output_shape_(output) {
+    const std::size_t channels = static_cast<std::size_t>(input.channels);
+    weights_.assign(op.weight, op.weight + channels * static_cast<std::size_t>(op.kernel_h * op.kernel_w));
+    bias_.assign(channels, 0.0f);
+    if (op.bias) std::copy_n(op.bias, channels, bias_.begin());
+    op_.weight = op_.bias = nullptr;
+}
+
+bool DepthwiseConvolution::runs(const as_op &op, const Tensor &input, const Tensor &output) {
+    return op.groups == input.shape.channels && input.shape.channels == output.shape.channels &&
+           op.kernel_h == op.kernel_w && (op.kernel_h == 3 || op.kernel_h == 5) &&
+           op.stride_h == op.stride_w && op.stride_h <= 2 && op.dilation_h == 1 && op.dilation_w == 1 &&
+           input.dtype == output.dtype;
+}
+
+void DepthwiseConvolution::constrain(Program &program) {
+    const auto after = [&](int out, int before, int size) {
+        return std::max(0, (out - 1) * op_.stride_h + op_.kernel_h - 1 - before - (size - 1));
+    };
+    program.pad(op_.inputs[0],
+                {op_.pad_top, op_.pad_left, after(output_shape_.height, op_.pad_top, input_shape_.height),
+                 after(output_shape_.width, op_.pad_left, input_shape_.width)});
+}
+
+void DepthwiseConvolution::place_weights(float *place) {
+    std::copy(bias_.begin(), bias_.end(), std::copy(weights_.begin(), weights_.end(), place));
+    placed_ = place;
+}
+
+void DepthwiseConvolution::plan(Program &program, int op, void *) {
+    const int planes = output_shape_.batch * output_shape_.channels;
+    const int run = std::max(1, kPixelsPerTask / (output_shape_.height * output_shape_.width));
+    const int tasks = (planes + run - 1) / run;
+    program.add_step(op, std::vector<int64_t>(static_cast<std::size_t>(tasks), 1),
+                     [this, &program, planes, run](int task, int) {
+                         for (int plane = task * run; plane < std::min(planes, (task + 1) * run); ++plane)
+                             run_plane(program, plane / output_shape_.channels,
+                                       plane % output_shape_.channels);
+                     });
+}
+
+void DepthwiseConvolution::run_plane(const Program &program, int image, int channel) const {
+    const Tensor &input = program.tensor(op_.inputs[0]), &output = program.tensor(op_.output);
+    const PlaneKernels &planes = plane_kernels(program.isa(), input.dtype);
+    const bool clamps = op_.activation == AS_ACT_RELU || op_.activation == AS_ACT_RELU6;
+    void *origin = output.origin(image, channel);
+    DepthwiseCall call{};
+    call.input = input.origin(image, channel);
+    call.output = origin;
+    call.in_pitch = input.pitch;
+    call.out_pitch = output.pitch;
+    call.out_height = output_shape_.height;
+    call.out_width = output_shape_.width;
+    call.kernel = op_.kernel_h;
+    call.stride = op_.stride_h;
+    call.pad_top = op_.pad_top;
+    call.pad_left = op_.pad_left;
+    call.weights = placed_ + static_cast<ptrdiff_t>(channel) * op_.kernel_h * op_.kernel_w;
+    call.bias = placed_[weights_.size() + static_cast<std::size_t>(channel)];
+    call.low = clamps ? 0.0f : -INFINITY;
+    call.high = op_.activation == AS_ACT_RELU6 ? 6.0f : INFINITY;
+    planes.depthwise(call);
+    zero_padding(output, origin);
+    if (op_.activation != AS_ACT_NONE && !clamps)
+        planes.activate(origin, output.valid, output.span(), op_.activation);
+}
+
+}  // namespace autosparse
