@@ -143,7 +143,7 @@ def _wrong(job: LayerJob, kernel: KernelSpec, program: NativeProgram) -> str:
     else:
         with build(layer, kernel, job.threads) as small:
             small.run_into(layer.inputs, [got])
-    return why_wrong(got, expected, tolerance(layer.terms, job.dtype))
+    return why_wrong(got, expected, tolerance(layer.terms, job.dtype, kernel.method))
 
 
 def _timed(job: LayerJob, layer: Layer, program: NativeProgram) -> Outcome:
