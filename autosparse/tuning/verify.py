@@ -26,8 +26,8 @@ _WRITING = {"f32": 0.0, "bf16": 2.0**-8}
 # (a random walk over partial sums). Ten times as much leaves room for any order of summation and for
 # the largest of a million outputs, and is still far below one missing term, which is 1 / sqrt(k).
 _SAFETY = 2.0
-# Winograd's transforms add and subtract values larger than their result: F(4x4, 3x3) doubles the errors, more at
-# single outputs. It is still wrong by far where a term is missing.
+# Winograd's transforms add and subtract values larger than their result: F(4x4, 3x3) doubles the
+# errors, more at single outputs. It is still wrong by far where a term is missing.
 _OF_METHOD = {"wf": 4.0}
 
 
