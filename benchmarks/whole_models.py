@@ -48,6 +48,7 @@ def show(found: Comparison) -> None:
         print(table.title(found, session))
         print(*("  ".join(map(str, row)) for row in table.rows(session)), sep="\n")
         print(*table.remarks(session), sep="\n")
+    print(*table.scaling(found), sep="\n")
 
 
 def main() -> None:

@@ -268,6 +268,8 @@ def _show(found: Comparison, layers: bool) -> None:
         for result in session.results if layers else ():
             if result.layers:
                 emit_table(table.LAYER_COLUMNS, table.layer_rows(result), title=result.contestant.name)
+    for line in table.scaling(found):
+        emit(line)
     for refusal in found.absent:
         emit(table.refused(refusal))
 

@@ -114,6 +114,7 @@ def _request(
         database=asked.database or paths.tuning_database_url(),
         rows_policy=LAYERS.for_model(dense_weight_bytes(layers)).id,
         dense_flops=rates.dense_flops(layers),
+        dense_weights=rates.dense_weights(layers),
         hardware=hardware,
     )
 

@@ -8,6 +8,8 @@ from autosparse.compare.records import Rates
 from autosparse.engine import LayerReport
 from autosparse.records import CpuProfile, LayerInfo
 
+_BYTES = {"f32": 4, "bf16": 2}
+
 
 def dense_flops(layers: Iterable[LayerInfo]) -> int:
     """Gives the operations of one run without zeros, in layers whose shape is known."""
@@ -18,6 +20,20 @@ def kept_flops(layers: Iterable[LayerReport]) -> int:
     """Gives the operations of the blocks that a compiled model keeps, in layers of known shape."""
     known = (layer for layer in layers if layer.shape is not None)
     return sum(round(layer.shape.flops * (1 - layer.sparsity)) for layer in known if layer.shape)
+
+
+def dense_weights(layers: Iterable[LayerInfo]) -> int:
+    """Gives the weight elements of such layers without zeros."""
+    return sum(layer.shape.weights for layer in layers if layer.shape is not None)
+
+
+def weight_share(weight_bytes: int | None, dense_weights: int, dtype: str) -> float | None:
+    """Gives what weights take of what they would without zeros, in the same type; None if unknown.
+
+    Biases and index lists count in the first; a kernel that stores transformed weights may hold more
+    than there are.
+    """
+    return None if weight_bytes is None else weight_bytes / (_BYTES[dtype] * dense_weights)
 
 
 def rates(kept: int | None, dense: int, median_us: float, limit_gflops: float | None) -> Rates:

@@ -276,6 +276,7 @@ class Result(Record):
         rates: operations per second.
         memory: activations and weights.
         weight_bytes: weights as they are held; None where the engine does not tell.
+        weight_share: of what all layers' weights would take in this type without zeros; None likewise.
         layers: empty for peers.
         layer_sum: None for peers, and where nothing was tuned.
         note: anything a reader must know, such as that the model ran through torch.
@@ -290,6 +291,7 @@ class Result(Record):
     rates: Rates
     memory: Memory
     weight_bytes: int | None = None
+    weight_share: float | None = None
     layers: tuple[LayerTime, ...] = ()
     layer_sum: LayerSum | None = None
     note: str = ""

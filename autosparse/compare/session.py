@@ -64,6 +64,7 @@ class SessionRequest(Record):
         database: URL of the tuning database; None is the user's own.
         rows_policy: identifier of the policy of the tuner's rows.
         dense_flops: operations of one run without zeros.
+        dense_weights: weight elements without zeros.
         hardware: the host, with its measured limits.
     """
 
@@ -78,6 +79,7 @@ class SessionRequest(Record):
     database: str | None
     rows_policy: str
     dense_flops: int
+    dense_weights: int
     hardware: HardwareProfile
 
     def task(self, zeros: Zeros | None = None) -> Task:
@@ -288,6 +290,7 @@ def _own_facts(
     facts: dict[str, Any] = {
         "memory": own.memory,
         "weight_bytes": own.weight_bytes,
+        "weight_share": rates.weight_share(own.weight_bytes, request.dense_weights, own.dtype),
         "note": "; ".join(filter(None, (timing.problem, own.note))),
     }
     if own.compiled is None:

@@ -60,7 +60,7 @@ def _row(result: Result, kinds: Sequence[str]) -> tuple[object, ...]:
         None if rates.kept_gflops is None else f"{rates.kept_gflops:.1f}",
         f"{rates.dense_gflops:.1f}",
         None if share is None else f"{100 * share:.0f} %",
-        _size(result.weight_bytes),
+        _weights(result),
         _size(result.memory.size_bytes),
     )
 
@@ -69,6 +69,12 @@ def _ratio(ratio: Ratio | None) -> str | None:
     if ratio is None:
         return None
     return f"{ratio.median:.2f} ({ratio.ci_low:.2f}-{ratio.ci_high:.2f})"
+
+
+def _weights(result: Result) -> str | None:
+    if result.weight_share is None:
+        return _size(result.weight_bytes)
+    return f"{_size(result.weight_bytes)} ({100 * result.weight_share:.0f} % of dense)"
 
 
 def _size(size_bytes: int | None) -> str | None:
@@ -100,6 +106,19 @@ def layer_sum(total: LayerSum) -> str:
         f"operators {others_us:.0f} us = {total.predicted_us:.0f} us predicted, "
         f"{100 * total.ratio:.1f} % of the measured whole"
     )
+
+
+def scaling(comparison: Comparison) -> Iterator[str]:
+    """Gives how much faster our contestants are on more threads than on fewest."""
+    sessions = sorted(comparison.sessions, key=lambda session: session.threads)
+    known = [{r.contestant.name: r for r in s.results if r.contestant.is_ours} for s in sessions]
+    for session, results in list(zip(sessions, known, strict=True))[1:]:
+        for name in [name for name in results if name in known[0]]:
+            ratio = known[0][name].latency.median_ms / results[name].latency.median_ms
+            yield (
+                f"{name}: {ratio:.2f} times as fast on {session.threads} threads as on "
+                f"{sessions[0].threads} (medians of two sessions)"
+            )
 
 
 def refused(refusal: Refusal) -> str:

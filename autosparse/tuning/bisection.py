@@ -111,7 +111,6 @@ def _bisect_one(
             if row is None:
                 break  # no kernel worked, or the time budget is used up
             known.append((sparsity, _wins(row, dense)))
-            step.show(step.done + len(known) / (len(grid) + 1))
     step.advance()
 
 

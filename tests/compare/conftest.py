@@ -70,6 +70,7 @@ def request_for(model: str, tmp_path: Path) -> Callable[..., SessionRequest]:
             "database": str(tmp_path / "tuning.db"),
             "rows_policy": "none",
             "dense_flops": 1_000_000,
+            "dense_weights": 1_448,
             "hardware": hardware.describe(),
         }
         return SessionRequest(**{**values, **changes})

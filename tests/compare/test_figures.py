@@ -96,7 +96,7 @@ def test_the_comparison_travels_as_json() -> None:
 def test_the_table_has_every_figure_slowest_first() -> None:
     unknown = Memory(size_bytes=None, how="not measured")
     found = comparison(
-        result("autosparse 75 %", "f32", 1.0, weight_bytes=2 << 20),
+        result("autosparse 75 %", "f32", 1.0, weight_bytes=2 << 20, weight_share=0.283),
         result("other", "f32", 2.0, engine="other", memory=unknown, note="careful"),
         refused=(Refusal(name="x", kind="wrong", reason="it is off", ours=True),),
     )
@@ -105,7 +105,7 @@ def test_the_table_has_every_figure_slowest_first() -> None:
     assert [row[0] for row in rows] == ["other", "autosparse 75 %"]
     assert all(len(row) == len(table.columns(session)) for row in rows)
     assert rows[1][2:5] == ("1.000", "0.980-1.030", "2.00 (1.90-2.10)")
-    assert rows[1][5:] == ("50.0", "100.0", "25 %", "2 MiB", "3 MiB")
+    assert rows[1][5:] == ("50.0", "100.0", "25 %", "2 MiB (28 % of dense)", "3 MiB")
     assert rows[0][-1] is None
     remarks = list(table.remarks(session))
     assert remarks[:2] == ["x: not timed, wrong: it is off", "other: careful"]
@@ -113,6 +113,24 @@ def test_the_table_has_every_figure_slowest_first() -> None:
     assert found.failed == session.refused
     worse = dataclasses.replace(session, disturbed=(0, 1, 2))
     assert list(table.remarks(worse))[-1].endswith("most figures suffered, run it again")
+
+
+def test_more_threads_are_set_against_fewest() -> None:
+    found = comparison(result("autosparse 75 %", "f32", 1.0), result("other", "f32", 2.0, engine="o"))
+    [one] = found.sessions
+    faster = result("autosparse 75 %", "f32", 0.5)
+    two = dataclasses.replace(one, threads=2, results=(faster, result("new", "f32", 1.0)))
+    both = dataclasses.replace(found, sessions=(two, one))
+    assert list(table.scaling(both)) == [
+        "autosparse 75 %: 2.00 times as fast on 2 threads as on 1 (medians of two sessions)"
+    ]
+    assert not list(table.scaling(found))
+
+
+def test_weights_are_set_against_dense_ones_of_the_same_type() -> None:
+    assert rates.weight_share(200, 100, "f32") == 0.5
+    assert rates.weight_share(200, 100, "bf16") == 1.0
+    assert rates.weight_share(None, 100, "f32") is None
 
 
 FOUND = comparison(

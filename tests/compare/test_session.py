@@ -103,6 +103,8 @@ def test_ours_is_timed_with_layers_rates_and_memory(
     assert pruned.contestant.zeros == "50 %"
     assert 0 < pruned.weight_bytes < ours.weight_bytes < ours.memory.size_bytes
     assert 0 < pruned.error < 1e-4
+    assert pruned.weight_share == pruned.weight_bytes / (4 * 1_448)
+    assert peer_result.weight_share is None
     kept, dense_rate = pruned.rates.kept_gflops, pruned.rates.dense_gflops
     assert kept is not None and kept < dense_rate * 2
     assert pruned.ratios["f32"].over == "good" and pruned.ratios["bf16"].over == "good_bf16"
