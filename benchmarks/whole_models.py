@@ -36,6 +36,7 @@ def asked(model: str, seconds: float) -> Asked:
     return Asked(
         subject=Subject(model=model),
         sparsities=sparsities,
+        block_ns=(8, 16, 32, 64),
         exclude=exclude,
         dtypes=tuple(dtype for dtype in DTYPES if dtype in computed),
         threads=tuple(sorted({1, hardware.usable_cores()})),

@@ -46,9 +46,7 @@ def profile(
     dtype: Annotated[
         str | None, _of_map("--dtype", help="Arithmetic type, f32 or bf16", default="f32")
     ] = None,
-    block_n: Annotated[
-        str | None, _of_map("--block-n", help="N to try", default="all")
-    ] = None,
+    block_n: Annotated[str | None, _of_map("--block-n", help="N to try", default="all")] = None,
     batch_size: Annotated[
         str | None, _of_map("--batch-size", help="Samples per run", default="1")
     ] = None,

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from autosparse import hardware
+from autosparse.compare.own_engine import OwnModel
 from autosparse.compare.records import LayerSum, LayerTime
-from autosparse.engine import CompiledModel, LayerReport
+from autosparse.engine import LayerReport
 from autosparse.records import LayerShape, Measurement, Status
 from autosparse.tuning.database import TuningDatabase
 
@@ -53,12 +54,12 @@ def _kept(shape: LayerShape, layer: LayerReport) -> int:
 
 
 def measure(
-    model: CompiledModel, rows: TunedRows, measured_us: float
+    model: OwnModel, rows: TunedRows, measured_us: float
 ) -> tuple[tuple[LayerTime, ...], LayerSum | None]:
     """Times the operators of a compiled model, and compares the tuner's sum with the measured whole.
 
     Args:
-        model: what our engine runs.
+        model: compiled or loaded.
         rows: what the tuner knows.
         measured_us: the whole, measured in turn with others.
 

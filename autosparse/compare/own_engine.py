@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,10 +14,46 @@ import autosparse
 from autosparse.compare.peer import Running
 from autosparse.compare.records import OURS, Memory, Own
 from autosparse.compare.task import Task
-from autosparse.engine import CompiledModel, compile
+from autosparse.engine import LayerReport, compile
 from autosparse.errors import MissingDependency
 
 _HOW = "weights and activations, as the engine counts them"
+
+
+class OwnModel(Protocol):
+    """What a compiled model and a loaded one have in common."""
+
+    @property
+    def layers(self) -> tuple[LayerReport, ...]:
+        """Every weight-bearing layer with its kernel."""
+
+    @property
+    def dtype(self) -> str:
+        """Arithmetic type."""
+
+    @property
+    def engine(self) -> str:
+        """What runs it."""
+
+    @property
+    def weight_bytes(self) -> int:
+        """Weights as they are held."""
+
+    @property
+    def arena_bytes(self) -> int:
+        """Activations."""
+
+    def __call__(self, *inputs: Any) -> Any:
+        """Runs once."""
+
+    def run_times(self, repeats: int) -> NDArray[np.int64]:
+        """Gives nanoseconds per run."""
+
+    def measure_operators(self, repeats: int = 50) -> dict[str, float]:
+        """Gives the median time of every operator within whole runs, microseconds."""
+
+    def close(self) -> None:
+        """Frees memory and threads."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,18 +62,14 @@ class OwnRunning:
 
     Attributes:
         running: how to run it.
-        dtype: arithmetic type.
+        model: what runs.
         memory: weights and activations.
-        weight_bytes: weights as they are held; None where an exported file does not tell.
-        compiled: the compiled model; None for an exported file.
         note: what a reader must know, such as that it runs through torch.
     """
 
     running: Running
-    dtype: str
+    model: OwnModel
     memory: Memory
-    weight_bytes: int | None
-    compiled: CompiledModel | None = None
     note: str = ""
 
 
@@ -47,11 +79,25 @@ def open_own(own: Own, task: Task, database: str | None) -> OwnRunning:
     Raises:
         AutosparseError: the plan, the file or the type cannot be had here.
     """
-    return _exported(own, task) if own.artifact else _compiled(own, task, database)
+    model = _loaded(own, task) if own.artifact else _compiled(own, task, database)
+    native = model.engine == OURS
+    why = "; ".join(getattr(model, "why", ()))
+    return OwnRunning(
+        running=Running(
+            run=model.run_times,
+            outputs=lambda: _leaves(model(task.x())),
+            close=model.close,
+        ),
+        model=model,
+        memory=Memory(size_bytes=model.weight_bytes + model.arena_bytes, how=_HOW)
+        if native
+        else Memory(size_bytes=None, how="it runs through torch, which does not tell"),
+        note="" if native else f"runs through torch: {why}",
+    )
 
 
-def _compiled(own: Own, task: Task, database: str | None) -> OwnRunning:
-    model = compile(
+def _compiled(own: Own, task: Task, database: str | None) -> OwnModel:
+    return compile(
         task.module(),
         (task.tensor(),),
         dtype=own.dtype,
@@ -59,49 +105,17 @@ def _compiled(own: Own, task: Task, database: str | None) -> OwnRunning:
         plan=own.plan,
         database=database,
     )
-    through_torch = model.engine != OURS
-    return OwnRunning(
-        running=Running(
-            run=model.run_times,
-            outputs=lambda: _leaves(model(task.x())),
-            close=model.close,
-        ),
-        dtype=own.dtype,
-        memory=Memory(size_bytes=model.weight_bytes + model.arena_bytes, how=_HOW)
-        if not through_torch
-        else Memory(size_bytes=None, how="it runs through torch, which does not tell"),
-        weight_bytes=model.weight_bytes,
-        compiled=model,
-        note=f"runs through torch: {'; '.join(model.why)}" if through_torch else "",
-    )
 
 
-def _exported(own: Own, task: Task) -> OwnRunning:
+def _loaded(own: Own, task: Task) -> OwnModel:
     """Loads an exported file; it must hold the weights that the subject names."""
     load = getattr(autosparse, "load", None)
     if load is None:
         raise MissingDependency(
             f"an exported file needs autosparse.load, which this version lacks, but got {own.artifact}"
         )
-    model = load(own.artifact, threads=task.threads)
-    weight_bytes: int | None = getattr(model, "weight_bytes", None)
-    arena_bytes: int | None = getattr(model, "arena_bytes", None)
-    return OwnRunning(
-        running=Running(
-            run=model.run_times,
-            outputs=lambda: _leaves(model(task.x())),
-            close=getattr(model, "close", lambda: None),
-        ),
-        dtype=getattr(model, "dtype", own.dtype),
-        memory=_memory(weight_bytes, arena_bytes),
-        weight_bytes=weight_bytes,
-    )
-
-
-def _memory(weight_bytes: int | None, arena_bytes: int | None) -> Memory:
-    if weight_bytes is None or arena_bytes is None:
-        return Memory(size_bytes=None, how="the loaded file does not tell")
-    return Memory(size_bytes=weight_bytes + arena_bytes, how=_HOW)
+    model: OwnModel = load(own.artifact, threads=task.threads)
+    return model
 
 
 def _leaves(result: Any) -> Sequence[NDArray[Any]]:

@@ -27,31 +27,30 @@ def dense_weights(layers: Iterable[LayerInfo]) -> int:
     return sum(layer.shape.weights for layer in layers if layer.shape is not None)
 
 
-def weight_share(weight_bytes: int | None, dense_weights: int, dtype: str) -> float | None:
-    """Gives what weights take of what they would without zeros, in the same type; None if unknown.
+def weight_share(weight_bytes: int, dense_weights: int, dtype: str) -> float:
+    """Gives what weights take of what they would without zeros, in the same type.
 
     Biases and index lists count in the first; a kernel that stores transformed weights may hold more
     than there are.
     """
-    return None if weight_bytes is None else weight_bytes / (_BYTES[dtype] * dense_weights)
+    return weight_bytes / (_BYTES[dtype] * dense_weights)
 
 
-def rates(kept: int | None, dense: int, median_us: float, limit_gflops: float | None) -> Rates:
+def rates(kept: int, dense: int, median_us: float, limit_gflops: float | None) -> Rates:
     """Gives the rates of one run.
 
     Args:
-        kept: operations really done; None where nobody tells.
+        kept: operations of the blocks that are kept; all of them for a dense engine.
         dense: operations without zeros.
         median_us: time of one run.
         limit_gflops: what the machine can do; None if unknown.
     """
-    kept_gflops = None if kept is None else kept / median_us / 1e3
-    known = kept_gflops is not None and limit_gflops
+    kept_gflops = kept / median_us / 1e3
     return Rates(
         kept_gflops=kept_gflops,
         dense_gflops=dense / median_us / 1e3,
         limit_gflops=limit_gflops,
-        limit_share=kept_gflops / limit_gflops if known else None,  # type: ignore[operator]
+        limit_share=kept_gflops / limit_gflops if limit_gflops else None,
     )
 
 

@@ -210,7 +210,7 @@ class Rates(Record):
         limit_share: `kept_gflops` over `limit_gflops`.
     """
 
-    kept_gflops: float | None
+    kept_gflops: float
     dense_gflops: float
     limit_gflops: float | None
     limit_share: float | None

@@ -206,7 +206,7 @@ def _add_own(
         refusal = Refusal(name=own.name, kind="failed", reason=_told(error), ours=True)
         found.refused.append(refusal)
     else:
-        contestant = Contestant(name=own.name, engine=OURS, dtype=opened.dtype, zeros=zeros)
+        contestant = Contestant(name=own.name, engine=OURS, dtype=opened.model.dtype, zeros=zeros)
         error_found = verify.error(outputs, expected)
         _admit(_Ready(contestant, opened.running, error_found, opened), found)
 
@@ -287,16 +287,16 @@ def _own_facts(
     rows: layer_sums.TunedRows,
 ) -> dict[str, Any]:
     """Gives what is known of our own contestants alone."""
+    model = own.model
     facts: dict[str, Any] = {
         "memory": own.memory,
-        "weight_bytes": own.weight_bytes,
-        "weight_share": rates.weight_share(own.weight_bytes, request.dense_weights, own.dtype),
+        "weight_bytes": model.weight_bytes,
+        "weight_share": rates.weight_share(model.weight_bytes, request.dense_weights, model.dtype),
+        "rates": rates.rates(
+            rates.kept_flops(model.layers), request.dense_flops, timing.median_us, limit
+        ),
         "note": "; ".join(filter(None, (timing.problem, own.note))),
     }
-    if own.compiled is None:
-        return {**facts, "rates": rates.rates(None, request.dense_flops, timing.median_us, limit)}
-    kept = rates.kept_flops(own.compiled.layers)
-    facts["rates"] = rates.rates(kept, request.dense_flops, timing.median_us, limit)
-    if own.compiled.engine == OURS:
-        facts["layers"], facts["layer_sum"] = layer_sums.measure(own.compiled, rows, timing.median_us)
+    if model.engine == OURS:
+        facts["layers"], facts["layer_sum"] = layer_sums.measure(model, rows, timing.median_us)
     return facts

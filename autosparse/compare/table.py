@@ -57,7 +57,7 @@ def _row(result: Result, kinds: Sequence[str]) -> tuple[object, ...]:
         f"{latency.median_ms:.3f}",
         f"{latency.ci_low_ms:.3f}-{latency.ci_high_ms:.3f}",
         *(_ratio(result.ratios.get(kind)) for kind in kinds),
-        None if rates.kept_gflops is None else f"{rates.kept_gflops:.1f}",
+        f"{rates.kept_gflops:.1f}",
         f"{rates.dense_gflops:.1f}",
         None if share is None else f"{100 * share:.0f} %",
         _weights(result),

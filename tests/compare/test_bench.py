@@ -31,7 +31,7 @@ FEW = ["--threads", "1", "--against", "torch", "--repeats", "6"]
         (["--pattern", "2:4"], 2, "--pattern must be 1xN"),
         (["--sparsity", "1.0"], 2, "must lie between 0 and 1, but got 1"),
         (["--sparsity", "much"], 2, "--sparsity must be a number"),
-        (["--block-n", "3"], 2, "--block-n must be one of 1, 2, 4, 8, 16, 32, but got '3'"),
+        (["--block-n", "3"], 2, "--block-n must be one of 1, 2, 4, 8, 16, 32, 64, but got '3'"),
         (["--plan", "nowhere.yaml"], 2, "a plan must be a readable YAML file"),
         (["--artifact", "nowhere"], 2, "--artifact must name a file"),
         (["--weights", "nowhere"], 2, "weights must be a readable file"),

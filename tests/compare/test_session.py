@@ -71,7 +71,9 @@ def test_a_session_without_anybody_left_says_so(
 def test_our_own_wrong_output_is_refused_and_marked(
     monkeypatch: pytest.MonkeyPatch, request_for: Make
 ) -> None:
-    wrong = OwnRunning(running(np.zeros((1, 5), np.float32)), "f32", Memory(size_bytes=1, how=""), 1)
+    model: Any = SimpleNamespace(dtype="f32")
+    zeros = running(np.zeros((1, 5), np.float32))
+    wrong = OwnRunning(zeros, model, Memory(size_bytes=1, how=""))
     monkeypatch.setattr(sessions, "open_own", lambda own, task, database: wrong)
     found = run_session(request_for(own=(sparse(),)))
     assert [(r.name, r.kind, r.ours) for r in found.refused] == [(f"{OURS} 50 %", "wrong", True)]
@@ -163,7 +165,7 @@ def test_an_exported_file_takes_part(monkeypatch: pytest.MonkeyPatch, request_fo
     assert not found.refused
     [result] = found.results
     assert result.weight_bytes and result.memory.size_bytes
-    assert result.rates.kept_gflops is None and result.rates.dense_gflops > 0
+    assert [layer.name for layer in result.layers] == ["stem", "middle", "fc"]
 
 
 def test_an_exported_file_of_other_weights_is_refused(
