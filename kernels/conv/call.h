@@ -59,7 +59,7 @@ struct WinogradInput {
 struct ConvKernels {
     int lanes;
     const ConvKernel *rows;
-    void (*transform_input[2])(const WinogradInput &);  // wg, wf
+    void (*transform_input[3])(const WinogradInput &);  // wg, wf, wp
 };
 
 const ConvKernels &conv_kernels_generic();

@@ -138,32 +138,8 @@ void Convolution::make_panel(const Program &program) {
     }
 }
 
-// Copies every stride_h-th row and stride_w-th column of a plane into its phase planes.
 void Convolution::split_channel(const Tensor &input, int isa, int n, int c, void *to) const {
-    const PlaneKernels &planes = plane_kernels(isa, dtype_);
-    const int dtype = widens() ? static_cast<int>(AS_F32) : dtype_;
-    const auto zero = [&](ptrdiff_t begin, ptrdiff_t end) {
-        std::memset(offset(to, dtype, begin), 0, static_cast<std::size_t>((end - begin) * bytes_of(dtype)));
-    };
-    for (const PhasePlanes::Plane &p : phases_.planes) {
-        const int below = input_shape_.height - p.phase_y;
-        const int rows = std::min(below > 0 ? (below + op_.stride_h - 1) / op_.stride_h : 0,
-                                  phases_.first_row + phases_.rows);
-        const int columns = phase_columns(input_shape_.width, p.phase_x, op_.stride_w, phases_.max_shift_x,
-                                          output_shape_.width);
-        const void *from =
-            offset(input.origin(n, c), dtype_, static_cast<ptrdiff_t>(p.phase_y) * input.pitch + p.phase_x);
-        const ptrdiff_t step = static_cast<ptrdiff_t>(input.pitch) * op_.stride_h;
-        void *first = offset(to, dtype, phases_.front);
-        if (widens())
-            planes.split_rows_wide(from, step, static_cast<float *>(first), phases_.pitch, rows, columns,
-                                   op_.stride_w);
-        else
-            planes.split_rows(from, step, first, phases_.pitch, rows, columns, op_.stride_w);
-        zero(0, phases_.front);
-        zero(phases_.front + static_cast<ptrdiff_t>(rows) * phases_.pitch, phases_.plane);
-        to = offset(to, dtype, phases_.plane);
-    }
+    split_phases(phases_, op_, input, output_shape_.width, isa, widens(), n, c, to);
 }
 
 void Convolution::plan_split(Program &program, int op, void *workspace) {

@@ -59,6 +59,7 @@ constexpr ConvKernel pick_mx() {
 #define AS_OC(dtype, isa, block_n, vectors, pixels) pick_oc<dtype, isa##_level, vectors, pixels>(),
 #define AS_WG(isa, block_n, tile_out, vectors) pick_wg<AS_ISA_NS::Wg, isa##_level, tile_out, vectors>(),
 #define AS_WF(isa, block_n, tile_out, vectors) pick_wg<AS_ISA_NS::Wf, isa##_level, tile_out, vectors>(),
+#define AS_WP(isa, block_n, tile_out, vectors) pick_wg<AS_ISA_NS::Wp, isa##_level, tile_out, vectors>(),
 #define AS_MX(isa, block_n, outs, vectors) pick_mx<isa##_level, outs, vectors>(),
 constexpr ConvKernel rows[] = {
 #include "conv/variants.inc"
@@ -67,12 +68,14 @@ constexpr ConvKernel rows[] = {
 #undef AS_OC
 #undef AS_WG
 #undef AS_WF
+#undef AS_WP
 #undef AS_MX
 
 constexpr ConvKernels table = {
     AS_ISA_NS::kLanes,
     rows,
-    {AS_ISA_NS::wg_transform_input<AS_ISA_NS::Wg>, AS_ISA_NS::wg_transform_input<AS_ISA_NS::Wf>}};
+    {AS_ISA_NS::wg_transform_input<AS_ISA_NS::Wg>, AS_ISA_NS::wg_transform_input<AS_ISA_NS::Wf>,
+     AS_ISA_NS::wg_transform_input<AS_ISA_NS::Wp>}};
 
 }  // namespace
 

@@ -1,6 +1,9 @@
 #include "conv/phases.h"
 
 #include <algorithm>
+#include <cstring>
+
+#include "operators/planes.h"
 
 namespace autosparse {
 
@@ -36,6 +39,7 @@ PhasePlanes phase_planes(const as_op &op, const Shape &output, int pitch) {
     const Axis x = split_axis(op.kernel_w, op.stride_w, op.dilation_w, op.pad_left);
     PhasePlanes out;
     out.pitch = pitch;
+    out.min_shift_x = x.min_shift;
     out.max_shift_x = x.max_shift;
     out.first_row = y.min_shift;
     out.rows = output.height + y.max_shift - y.min_shift;
@@ -60,6 +64,34 @@ PhasePlanes phase_planes(const as_op &op, const Shape &output, int pitch) {
         }
     out.channel = static_cast<ptrdiff_t>(out.planes.size()) * out.plane;
     return out;
+}
+
+void split_phases(const PhasePlanes &phases, const as_op &op, const Tensor &input, int out_width, int isa,
+                  bool widens, int image, int channel, void *to) {
+    const PlaneKernels &planes = plane_kernels(isa, input.dtype);
+    const int dtype = widens ? static_cast<int>(AS_F32) : input.dtype;
+    const auto zero = [&](ptrdiff_t begin, ptrdiff_t end) {
+        std::memset(offset(to, dtype, begin), 0, static_cast<std::size_t>((end - begin) * bytes_of(dtype)));
+    };
+    for (const PhasePlanes::Plane &p : phases.planes) {
+        const int below = input.shape.height - p.phase_y;
+        const int rows = std::min(below > 0 ? (below + op.stride_h - 1) / op.stride_h : 0,
+                                  phases.first_row + phases.rows);
+        const int columns =
+            phase_columns(input.shape.width, p.phase_x, op.stride_w, phases.max_shift_x, out_width);
+        const void *from = offset(input.origin(image, channel), input.dtype,
+                                  static_cast<ptrdiff_t>(p.phase_y) * input.pitch + p.phase_x);
+        const ptrdiff_t step = static_cast<ptrdiff_t>(input.pitch) * op.stride_h;
+        void *first = offset(to, dtype, phases.front);
+        if (widens)
+            planes.split_rows_wide(from, step, static_cast<float *>(first), phases.pitch, rows, columns,
+                                   op.stride_w);
+        else
+            planes.split_rows(from, step, first, phases.pitch, rows, columns, op.stride_w);
+        zero(0, phases.front);
+        zero(phases.front + static_cast<ptrdiff_t>(rows) * phases.pitch, phases.plane);
+        to = offset(to, dtype, phases.plane);
+    }
 }
 
 }  // namespace autosparse

@@ -30,7 +30,7 @@ struct PhasePlanes {
     std::vector<Plane> planes;
     int first_row = 0, rows = 0;  // rows kept of every plane, first_row <= 0
     int pitch = 0;
-    int max_shift_x = 0;
+    int min_shift_x = 0, max_shift_x = 0;
     ptrdiff_t front = 0;    // elements before pixel (0, 0) of a plane
     ptrdiff_t plane = 0;    // from one plane to the next
     ptrdiff_t channel = 0;  // from one channel to the next
@@ -42,6 +42,11 @@ struct PhasePlanes {
 // Least row pitch at which the phase planes' rows do not run into each other.
 int phase_pitch(const as_op &op, const Shape &input, const Shape &output);
 PhasePlanes phase_planes(const as_op &op, const Shape &output, int pitch);
+
+// Copies every stride_h-th row and stride_w-th column of a channel into its phase planes, as floats if
+// `widens`.
+void split_phases(const PhasePlanes &phases, const as_op &op, const Tensor &input, int out_width, int isa,
+                  bool widens, int image, int channel, void *to);
 
 // Columns of a phase plane that hold pixels; the rest is zero.
 int phase_columns(int width, int phase, int stride, int max_shift, int out_width);

@@ -63,35 +63,41 @@ float pair_of(float first, float second) {
 class WinogradKernel {
 public:
     explicit WinogradKernel(Packing packing) {
-        if (packing == Packing::winograd_2x2)
-            rows_ = {{1, 0, 0}, {0.5, 0.5, 0.5}, {0.5, -0.5, 0.5}, {0, 0, 1}};
-        else
-            for (double point : kPoints) rows_.push_back(row_at(point));
-        if (packing == Packing::winograd_4x4) rows_.push_back({0, 0, 1});
+        if (packing == Packing::winograd_2x2) {
+            // G of Lavin and Gray: the points 0, 1, -1, with one sign moved to B^T.
+            rows_ = {{1, 0, 0, 0}, {0.5, 0.5, 0.5, 0}, {0.5, -0.5, 0.5, 0}};
+        } else if (packing == Packing::winograd_4x4) {
+            add_points({0, 0.75, -0.75, 1.5, -1.5});
+        } else {
+            taps_ = 4;
+            add_points({0, 1, -1, 2, -2, 0.5});
+        }
+        rows_.push_back({0, 0, taps_ == 3 ? 1.0 : 0.0, taps_ == 3 ? 0.0 : 1.0});
     }
     int positions() const { return static_cast<int>(rows_.size() * rows_.size()); }
-    // u[positions()] of a kernel g[3][3].
+    // u[positions()] of a square kernel g.
     void transform(const float *g, double *u) const {
         for (const auto &down : rows_)
             for (const auto &across : rows_) {
                 double sum = 0;
-                for (int y = 0; y < 3; ++y)
-                    for (int x = 0; x < 3; ++x)
-                        sum += down[static_cast<std::size_t>(y)] * across[static_cast<std::size_t>(x)] *
-                               g[3 * y + x];
+                for (std::size_t y = 0; y < taps_; ++y)
+                    for (std::size_t x = 0; x < taps_; ++x) sum += down[y] * across[x] * g[taps_ * y + x];
                 *u++ = sum;
             }
     }
 
 private:
-    static constexpr double kPoints[] = {0, 0.75, -0.75, 1.5, -1.5};
-    static std::array<double, 3> row_at(double point) {
-        double distance = 1;
-        for (double other : kPoints)
-            if (other != point) distance *= point - other;
-        return {1 / distance, point / distance, point * point / distance};
+    void add_points(const std::vector<double> &points) {
+        for (double point : points) {
+            double distance = 1;
+            for (double other : points)
+                if (other != point) distance *= point - other;
+            rows_.push_back({1 / distance, point / distance, point * point / distance,
+                             point * point * point / distance});
+        }
     }
-    std::vector<std::array<double, 3>> rows_;
+    std::size_t taps_ = 3;
+    std::vector<std::array<double, 4>> rows_;
 };
 
 // One tile of outputs of one strip.
@@ -133,7 +139,7 @@ struct TilePacker {
     void winograd(const WinogradKernel &winograd, float *to) const {
         for (int k = 0; k < strip.kept; ++k, to += layer.tile_out)
             for (int r = 0; r < rows; ++r) {
-                double u[36];
+                double u[49];
                 winograd.transform(kernel(r, k), u);
                 for (int p = 0; p < winograd.positions(); ++p)
                     to[p * static_cast<ptrdiff_t>(strip.kept) * layer.tile_out + r] =
@@ -143,9 +149,10 @@ struct TilePacker {
 };
 
 int64_t words_per_tile(const TiledLayer &layer, int kept, Packing packing) {
-    const int positions = packing == Packing::winograd_2x2   ? 16
-                          : packing == Packing::winograd_4x4 ? 36
-                                                             : layer.taps;
+    const int positions = packing == Packing::winograd_2x2      ? 16
+                          : packing == Packing::winograd_4x4    ? 36
+                          : packing == Packing::winograd_phases ? 49
+                                                                : layer.taps;
     return static_cast<int64_t>(layer.tile_out) * depth_of(kept, packing) * positions;
 }
 

@@ -33,6 +33,7 @@ enum class Packing {
     // [tile][position][kept][tile_out], transformed (conv/wg.h)
     winograd_2x2,
     winograd_4x4,
+    winograd_phases,
     // [tile][tap][chunk][16 outputs at a time][output][pair], as the rows of matrix tiles (conv/mx.h)
     matrix
 };

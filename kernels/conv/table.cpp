@@ -64,6 +64,9 @@ std::vector<KernelRow> build_table() {
 #define AS_WF(isa, n, tile_out, vectors) \
     rows.push_back(                      \
         make_row(index++, Method::wf, f32, isa##_level, n, tile_out, vectors *kLanesOfIsa[isa##_level]));
+#define AS_WP(isa, n, tile_out, vectors) \
+    rows.push_back(                      \
+        make_row(index++, Method::wp, f32, isa##_level, n, tile_out, vectors *kLanesOfIsa[isa##_level]));
 #define AS_MX(isa, n, outs, vectors) \
     rows.push_back(make_row(index++, Method::mx, bf16, isa##_level, n, outs * 16, vectors * kMatrixPixels));
 #include "conv/variants.inc"
@@ -72,6 +75,7 @@ std::vector<KernelRow> build_table() {
 #undef AS_OC
 #undef AS_WG
 #undef AS_WF
+#undef AS_WP
     return rows;
 }
 
@@ -109,20 +113,22 @@ double expected_cycles(const KernelRow &row, const as_op &op, int in_channels, c
         const double slack = vectors == 1 ? 1.25 : 1.0;
         return tiles * output.height * blocks * slack * step_cycles(pixels * vectors, pixels + vectors);
     }
-    if (const int side = winograd_out(row.method)) {
+    if (const Filtering filtering = filtering_of(row.method); filtering.out) {
+        const int side = filtering.out, positions = filtering.in * filtering.in;
         const int columns = (output.width + side - 1) / side, heights = (output.height + side - 1) / side;
         const int vectors = (heights * columns + lanes - 1) / lanes, tile = row.tile_pixels / lanes;
-        const double positions = (side + 2) * (side + 2);
+        const int planes = op.stride_h * op.stride_w;
         const auto block = [&](int n) {
-            return n ? positions * step_cycles(row.tile_out * n, row.tile_out + 2 * n) : 0.0;
+            return n ? positions * planes * step_cycles(row.tile_out * n, row.tile_out + 2 * n) : 0.0;
         };
-        const double inputs = heights * ((columns + lanes - 1) / lanes) * positions * kInputTransformCycles;
+        const double inputs =
+            heights * ((columns + lanes - 1) / lanes) * positions * planes * kInputTransformCycles;
         const double outputs = vectors * positions * kOutputTransformCycles;
         // Per kept input: transforms are shared by all groups and by all inputs.
         const double kept = average_kept(op, in_channels, output.channels);
         return (tiles * (vectors / tile * block(tile) + block(vectors % tile)) +
                 (in_channels * inputs + output.channels * outputs) / (kept > 1 ? kept : 1)) /
-               9;
+               (op.kernel_h * op.kernel_w);
     }
     if (row.method == Method::mx) {
         const int blocks = (output.height * (output.width + 1) + row.tile_pixels - 1) / row.tile_pixels;
@@ -139,13 +145,16 @@ double expected_cycles(const KernelRow &row, const as_op &op, int in_channels, c
 }  // namespace
 
 const char *name_of(Method method) {
-    constexpr const char *kNames[] = {"px", "oc", "wg", "wf", "mx"};
+    constexpr const char *kNames[] = {"px", "oc", "wg", "wf", "mx", "wp"};
     return kNames[static_cast<int>(method)];
 }
 
 InputTransform input_transform(Method method, int isa) {
     const ConvKernels *kernels = compiled_kernels(isa);
-    return kernels ? kernels->transform_input[method == Method::wf] : nullptr;
+    return kernels ? kernels->transform_input[method == Method::wg   ? 0
+                                              : method == Method::wf ? 1
+                                                                     : 2]
+                   : nullptr;
 }
 
 int lanes_of(int isa) { return kLanesOfIsa[isa]; }
@@ -176,10 +185,16 @@ std::vector<std::string> why_not(const KernelRow &row, const as_op &op, const Sh
     refuse(row.method == Method::oc && op.stride_w > 2,
            "vectors along outputs run horizontal strides 1 and 2 only, but the stride is " +
                std::to_string(op.stride_w));
-    refuse(winograd_out(row.method) && !(op.kernel_h == 3 && op.kernel_w == 3 && op.stride_h == 1 &&
-                                         op.stride_w == 1 && op.dilation_h == 1 && op.dilation_w == 1),
+    const bool is_winograd = filtering_of(row.method).out != 0;
+    const auto has_window = [&](int kernel, int stride) {
+        return op.kernel_h == kernel && op.kernel_w == kernel && op.stride_h == stride &&
+               op.stride_w == stride && op.dilation_h == 1 && op.dilation_w == 1;
+    };
+    refuse(row.method == Method::wp && !has_window(7, 2),
+           "Winograd's filtering of phases runs 7x7 kernels of stride 2 without dilation only");
+    refuse(is_winograd && row.method != Method::wp && !has_window(3, 1),
            "Winograd's filtering runs 3x3 kernels of stride 1 without dilation only");
-    refuse(winograd_out(row.method) && op.activation != AS_ACT_NONE && op.activation != AS_ACT_RELU &&
+    refuse(is_winograd && op.activation != AS_ACT_NONE && op.activation != AS_ACT_RELU &&
                op.activation != AS_ACT_RELU6,
            "Winograd's filtering applies no activation but ReLU and ReLU6");
     return reasons;

@@ -10,11 +10,20 @@
 
 namespace autosparse {
 
-enum class Method { px, oc, wg, wf, mx };
+enum class Method { px, oc, wg, wf, mx, wp };
 const char *name_of(Method method);
 
-// Outputs per side of a tile of Winograd's filtering; 0 for other methods.
-inline int winograd_out(Method method) { return method == Method::wg ? 2 : method == Method::wf ? 4 : 0; }
+// Winograd's filtering of a method: inputs and outputs per side of a tile, kernel positions along an axis.
+struct Filtering {
+    int in, out, taps;
+};
+// By method; all zero for methods that multiply directly.
+inline Filtering filtering_of(Method method) {
+    if (method == Method::wg) return {4, 2, 3};
+    if (method == Method::wf) return {6, 4, 3};
+    if (method == Method::wp) return {7, 4, 4};
+    return {0, 0, 0};
+}
 
 struct KernelRow {
     std::string name;

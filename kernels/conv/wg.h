@@ -1,5 +1,6 @@
 // 3x3 convolution of stride 1 by Winograd's minimal filtering: wg is F(2x2, 3x3), 16 multiplications for
-// four outputs instead of 36, and wf F(4x4, 3x3), 36 for sixteen instead of 144.
+// four outputs instead of 36, and wf F(4x4, 3x3), 36 for sixteen instead of 144. wp is F(4x4, 4x4) on the
+// phase planes (conv/phases.h) of a 7x7 kernel of stride 2, a stem: 196 for sixteen instead of 784.
 //
 // Source: Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks", CVPR 2016, section 4. The
 // 1xN pattern keeps or drops a kernel whole, so transformed weights have the same pattern as the weights:
@@ -108,6 +109,48 @@ struct Wf {
     }
 };
 
+// F(4x4, 4x4) at 0, 1, -1, 2, -2, 1/2 and infinity: for the phase planes of a 7x7 kernel of stride 2.
+struct Wp {
+    static constexpr int kIn = 7, kOut = 4;
+    // Coefficients of the products of (x - point) over all other points, and over all points.
+    static constexpr float kForward[7][7] = {{-2, 4, 2.5f, -5, -0.5f, 1, 0}, {0, 2, -2, -4.5f, 0.5f, 1, 0},
+                                             {0, -2, 6, -3.5f, -1.5f, 1, 0}, {0, 1, -1.5f, -2, 1.5f, 1, 0},
+                                             {0, -1, 2.5f, 0, -2.5f, 1, 0},  {0, 4, 0, -5, 0, 1, 0},
+                                             {0, -2, 4, 2.5f, -5, -0.5f, 1}};
+    AS_INLINE void forward(const Vec (&d)[7], Vec (&v)[7]) {
+#pragma GCC unroll 7
+        for (int r = 0; r < 7; ++r) {
+            v[r] = broadcast(kForward[r][r < 6 ? 5 : 6]) * d[r < 6 ? 5 : 6];
+#pragma GCC unroll 7
+            for (int c = 0; c < (r < 6 ? 5 : 6); ++c)
+                if (kForward[r][c] != 0) v[r] = fma(broadcast(kForward[r][c]), d[c], v[r]);
+        }
+    }
+    AS_INLINE void inverse(const Vec (&m)[7], Vec (&y)[4]) {
+        const Vec sum_1 = m[1] + m[2], sum_2 = m[3] + m[4], odd_1 = m[1] - m[2], odd_2 = m[3] - m[4];
+        y[0] = (m[0] + sum_1) + (sum_2 + m[5]);
+        y[1] = fma(broadcast(2), odd_2, fma(broadcast(0.5f), m[5], odd_1));
+        y[2] = fma(broadcast(4), sum_2, fma(broadcast(0.25f), m[5], sum_1));
+        y[3] = fma(broadcast(8), odd_2, fma(broadcast(0.125f), m[5], odd_1)) + m[6];
+    }
+    AS_INLINE void columns(const Vec (&x)[4], Vec behind, Vec (&d)[7]) {
+        Vec near[4];
+        Wf::unzip_by_four(x, near);
+        for (int c = 0; c < 4; ++c) d[c] = near[c];
+        d[4] = shift_in<0>(d[0], behind);
+        d[5] = shift_in<1>(d[1], behind);
+        d[6] = shift_in<2>(d[2], behind);
+    }
+    AS_INLINE void columns(const Vec (&x)[4], const Vec (&far)[4], Vec (&d)[7]) {
+        Vec near[4], next[4];
+        Wf::unzip_by_four(x, near);
+        Wf::unzip_by_four(far, next);
+        for (int c = 0; c < 4; ++c) d[c] = near[c];
+        for (int c = 0; c < 3; ++c) d[4 + c] = next[c];
+    }
+    AS_INLINE void interleave_pixels(const Vec (&y)[4], Vec (&out)[4]) { Wf::interleave_pixels(y, out); }
+};
+
 // Reads kLanes columns of one input row.
 template <bool kWhole>
 AS_INLINE Vec wg_read(const WinogradInput &in, int row, int column) {
@@ -163,33 +206,35 @@ template <class W, class Put>
 AS_INLINE void wg_columns(const WinogradInput &in, float *to, const Vec (&rows)[W::kIn][W::kIn],
                           Put &&put) {
     const ptrdiff_t down = W::kIn * in.position;
-#pragma GCC unroll 6
+#pragma GCC unroll 7
     for (int c = 0; c < W::kIn; ++c, to += in.position) {
         Vec column[W::kIn], v[W::kIn];
-#pragma GCC unroll 6
+#pragma GCC unroll 7
         for (int r = 0; r < W::kIn; ++r) column[r] = rows[r][c];
         W::forward(column, v);
         float *at = to;
-#pragma GCC unroll 6
+#pragma GCC unroll 7
         for (int r = 0; r < W::kIn; ++r, at += down) put(at, v[r]);
     }
 }
 
-// G rows of tiles at a time, where that many rows' tiles fill a vector; G = 1 shares two input rows between
+// G rows of tiles at a time, where that many rows' tiles fill a vector; G = 1 shares input rows between
 // neighbouring rows of tiles. Rows are done from top to bottom.
 template <class W, int G, bool kWhole>
 AS_INLINE void wg_transform_block(const WinogradInput &in, int x) {
+    constexpr int kShared = W::kIn - W::kOut;
     const int tiles = in.tile_rows * in.tile_columns;
     Vec rows[W::kIn][W::kIn];  // [row][column]
     if (G == 1)
-        for (int r = 0; r < 2; ++r) wg_row<W, G, kWhole>(in, x, r, rows[W::kOut + r]);
+        for (int r = 0; r < kShared; ++r) wg_row<W, G, kWhole>(in, x, r, rows[W::kOut + r]);
     for (int y = 0; y < in.tile_rows; y += G) {
         if (G == 1)
-            for (int r = 0; r < 2; ++r)
-#pragma GCC unroll 6
+            for (int r = 0; r < kShared; ++r)
+#pragma GCC unroll 7
                 for (int c = 0; c < W::kIn; ++c) rows[r][c] = rows[W::kOut + r][c];
-#pragma GCC unroll 6
-        for (int r = G == 1 ? 2 : 0; r < W::kIn; ++r) wg_row<W, G, kWhole>(in, x, W::kOut * y + r, rows[r]);
+#pragma GCC unroll 7
+        for (int r = G == 1 ? kShared : 0; r < W::kIn; ++r)
+            wg_row<W, G, kWhole>(in, x, W::kOut * y + r, rows[r]);
         const int tile = y * in.tile_columns + x, rest = tiles - tile;
         float *to = in.out + tile;
         // Full groups lie side by side.
@@ -206,7 +251,7 @@ static void wg_transform_rows(const WinogradInput &in) {
     for (int x = (in.tile_columns - 1) / kLanes * kLanes; x >= 0; x -= kLanes) {
         const int tiles = in.tile_columns - x < kLanes / G ? in.tile_columns - x : kLanes / G;
         // Beyond the last tile's inputs anything may be read.
-        if (W::kOut * (x + tiles) + 2 <= in.width)
+        if (W::kOut * (x + tiles) + W::kIn - W::kOut <= in.width)
             wg_transform_block<W, G, true>(in, x);
         else
             wg_transform_block<W, G, false>(in, x);
@@ -273,10 +318,10 @@ AS_INLINE void wg_output(const ConvCall &call, int first_row, int vector) {
         for (int v = 0; v < V; ++v) {
             const float *from = m + (r * V + v) * kLanes;
             Vec down[kOut][kIn];
-#pragma GCC unroll 6
+#pragma GCC unroll 7
             for (int c = 0; c < kIn; ++c) {
                 Vec column[kIn], y[kOut];
-#pragma GCC unroll 6
+#pragma GCC unroll 7
                 for (int i = 0; i < kIn; ++i) column[i] = load(from + (kIn * i + c) * kBlock);
                 W::inverse(column, y);
 #pragma GCC unroll 4

@@ -21,6 +21,51 @@ bool clamps(int activation) { return activation == AS_ACT_RELU || activation == 
 
 }  // namespace
 
+// A strided convolution as one of stride 1 over phase planes: planes are inputs, and every kernel position
+// is one of a smaller kernel on one of the planes.
+WinogradConvolution::Unstrided WinogradConvolution::unstride(const as_op &op, const Shape &input,
+                                                             const Shape &output) {
+    Unstrided made;
+    const PhasePlanes phases = phase_planes(op, output, phase_pitch(op, input, output));
+    const Axis y = split_axis(op.kernel_h, op.stride_h, op.dilation_h, op.pad_top);
+    const Axis x = split_axis(op.kernel_w, op.stride_w, op.dilation_w, op.pad_left);
+    const int taps = filtering_.taps, planes = static_cast<int>(phases.planes.size());
+    made.weight.assign(static_cast<std::size_t>(output.channels) *
+                           static_cast<std::size_t>(input.channels) *
+                           static_cast<std::size_t>(planes * taps * taps),
+                       0.0f);
+    for (int64_t kernel = 0; kernel < static_cast<int64_t>(output.channels) * input.channels; ++kernel)
+        for (int ky = 0; ky < op.kernel_h; ++ky)
+            for (int kx = 0; kx < op.kernel_w; ++kx) {
+                const int tap = ky * op.kernel_w + kx;
+                const int row = y.shift[static_cast<std::size_t>(ky)] - y.min_shift;
+                const int column = x.shift[static_cast<std::size_t>(kx)] - x.min_shift;
+                const int64_t plane = kernel * planes + phases.tap_plane[static_cast<std::size_t>(tap)];
+                made.weight[static_cast<std::size_t>((plane * taps + row) * taps + column)] =
+                    op.weight[kernel * op.kernel_h * op.kernel_w + tap];
+            }
+    const int groups = op.block_n ? (output.channels + op.block_n - 1) / op.block_n : 0;
+    for (int g = 0; g <= groups && op.block_n; ++g) made.group_start.push_back(op.group_start[g] * planes);
+    for (int i = 0; i < (op.block_n ? op.group_start[groups] : 0); ++i)
+        for (int plane = 0; plane < planes; ++plane) made.kept.push_back(op.kept[i] * planes + plane);
+    made.channels = input.channels * planes;
+    made.op = op;
+    made.op.kernel_h = made.op.kernel_w = taps;
+    made.op.weight = made.weight.data();
+    made.op.group_start = op.block_n ? made.group_start.data() : nullptr;
+    made.op.kept = op.block_n ? made.kept.data() : nullptr;
+    return made;
+}
+
+TiledLayer WinogradConvolution::tile(const as_op &op, const Shape &input, const Shape &output) {
+    if (row_.method == Method::wp) {
+        const Unstrided made = unstride(op, input, output);
+        return tile_layer(made.op, made.channels, output.channels, row_.tile_out, Packing::winograd_phases);
+    }
+    return tile_layer(op, input.channels, output.channels, row_.tile_out,
+                      row_.method == Method::wg ? Packing::winograd_2x2 : Packing::winograd_4x4);
+}
+
 WinogradConvolution::WinogradConvolution(const as_op &op, const Shape &input, const Shape &output,
                                          int kernel)
     : op_(op),
@@ -28,16 +73,18 @@ WinogradConvolution::WinogradConvolution(const as_op &op, const Shape &input, co
       output_shape_(output),
       kernel_(kernel),
       row_(kernel_table()[static_cast<std::size_t>(kernel)]),
-      out_(winograd_out(row_.method)),
-      layer_(tile_layer(op, input.channels, output.channels, row_.tile_out,
-                        out_ == 2 ? Packing::winograd_2x2 : Packing::winograd_4x4)),
+      filtering_(filtering_of(row_.method)),
+      out_(filtering_.out),
+      layer_(tile(op, input, output)),
       weight_count_(layer_.weights.size()),
       bias_count_(layer_.bias.size()),
       tile_rows_((output.height + out_ - 1) / out_),
       tile_columns_((output.width + out_ - 1) / out_) {
+    if (splits_phases()) phases_ = phase_planes(op, output, phase_pitch(op, input, output));
     op_.weight = op_.bias = nullptr;
     op_.group_start = op_.kept = nullptr;
-    find_used_channels(input.channels);
+    find_used_channels(splits_phases() ? input.channels * static_cast<int>(phases_.planes.size())
+                                       : input.channels);
 }
 
 void WinogradConvolution::find_used_channels(int in_channels) {
@@ -53,7 +100,7 @@ void WinogradConvolution::find_used_channels(int in_channels) {
 
 void WinogradConvolution::constrain(Program &program) {
     // Rows below the image are never read.
-    program.pad(op_.inputs[0], {op_.pad_top, op_.pad_left, 0, pad_right()});
+    if (!splits_phases()) program.pad(op_.inputs[0], {op_.pad_top, op_.pad_left, 0, pad_right()});
     if (op_.residual >= 0) program.share_pitch(op_.residual, op_.output);
 }
 
@@ -108,7 +155,10 @@ std::size_t WinogradConvolution::workspace(const Program &program) {
     cut_blocks(program.threads());
     const int64_t image = floats_of(blocks_[0]);
     require(image < INT32_MAX / 2, "one transformed image must stay below 2^30 elements");
-    return in_blocks_ ? 0 : static_cast<std::size_t>(image * input_shape_.batch) * sizeof(float);
+    require(phases_.channel * input_shape_.channels < INT32_MAX / 2,
+            "one image of a strided convolution must stay below 2^30 elements");
+    const int64_t floats = phase_floats() + (in_blocks_ ? 0 : image * input_shape_.batch);
+    return static_cast<std::size_t>(floats) * sizeof(float);
 }
 
 std::size_t WinogradConvolution::scratch(const Program &) {
@@ -129,7 +179,9 @@ void WinogradConvolution::place_weights(float *place) {
 }
 
 void WinogradConvolution::plan(Program &program, int op, void *workspace) {
-    workspace_ = static_cast<float *>(workspace);
+    phase_base_ = static_cast<float *>(workspace);
+    workspace_ = phase_base_ + phase_floats();
+    if (splits_phases()) plan_split(program, op);
     for (const Block &block : blocks_) {
         std::vector<int32_t> &offsets = channel_offsets_.emplace_back();
         for (int32_t channel : layer_.channels)
@@ -140,6 +192,16 @@ void WinogradConvolution::plan(Program &program, int op, void *workspace) {
         plan_blocks(program, op);
     else
         plan_shared(program, op);
+}
+
+void WinogradConvolution::plan_split(Program &program, int op) {
+    const int channels = input_shape_.channels;
+    program.add_step(op, std::vector<int64_t>(static_cast<std::size_t>(input_shape_.batch * channels), 1),
+                     [this, &program, channels](int task, int) {
+                         split_phases(phases_, op_, program.tensor(op_.inputs[0]), output_shape_.width,
+                                      program.isa(), false, task / channels, task % channels,
+                                      phase_base_ + task * phases_.channel);
+                     });
 }
 
 int64_t WinogradConvolution::cost(const Strip &strip, int vectors) const {
@@ -195,17 +257,34 @@ void WinogradConvolution::plan_blocks(Program &program, int op) {
     });
 }
 
+// The plane that an input of the filtering is, from output row `first` on.
+WinogradInput WinogradConvolution::source(const Tensor &input, int image, int channel, int first) const {
+    WinogradInput call{};
+    if (!splits_phases()) {
+        const int row = first - op_.pad_top;
+        call.rows = static_cast<const float *>(input.origin(image, channel)) +
+                    static_cast<ptrdiff_t>(row) * input.pitch - op_.pad_left;
+        call.input_row = input.pitch;
+        call.height = input_shape_.height - row;
+        call.width = op_.pad_left + input_shape_.width + pad_right();
+        return call;
+    }
+    const int planes = static_cast<int>(phases_.planes.size());
+    const ptrdiff_t plane =
+        (static_cast<ptrdiff_t>(image) * input_shape_.channels + channel / planes) * phases_.channel +
+        channel % planes * phases_.plane;
+    call.rows = phase_base_ + plane + phases_.front +
+                static_cast<ptrdiff_t>(first + phases_.first_row) * phases_.pitch + phases_.min_shift_x;
+    call.input_row = phases_.pitch;
+    call.height = phases_.rows - first;
+    call.width = phases_.pitch;
+    return call;
+}
+
 void WinogradConvolution::transform(const Program &program, int image, const Block &block, int slot,
                                     float *to) const {
-    const Tensor &input = program.tensor(op_.inputs[0]);
-    const int row = out_ * block.first - op_.pad_top;
-    const ptrdiff_t first = row * static_cast<ptrdiff_t>(input.pitch);
-    WinogradInput call{};
-    call.rows = static_cast<const float *>(input.origin(image, used_[static_cast<std::size_t>(slot)])) +
-                first - op_.pad_left;
-    call.input_row = input.pitch;
-    call.height = input_shape_.height - row;
-    call.width = op_.pad_left + input_shape_.width + pad_right();
+    WinogradInput call = source(program.tensor(op_.inputs[0]), image, used_[static_cast<std::size_t>(slot)],
+                                out_ * block.first);
     call.tile_rows = block.rows;
     call.tile_columns = tile_columns_;
     call.out = to + slot * channel_of(block);

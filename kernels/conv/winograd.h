@@ -1,18 +1,19 @@
-// The convolution operator of the wg and wf kernels.
+// The convolution operator of the wg, wf and wp kernels.
 #pragma once
 
 #include <vector>
 
+#include "conv/phases.h"
 #include "conv/structure.h"
 #include "conv/table.h"
 #include "executor/program.h"
 
 namespace autosparse {
 
-// A 3x3 convolution of stride 1, dense or 1xN, by Winograd's filtering (conv/wg.h). Large images are done
-// in blocks of tile rows, each by one task with its transformed inputs in the worker's scratch, where they
-// stay in its second-level cache. Images with few blocks are transformed by all workers first, and then
-// shared out by strips of outputs.
+// A 3x3 convolution of stride 1 or 7x7 of stride 2, dense or 1xN, by Winograd's filtering (conv/wg.h).
+// Large images are done in blocks of tile rows, each by one task with its transformed inputs in the
+// worker's scratch, where they stay in its second-level cache. Images with few blocks are transformed by
+// all workers first, and then shared out by strips of outputs.
 class WinogradConvolution : public Operator {
 public:
     WinogradConvolution(const as_op &op, const Shape &input, const Shape &output, int kernel);
@@ -39,6 +40,22 @@ private:
         int32_t first, last;  // vectors of tiles
     };
 
+    // A convolution of stride 1 over phase planes, with the arrays that its operator points into.
+    struct Unstrided {
+        as_op op;
+        int channels;
+        std::vector<float> weight;
+        std::vector<int32_t> group_start, kept;
+    };
+
+    bool splits_phases() const { return row_.method == Method::wp; }
+    Unstrided unstride(const as_op &, const Shape &input, const Shape &output);
+    TiledLayer tile(const as_op &, const Shape &input, const Shape &output);
+    int64_t phase_floats() const {
+        return splits_phases() ? input_shape_.batch * input_shape_.channels * phases_.channel : 0;
+    }
+    void plan_split(Program &, int op);
+    WinogradInput source(const Tensor &input, int image, int channel, int first) const;
     void find_used_channels(int in_channels);
     std::vector<Block> cut(int count) const;
     double cost_of(const std::vector<Block> &) const;
@@ -54,7 +71,7 @@ private:
         const int right = output_shape_.width + 2 - op_.pad_left - input_shape_.width;
         return right > 0 ? right : 0;
     }
-    int positions() const { return (out_ + 2) * (out_ + 2); }
+    int positions() const { return filtering_.in * filtering_.in; }
     ptrdiff_t kernel_scratch() const {
         return static_cast<ptrdiff_t>(positions() * row_.tile_out + out_ * out_) * row_.tile_pixels;
     }
@@ -69,6 +86,7 @@ private:
     const Shape input_shape_, output_shape_;
     const int kernel_;
     const KernelRow &row_;
+    const Filtering filtering_;
     const int out_;  // outputs per side of a tile
     TiledLayer layer_;
     std::size_t weight_count_, bias_count_;
@@ -80,7 +98,8 @@ private:
         channel_offsets_;  // by block, as layer_.channels: in transformed inputs
     bool in_blocks_ = false;
     std::vector<Block> blocks_;
-    float *workspace_ = nullptr;
+    PhasePlanes phases_;
+    float *phase_base_ = nullptr, *workspace_ = nullptr;
     std::vector<Task> tasks_;
 };
 

@@ -353,7 +353,7 @@ std::unique_ptr<Operator> make_convolution(const Program &program, const as_op &
             throw Error(AS_UNSUPPORTED, "no kernel runs 1x" + std::to_string(op.block_n) +
                                             " patterns; block_n must be 0, 1, 2, 4, 8, 16, 32 or 64");
     }
-    if (winograd_out(kernel_table()[static_cast<std::size_t>(kernel)].method))
+    if (filtering_of(kernel_table()[static_cast<std::size_t>(kernel)].method).out)
         return std::make_unique<WinogradConvolution>(op, input, output, kernel);
     return std::make_unique<Convolution>(op, input, output, dtype, kernel, true);
 }

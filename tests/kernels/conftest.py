@@ -120,6 +120,7 @@ class Reference:
         bias: Array | None = None,
         residual: Array | None = None,
         output_dtype: str = "f32",
+        amplification: float = 1.0,
     ) -> None:
         """Asserts that a layer's output equals the reference within the tolerance."""
         expected = self.convolve(x, weight, shape)
@@ -133,7 +134,7 @@ class Reference:
             got,
             self.activate(expected, shape.activation),
             terms,
-            float(magnitude.max()),
+            amplification * float(magnitude.max()),
             shape.key,
             rounding=2.0**-8 if output_dtype == "bf16" else 0.0,
         )
