@@ -8,6 +8,9 @@ from autosparse.compare.records import Comparison, LayerSum, Ratio, Refusal, Res
 from autosparse.units import format_bytes
 
 _MANY_DISTURBED = 1 / 3
+# An operator is shorter than a processor's slices of time, a whole run is not: this much more than the
+# sum of its operators is not the engine's own doing.
+_PREEMPTED = 1.5
 
 
 def title(comparison: Comparison, session: Session) -> str:
@@ -92,10 +95,20 @@ def remarks(session: Session) -> Iterator[str]:
         total = result.layer_sum
         if total is not None:
             yield f"{result.contestant.name}: {layer_sum(total)}"
+            if (times := total.measured_us / inside_us(total)) > _PREEMPTED:
+                yield (
+                    f"{result.contestant.name}: the whole took {times:.1f} times the sum of its "
+                    "operators; something else used the processor, and the figures suffered"
+                )
     if session.disturbed:
         share = len(session.disturbed) / session.rounds
         advice = "; most figures suffered, run it again" if share > _MANY_DISTURBED else ""
         yield f"the host disturbed {len(session.disturbed)} of {session.rounds} rounds{advice}"
+
+
+def inside_us(total: LayerSum) -> float:
+    """Gives the sum of all operators as they were timed inside whole runs."""
+    return total.inside_us + sum(total.overheads_us.values())
 
 
 def layer_sum(total: LayerSum) -> str:

@@ -73,6 +73,18 @@ def test_rows_and_overheads_predict_the_whole() -> None:
     assert "= 90 us predicted, 90.0 % of the measured whole" in table.layer_sum(total)
 
 
+def test_a_whole_far_beyond_its_operators_tells_of_a_busy_processor() -> None:
+    operators = {"a": 50.0}
+    quiet = add_up((time("a", 50.0, 45.0),), operators, 55.0)
+    busy = add_up((time("a", 50.0, 45.0),), operators, 150.0)
+    said = [
+        list(table.remarks(comparison(result("x", "f32", 1.0, layer_sum=total)).sessions[0]))
+        for total in (quiet, busy)
+    ]
+    assert len(said[1]) == len(said[0]) + 1
+    assert said[1][1].startswith("x: the whole took 3.0 times the sum of its operators")
+
+
 def test_no_rows_predict_nothing() -> None:
     assert add_up((time("a", 50.0, None),), {"a": 50.0}, 100.0) is None
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -166,6 +167,19 @@ def test_an_exported_file_takes_part(monkeypatch: pytest.MonkeyPatch, request_fo
     [result] = found.results
     assert result.weight_bytes and result.memory.size_bytes
     assert [layer.name for layer in result.layers] == ["stem", "middle", "fc"]
+
+
+@pytest.mark.skipif(
+    not hasattr(autosparse, "load"), reason="this version has no autosparse.load to load exports with"
+)
+def test_a_file_that_was_really_exported_takes_part(request_for: Make, tmp_path: Path) -> None:
+    file = tmp_path / "net.autosparse"
+    task = request_for().task()
+    with compile(task.module(), (task.tensor(),), threads=1) as compiled:
+        compiled.save(file)  # type: ignore[attr-defined,unused-ignore]
+    found = run_session(request_for(own=(Own(name="export", dtype="f32", artifact=str(file)),)))
+    assert not found.refused
+    assert [layer.name for layer in found.results[0].layers] == ["stem", "middle", "fc"]
 
 
 def test_an_exported_file_of_other_weights_is_refused(
