@@ -175,8 +175,8 @@ def test_an_exported_file_takes_part(monkeypatch: pytest.MonkeyPatch, request_fo
 def test_a_file_that_was_really_exported_takes_part(request_for: Make, tmp_path: Path) -> None:
     file = tmp_path / "net.autosparse"
     task = request_for().task()
-    with compile(task.module(), (task.tensor(),), threads=1) as compiled:
-        compiled.save(file)  # type: ignore[attr-defined,unused-ignore]
+    with compile(task.module(), (task.tensor(),), threads=1, exportable=True) as compiled:
+        compiled.save(file)
     found = run_session(request_for(own=(Own(name="export", dtype="f32", artifact=str(file)),)))
     assert not found.refused
     assert [layer.name for layer in found.results[0].layers] == ["stem", "middle", "fc"]
