@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from decimal import ROUND_CEILING, Decimal
 
 from autosparse.errors import UsageError
 
@@ -55,12 +56,23 @@ def parse_fraction(text: str, *, what: str = "a fraction") -> float:
     return value
 
 
-def format_duration(value_us: float) -> str:
-    """Writes microseconds in the largest unit that keeps the number at or above one."""
-    for unit in ("h", "min", "s", "ms"):
-        if abs(value_us) >= _US[unit]:
-            return f"{value_us / _US[unit]:.3g} {unit}"
-    return f"{value_us:.3g} us"
+def format_duration(value_us: float, *, up: bool = False) -> str:
+    """Writes microseconds in the largest unit that keeps the number at or above one.
+
+    Three digits, the nearest or, with `up`, one that is not below the value.
+    """
+    fits = (unit for unit in ("h", "min", "s", "ms") if abs(value_us) >= _US[unit])
+    unit = next(fits, "us")
+    number = value_us / _US[unit]
+    if up and number > 0:
+        number = rounded_up(number, 2 - math.floor(math.log10(number)))
+    return f"{number:.3g} {unit}"
+
+
+def rounded_up(value: float, places: int) -> float:
+    """Gives the least number with so many decimals that is not below `value`, as it prints."""
+    step = Decimal(1).scaleb(-places)
+    return float(Decimal(repr(value)).quantize(step, ROUND_CEILING))
 
 
 def format_bytes(size_bytes: float) -> str:

@@ -13,7 +13,7 @@ from autosparse.pipeline import publish
 from autosparse.pipeline.ledger import Measured
 from autosparse.pipeline.requests import weights_in
 from autosparse.report import document as form
-from autosparse.report.verdict import sentence
+from autosparse.report.verdict import sentence, smallest_feasible_ms
 from autosparse.train.job import TrainResult
 
 _DISTURBED = "undisturbed measurement"
@@ -56,7 +56,10 @@ def amended(values: Mapping[str, Any], amendment: Amendment, run: Path) -> dict[
     after["skipped"] = [row for row in after.get("skipped", ()) if row["what"] != _DISTURBED]
     after["skipped"] += [{"what": _DISTURBED, "why": why} for why in amendment.disturbances]
     after["verdict"] = {"id": _chosen(after)}
-    after["verdict"]["text"] = sentence(form.parse(after))
+    document = form.parse(after)
+    if after.get("feasibility"):
+        after["feasibility"]["smallest_feasible_ms"] = smallest_feasible_ms(document)
+    after["verdict"]["text"] = sentence(document)
     return after
 
 

@@ -12,7 +12,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from autosparse.errors import AutosparseError, BudgetInfeasible
+from autosparse.errors import AutosparseError
 from autosparse.front import promote
 from autosparse.pipeline.ledger import Ledger, Measured
 from autosparse.plan import Plan
@@ -78,7 +78,7 @@ class Qualifying:
     """What the qualifying sessions gave.
 
     Attributes:
-        chosen: the finalists to train, best first.
+        chosen: the finalists to train, best first; empty if none meets the budget.
         uniform: the best uniform-sparsity plan that meets the budget, to compare with; None without.
         all: every plan that was run whole.
         problem: the table, its correction fitted to the measurements.
@@ -107,8 +107,6 @@ def qualify(
         top_k: how many to choose.
         progress: told of every round.
 
-    Raises:
-        BudgetInfeasible: even the fastest plan, run whole, misses the budget.
     """
     problem = study.problem
     reverted: dict[str, str] = {}
@@ -125,12 +123,10 @@ def qualify(
         step.advance(_ROUNDS - step.done)
     finalists = _finalists(problem, ledger)
     inside = [finalist for finalist in finalists if finalist.excess_ms <= 0]
-    if not inside:
-        raise _missed(finalists, problem)
     uniform_ids = {trial.plan_id for trial in study.trials if trial.kind == "uniform"}
     uniform = [finalist for finalist in inside if finalist.plan.id in uniform_ids]
     return Qualifying(
-        chosen=promote(inside, top_k),
+        chosen=promote(inside, top_k) if inside else (),
         uniform=promote(uniform, 1)[0] if uniform else None,
         all=tuple(finalists),
         problem=problem,
@@ -197,33 +193,26 @@ def _slow_layers(plan: Plan, ledger: Ledger) -> dict[str, str]:
     return slow
 
 
-def _finalists(problem: Problem, ledger: Ledger) -> list[Finalist]:
+def finalist(plan: Plan, problem: Problem, ledger: Ledger) -> Finalist:
+    """Puts together what is known of a plan that was run whole."""
     bare = dataclasses.replace(problem, correction=1.0)
-    return [
-        Finalist(
-            plan=ledger.plans[plan_id],
-            accuracy=ledger.accuracy(ledger.plans[plan_id]),
-            measured=measured,
-            predicted_us=bare.predicted_us(ledger.plans[plan_id]),
-            predicted_loss=bare.predicted_loss(ledger.plans[plan_id]),
-            budget_us=problem.budget_us,
-        )
-        for plan_id, measured in ledger.measured.items()
-        if any(not choice.pattern.is_dense for choice in ledger.plans[plan_id].layers.values())
-        or problem.budget_us is None
-    ]
-
-
-def _missed(finalists: Iterable[Finalist], problem: Problem) -> BudgetInfeasible:
-    best = min(finalists, key=lambda finalist: finalist.measured.latency.ci_high_ms)
-    least_ms = best.measured.latency.ci_high_ms
-    budget_ms = (problem.budget_us or 0.0) / 1e3
-    return BudgetInfeasible(
-        f"a latency budget must be within reach, but got {budget_ms:g} ms: the fastest plan really "
-        f"takes {best.latency_ms:.3f} ms (up to {least_ms:.3f} ms); ask for {least_ms:.2f} ms or more, "
-        "or widen the search space",
-        least_ms,
+    return Finalist(
+        plan=plan,
+        accuracy=ledger.accuracy(plan),
+        measured=ledger.measured[plan.id],
+        predicted_us=bare.predicted_us(plan),
+        predicted_loss=bare.predicted_loss(plan),
+        budget_us=problem.budget_us,
     )
+
+
+def _finalists(problem: Problem, ledger: Ledger) -> list[Finalist]:
+    plans = [ledger.plans[plan_id] for plan_id in ledger.measured]
+    return [
+        finalist(plan, problem, ledger)
+        for plan in plans
+        if problem.budget_us is None or any(not c.pattern.is_dense for c in plan.layers.values())
+    ]
 
 
 def _distinct(plans: Iterable[Plan]) -> list[Plan]:

@@ -23,7 +23,7 @@ from autosparse.pipeline.survey import Survey
 from autosparse.plan import Plan
 from autosparse.records import Accuracy, LatencyOption, WholeLatency
 from autosparse.report import document as form
-from autosparse.report.verdict import sentence
+from autosparse.report.verdict import sentence, smallest_feasible_ms
 from autosparse.runs import RunFolder
 from autosparse.searching import knapsack
 from autosparse.searching.problem import Problem
@@ -244,7 +244,9 @@ def to_document(findings: Findings) -> dict[str, Any]:
         "policy": survey.tune_request().policy.to_json(),
         "versions": versions(),
     }
-    values["verdict"]["text"] = sentence(form.parse(values))
+    document = form.parse(values)
+    values["feasibility"]["smallest_feasible_ms"] = smallest_feasible_ms(document)
+    values["verdict"]["text"] = sentence(document)
     return values
 
 

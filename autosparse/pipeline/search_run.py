@@ -16,8 +16,9 @@ from autosparse import models, report
 from autosparse.config import SearchConfig, validate
 from autosparse.errors import BudgetInfeasible, ConfigError, ExitCode, RunError
 from autosparse.events import EventLog
+from autosparse.front import least_infeasible
 from autosparse.pipeline import publish
-from autosparse.pipeline.finalists import Finalist, Qualifying, qualify
+from autosparse.pipeline.finalists import Finalist, Qualifying, finalist, qualify
 from autosparse.pipeline.ledger import Ledger
 from autosparse.pipeline.outcomes import SearchOutcome
 from autosparse.pipeline.publish import Entrant, Findings
@@ -169,71 +170,72 @@ def _search(work: _Work) -> SearchOutcome:
         ledger=ledger,
         entrants=(),
     )
-    try:
-        return _explore(work, problem, findings, evaluator, weights)
-    except BudgetInfeasible as error:
-        return _infeasible(work, findings, error)
-
-
-def _explore(
-    work: _Work, problem: Problem, findings: Findings, evaluator: OneShotEvaluator, weights: Path
-) -> SearchOutcome:
-    """Searches, qualifies, trains and measures once more what is deployed."""
     with _stage(work, "search"):
-        study = _study(work, problem, evaluator)
+        try:
+            study = _study(work, problem, evaluator)
+        except BudgetInfeasible:
+            return _out_of_reach(work, findings)
         publish.write_trials(work.run, study)
+    return _qualify(work, findings, study, weights)
+
+
+def _qualify(work: _Work, findings: Findings, study: StudyResult, weights: Path) -> SearchOutcome:
+    """Runs the study's best whole, trains what meets the budget, and measures what is deployed."""
+    top_k = work.survey.config.top_k
     with _stage(work, "measure"):
-        qualifying = qualify(
-            study, findings.ledger, top_k=work.survey.config.top_k, progress=work.progress
-        )
+        qualifying = qualify(study, findings.ledger, top_k=top_k, progress=work.progress)
+    findings = dataclasses.replace(
+        findings,
+        study=study,
+        problem=qualifying.problem,
+        skipped=_skipped(findings, study, qualifying),
+    )
+    if not qualifying.chosen:
+        nearest = least_infeasible(qualifying.all, top_k)
+        return _publish(work, dataclasses.replace(findings, entrants=tuple(map(_untrained, nearest))))
     with _stage(work, "train"):
         trained = _train(work, qualifying, weights)
     with _stage(work, "final measurement"):
         entrants = _final(work, findings.ledger, qualifying, trained, weights)
+    chosen = {finalist.plan.id for finalist in qualifying.chosen}
+    findings = dataclasses.replace(
+        findings,
+        entrants=tuple(e for e in entrants if e.finalist.plan.id in chosen),
+        uniform=next((e for e in entrants if e.finalist == qualifying.uniform), None),
+        skipped=_skipped(findings, study, qualifying),
+    )
+    return _publish(work, findings)
+
+
+def _out_of_reach(work: _Work, findings: Findings) -> SearchOutcome:
+    """Reports that no assignment of the table meets the budget, with the fastest one, really run."""
+    plan, _ = knapsack.fastest(findings.problem)
+    if plan.id not in findings.ledger.measured:
+        findings.ledger.measure([plan])
+    entrant = _untrained(finalist(plan, findings.problem, findings.ledger))
+    why = ("search", "no assignment of the measured options is predicted to meet the budget")
+    skipped = (why, *_skipped(findings))
+    return _publish(work, dataclasses.replace(findings, entrants=(entrant,), skipped=skipped))
+
+
+def _untrained(of: Finalist) -> Entrant:
+    return Entrant(finalist=of, measured=of.measured, accuracy=of.accuracy)
+
+
+def _publish(work: _Work, findings: Findings) -> SearchOutcome:
+    """Writes the results and the report, and records how the run ended."""
     with _stage(work, "report"):
-        chosen = {finalist.plan.id for finalist in qualifying.chosen}
-        findings = dataclasses.replace(
-            findings,
-            study=study,
-            problem=qualifying.problem,
-            entrants=tuple(e for e in entrants if e.finalist.plan.id in chosen),
-            uniform=next((e for e in entrants if e.finalist == qualifying.uniform), None),
-            skipped=_skipped(work.survey, findings, study, qualifying),
-        )
         document = publish.publish(work.run, findings)
-    code = ExitCode.INFEASIBLE if document["verdict"]["id"] is None else ExitCode.DONE
-    work.run.finish("done" if code is ExitCode.DONE else "infeasible", code)
+    if document["verdict"]["id"] is None:
+        code, message = ExitCode.INFEASIBLE, document["verdict"]["text"]
+    else:
+        code, message = ExitCode.DONE, ""
+    work.run.finish("done" if code is ExitCode.DONE else "infeasible", code, message)
     return SearchOutcome(
         run=work.run.path,
         document=document,
         summary=report.summary(form.parse(document)),
         exit_code=code,
-    )
-
-
-def _infeasible(work: _Work, findings: Findings, error: BudgetInfeasible) -> SearchOutcome:
-    """Reports that no assignment meets the budget, with the fastest one, really run."""
-    plan, _ = knapsack.fastest(findings.problem)
-    if plan.id not in findings.ledger.measured:
-        findings.ledger.measure([plan])
-    finalist = Finalist(
-        plan=plan,
-        accuracy=findings.ledger.accuracy(plan),
-        measured=findings.ledger.measured[plan.id],
-        predicted_us=findings.problem.predicted_us(plan),
-        predicted_loss=findings.problem.predicted_loss(plan),
-        budget_us=findings.problem.budget_us,
-    )
-    entrant = Entrant(finalist=finalist, measured=finalist.measured, accuracy=finalist.accuracy)
-    document = publish.publish(
-        work.run, dataclasses.replace(findings, entrants=(entrant,), skipped=(("search", str(error)),))
-    )
-    work.run.finish("infeasible", error.exit_code, str(error))
-    return SearchOutcome(
-        run=work.run.path,
-        document=document,
-        summary=f"{report.summary(form.parse(document))}\n{error}",
-        exit_code=error.exit_code,
     )
 
 
@@ -337,15 +339,17 @@ def _final(
 
 
 def _skipped(
-    subject: Survey, findings: Findings, study: StudyResult, qualifying: Qualifying
+    findings: Findings, study: StudyResult | None = None, qualifying: Qualifying | None = None
 ) -> tuple[tuple[str, str], ...]:
-    rows = [(scope.name, "; ".join(scope.why_dense)) for scope in subject.scopes if scope.why_dense]
-    rows += [(scope.name, reason) for scope in subject.scopes for reason in scope.refused]
-    rows += [(f"{item.layer} {item.label}", item.reason) for item in study.dropped]
-    rows += list(qualifying.reverted)
-    rows += list(findings.tuning.unmeasured.items())
+    scopes = findings.survey.scopes
+    rows = [(scope.name, "; ".join(scope.why_dense)) for scope in scopes if scope.why_dense]
+    rows += [(scope.name, reason) for scope in scopes for reason in scope.refused]
+    rows += [(f"{item.layer} {item.label}", item.reason) for item in (study.dropped if study else ())]
+    rows += qualifying.reverted if qualifying else ()
+    rows += findings.tuning.unmeasured.items()
     rows += [("undisturbed measurement", why) for why in findings.ledger.disturbances]
-    rows += [(f"trial {trial.number}", trial.reason) for trial in study.trials if trial.state == "FAIL"]
+    trials = study.trials if study else ()
+    rows += [(f"trial {trial.number}", trial.reason) for trial in trials if trial.state == "FAIL"]
     return tuple(rows)
 
 

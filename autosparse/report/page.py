@@ -24,6 +24,7 @@ from autosparse.report.verdict import (
     accuracy_change,
     best,
     dense_reference,
+    fastest_upper_ms,
     sentence,
     smallest_feasible_ms,
     speedup,
@@ -176,9 +177,9 @@ def _tiles_without(document: Document) -> list[tuple[str, str, str]]:
     if document.budget_ms is not None:
         tiles.append(("Budget asked for", words.budget(document.budget_ms), "latency of one run"))
     if bound is not None:
-        known = document.feasibility and document.feasibility.smallest_feasible_ms is not None
-        origin = "fastest of all assignments, predicted" if known else "fastest configuration, measured"
-        tiles.append(("Smallest feasible budget", words.ms(bound), origin))
+        measured = bound == fastest_upper_ms(document)
+        origin = "fastest configuration, measured" if measured else "fastest assignment, predicted"
+        tiles.append(("Smallest feasible budget", words.least_ms(bound), origin))
     reference = dense_reference(document)
     if reference is not None:
         median = words.ms(reference.latency.median_ms)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import textwrap
 from collections.abc import Sequence
 
@@ -27,7 +26,7 @@ def summary(document: Document, *, width: int = 100, limit: int = 12) -> str:
     """
     lines = _wrapped(document.verdict.text or sentence(document), width)
     if status(document) == "infeasible" and (bound := smallest_feasible_ms(document)) is not None:
-        lines.append(f"Try --latency-budget {_rounded_up(bound)}ms or more.")
+        lines.append(f"Try --latency-budget {words.least_ms(bound).replace(' ', '')} or more.")
     if document.configs:
         lines += ["", *_table(document, limit), "", *_wrapped(reference_note(document), width)]
     return "\n".join(lines)
@@ -36,11 +35,6 @@ def summary(document: Document, *, width: int = 100, limit: int = 12) -> str:
 def _wrapped(text: str, width: int) -> list[str]:
     """Wraps text without parting numbers from their units."""
     return [line.replace("\N{NO-BREAK SPACE}", " ") for line in textwrap.wrap(words.glue(text), width)]
-
-
-def _rounded_up(value_ms: float) -> str:
-    step = 10.0 ** -words.decimals(value_ms)
-    return f"{math.ceil(value_ms / step) * step:.{words.decimals(value_ms)}f}"
 
 
 def _table(document: Document, limit: int) -> list[str]:

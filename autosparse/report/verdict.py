@@ -76,10 +76,21 @@ def status(document: Document) -> Status:
 
 
 def smallest_feasible_ms(document: Document) -> float | None:
-    """Gives the least budget that could be met: the solver's bound, else the fastest measured one."""
-    if document.feasibility is not None and document.feasibility.smallest_feasible_ms is not None:
-        return document.feasibility.smallest_feasible_ms
-    measured = [c.measured_latency_ms for c in document.configs if c.measured_latency_ms is not None]
+    """Gives the least budget that could be met, None if nothing is known.
+
+    That is the solver's bound, which is a prediction. Where all that was measured misses the budget, it
+    is no less than what the fastest of that needs.
+    """
+    bound = None if document.feasibility is None else document.feasibility.smallest_feasible_ms
+    if bound is not None and any(config.feasible for config in document.configs):
+        return bound
+    known = [value for value in (bound, fastest_upper_ms(document)) if value is not None]
+    return max(known, default=None)
+
+
+def fastest_upper_ms(document: Document) -> float | None:
+    """Gives the least upper end of a configuration's measured interval; None if none was measured."""
+    measured = [c.latency_ci_ms[1] for c in document.configs if c.latency_ci_ms is not None]
     return min(measured, default=None)
 
 
@@ -104,7 +115,7 @@ def _no_result(document: Document, how: Status) -> str:
     if how == "none":
         return f"No configuration of {document.model}{budget} could be evaluated."
     bound = smallest_feasible_ms(document)
-    tail = "" if bound is None else f"; the smallest feasible budget is {words.ms(bound)}"
+    tail = "" if bound is None else f"; the smallest feasible budget is {words.least_ms(bound)}"
     return f"No configuration of {document.model} runs{budget} on this machine{tail}."
 
 

@@ -6,6 +6,8 @@ import math
 import re
 from collections.abc import Sequence
 
+from autosparse.units import rounded_up
+
 KINDS = {
     "dense": "dense",
     "predicted": "predicted",
@@ -40,6 +42,11 @@ def plain(value: float | None, digits: int = 3) -> str:
 def ms(value: float | None) -> str:
     """Milliseconds, ``4.71 ms``: two decimals between 1 and 100, so that a column lines up."""
     return NONE if value is None else f"{value:.{_places(value)}f} ms"
+
+
+def least_ms(value: float) -> str:
+    """Milliseconds that shall suffice: as `ms` writes them, but never rounded down."""
+    return ms(rounded_up(value, _places(value)))
 
 
 def _places(value_ms: float) -> int:

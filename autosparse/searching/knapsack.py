@@ -139,7 +139,7 @@ def feasibility(problem: Problem, budget_us: float | None = None) -> Feasibility
 def infeasible(certificate: Feasibility) -> BudgetInfeasible:
     """Makes the error for a budget out of reach."""
     asked = format_duration(certificate.budget_us or 0.0)
-    least = format_duration(certificate.smallest_feasible_us)
+    least = format_duration(certificate.smallest_feasible_us, up=True)
     return BudgetInfeasible(
         f"a latency budget must be within reach of the measured options, but got {asked}: the fastest "
         f"assignment takes {least} (dense {format_duration(certificate.dense_us)}); ask for {least} or "

@@ -67,7 +67,8 @@ def test_an_infeasible_budget_names_the_smallest_feasible_one(make_run: RunWrite
     document = made(make_run, budget_ms=3.0)
     bound = smallest_feasible_ms(document)
     assert status(document) == "infeasible" and bound is not None
-    assert f"smallest feasible budget is {words.ms(bound)}" in sentence(document)
+    assert f"smallest feasible budget is {words.least_ms(bound)}" in sentence(document)
+    assert float(words.least_ms(bound).removesuffix(" ms")) >= bound
     printed = summary(document)
     suggested = float(printed.split("--latency-budget ")[1].split("ms")[0])
     assert bound <= suggested < bound * 1.01
@@ -75,8 +76,32 @@ def test_an_infeasible_budget_names_the_smallest_feasible_one(make_run: RunWrite
 
 def test_an_infeasible_budget_without_a_bound_uses_the_fastest_measured(make_run: RunWriter) -> None:
     document = made(make_run, budget_ms=3.0, edit=lambda d: d.pop("feasibility"))
-    fastest = min(c.measured_latency_ms for c in document.configs if c.measured_latency_ms)
+    fastest = min(c.latency_ci_ms[1] for c in document.configs if c.latency_ci_ms)
     assert smallest_feasible_ms(document) == fastest
+
+
+def test_a_predicted_bound_that_measurements_miss_is_raised_to_them(make_run: RunWriter) -> None:
+    def optimistic(d: dict[str, Any]) -> None:
+        d["feasibility"]["smallest_feasible_ms"] = 2.0
+
+    missed = made(make_run, budget_ms=3.0, edit=optimistic)
+    fastest = min(c.latency_ci_ms[1] for c in missed.configs if c.latency_ci_ms)
+    assert smallest_feasible_ms(missed) == fastest > 3.0
+    assert smallest_feasible_ms(made(make_run, edit=optimistic)) == 2.0
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (0.04381, "0.0439 ms"),
+        (0.1, "0.100 ms"),
+        (3.501, "3.51 ms"),
+        (5.0, "5.00 ms"),
+        (123.41, "123.5 ms"),
+    ],
+)
+def test_a_budget_to_ask_for_is_never_rounded_down(value: float, text: str) -> None:
+    assert words.least_ms(value) == text
 
 
 def test_no_budget_and_nothing_at_all(make_run: RunWriter) -> None:

@@ -1,0 +1,234 @@
+"""From a study to published results on a made table, where whole models take what a factor says."""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from autosparse.config import SearchConfig
+from autosparse.errors import ExitCode
+from autosparse.pipeline import ledger as ledgers
+from autosparse.pipeline import search_run
+from autosparse.pipeline.finalists import qualify
+from autosparse.pipeline.ledger import DENSE, Ledger
+from autosparse.pipeline.outcomes import SearchOutcome
+from autosparse.pipeline.publish import Findings
+from autosparse.pipeline.session import ContestantResult, SessionRequest, SessionResult
+from autosparse.pipeline.survey import Survey
+from autosparse.plan import Plan
+from autosparse.progress import Progress
+from autosparse.records import (
+    Accuracy,
+    CpuProfile,
+    HardwareProfile,
+    LayerInfo,
+    LayerShape,
+    WholeLatency,
+)
+from autosparse.runs import RunFolder
+from autosparse.searching import knapsack
+from autosparse.searching import space as spaces
+from autosparse.searching.pool import SerialPool
+from autosparse.searching.problem import Problem, prepare
+from autosparse.searching.study import run_study
+from autosparse.searching.trials import StudyResult, StudySettings
+from autosparse.tuning.request import TuneResult
+from autosparse.tuning.stopwatch import WHOLE
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "golden"))
+import analytic
+
+BARE = prepare(analytic.problem()).problem
+REACH = knapsack.feasibility(BARE)
+TRIALS = 24
+
+
+@dataclass
+class Bench:
+    """A search up to its study, with whole models that take `slowdown` times what is predicted."""
+
+    folder: Path
+    budget_us: float
+    slowdown: float
+    evaluated: list[str] = field(default_factory=list)
+
+    def session(self, request: SessionRequest, *_: Any) -> SessionResult:
+        return SessionResult(results=tuple(self.figure(c.name, c.plan) for c in request.contestants))
+
+    def figure(self, name: str, plan: Plan | None) -> ContestantResult:
+        us = REACH.dense_us if plan is None else self.slowdown * BARE.predicted_us(plan)
+        latency = WholeLatency(
+            median_ms=us / 1e3, ci_low_ms=0.99 * us / 1e3, ci_high_ms=1.01 * us / 1e3, repeats=9,
+            threads=1, batch_size=1, dtype="f32",
+        )  # fmt: skip
+        return ContestantResult(name=name, latency=latency)
+
+    def evaluate(self, plan: Plan) -> Accuracy:
+        self.evaluated.append(plan.id)
+        return analytic.Analytic()(plan)
+
+    @property
+    def problem(self) -> Problem:
+        return analytic.problem(self.budget_us)
+
+    def survey(self) -> Survey:
+        shape = LayerShape(op="conv2d", batch_size=1, in_channels=64, out_channels=64)
+        layers = tuple(LayerInfo(name=name, shape=shape) for name in BARE.layers)
+        cpu = CpuProfile(
+            model="made", vendor="made", architecture="x86_64", isa_cpu=(), isa_usable=(),
+            simd_width_bits=128, cores_physical=1, cores_logical=1, cores_usable=1, affinity=(0,),
+        )  # fmt: skip
+        space = spaces.load("cpu")
+        return Survey(
+            config=SearchConfig(
+                model=BARE.model, latency_budget=f"{self.budget_us!r}us", train="none", top_k=3
+            ),
+            hardware=HardwareProfile(hardware_id="made", cpu=cpu),
+            space=space,
+            layers=layers,
+            scopes=space.applicable(layers),
+            classes=10,
+            input_shape=(3, 32, 32),
+            data_resolution=32,
+            threads=1,
+            database=f"sqlite:///{self.folder}/t.db",
+        )
+
+    def study(self) -> StudyResult:
+        with SerialPool() as pool:
+            return run_study(
+                self.problem,
+                StudySettings(trials=TRIALS, seed=3),
+                self.evaluate,
+                pool=pool,
+                folder=self.folder / "study",
+                progress=Progress(),
+            )
+
+    def ledger(self) -> Ledger:
+        request = SessionRequest(
+            model=BARE.model, classes=10, input_shape=(3, 32, 32), batch_size=1, threads=1,
+            dtype="f32", contestants=(), policy=WHOLE,
+        )  # fmt: skip
+        ledger = Ledger(
+            self.folder / "sessions.jsonl", request, "w", SerialPool(), self.evaluate, Progress()
+        )
+        ledger.measure_references()
+        return ledger
+
+    def findings(self) -> Findings:
+        tuning = TuneResult(
+            options=BARE.options, considered=9, timed=9, reused=0, beaten=0, skipped=(), failed=(),
+            rows=(), unmeasured={"norm": "no kernel"}, unfinished=(), seconds=0.0,
+        )  # fmt: skip
+        return Findings(
+            survey=self.survey(),
+            command="autosparse search",
+            dense_accuracy=Accuracy(value=0.92, kind="dense", split="test", samples=1000),
+            tuning=tuning,
+            study=None,
+            problem=prepare(self.problem).problem,
+            ledger=self.ledger(),
+            entrants=(),
+        )
+
+    def finish(
+        self, end: Callable[[search_run._Work, Findings], SearchOutcome]
+    ) -> tuple[SearchOutcome, Path]:
+        run = RunFolder.create(
+            self.folder / "results", model=BARE.model, hardware_id="made", config_yaml="",
+            fingerprint="f",
+        )  # fmt: skip
+        with run, SerialPool() as pool:
+            work = search_run._Work(
+                survey=self.survey(), run=run, pool=pool, progress=Progress(), deadline_s=None
+            )
+            return end(work, self.findings()), run.path
+
+
+@pytest.fixture
+def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[float, float], Bench]:
+    def made(budget_us: float, slowdown: float) -> Bench:
+        bench = Bench(tmp_path, budget_us, slowdown)
+        monkeypatch.setattr(ledgers, "run_apart", bench.session)
+        return bench
+
+    return made
+
+
+def rows_of(run: Path) -> list[dict[str, str]]:
+    with (run / "trials.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def test_what_was_searched_is_published_although_nothing_measured_meets_the_budget(
+    make: Callable[[float, float], Bench],
+) -> None:
+    bench = make(1.1 * REACH.fastest_us, 2.0)
+    study = bench.study()
+    outcome, run = bench.finish(
+        lambda work, findings: search_run._qualify(work, findings, study, Path("w"))
+    )
+    assert outcome.exit_code is ExitCode.INFEASIBLE
+    assert len(rows_of(run)) == len(study.trials) >= TRIALS
+    values = outcome.document
+    assert json.loads((run / "pareto.json").read_text()) == values
+    assert len(values["configs"]) == 3, "the nearest, as many as were asked for"
+    assert not any(config["feasible"] for config in values["configs"])
+    assert values["hypervolume"] and values["baselines"]
+    skipped = {row["what"] for row in values["skipped"]}
+    assert "norm" in skipped
+    assert {f"{item.layer} {item.label}" for item in study.dropped} <= skipped
+
+
+def test_the_smallest_feasible_budget_is_one_that_a_measured_plan_meets(
+    make: Callable[[float, float], Bench],
+) -> None:
+    bench = make(1.1 * REACH.fastest_us, 2.0)
+    study = bench.study()
+    outcome, _ = bench.finish(
+        lambda work, findings: search_run._qualify(work, findings, study, Path("w"))
+    )
+    least_ms = outcome.document["feasibility"]["smallest_feasible_ms"]
+    uppers = [config["latency_ci_ms"][1] for config in outcome.document["configs"]]
+    assert least_ms >= min(uppers) > bench.budget_us / 1e3
+    printed = float(outcome.summary.split("--latency-budget ")[1].split("ms")[0])
+    assert printed >= least_ms
+    again = make(1e3 * printed, 2.0)
+    again.folder = bench.folder / "again"
+    found = qualify(again.study(), again.ledger(), top_k=3, progress=Progress())
+    assert found.chosen, "and with that budget there must be a result"
+
+
+def test_a_table_without_an_assignment_gives_the_fastest_really_run(
+    make: Callable[[float, float], Bench],
+) -> None:
+    bench = make(0.5 * REACH.fastest_us, 2.0)
+    outcome, run = bench.finish(search_run._out_of_reach)
+    (config,) = outcome.document["configs"]
+    assert outcome.exit_code is ExitCode.INFEASIBLE
+    assert config["id"] == knapsack.fastest(BARE)[0].id
+    least_ms = outcome.document["feasibility"]["smallest_feasible_ms"]
+    assert least_ms == pytest.approx(2.02 * REACH.fastest_us / 1e3)
+    assert {"search", "norm"} <= {row["what"] for row in outcome.document["skipped"]}
+    assert json.loads((run / "state.json").read_text())["status"] == "infeasible"
+
+
+def test_a_met_budget_is_done(make: Callable[[float, float], Bench]) -> None:
+    bench = make(0.6 * REACH.dense_us, 1.0)
+    study = bench.study()
+    outcome, run = bench.finish(
+        lambda work, findings: search_run._qualify(work, findings, study, Path("w"))
+    )
+    assert outcome.exit_code is ExitCode.DONE
+    assert outcome.document["verdict"]["id"] is not None
+    assert outcome.document["feasibility"]["smallest_feasible_ms"] < bench.budget_us / 1e3
+    assert DENSE not in {config["id"] for config in outcome.document["configs"]}
+    assert json.loads((run / "state.json").read_text())["status"] == "done"
