@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from autosparse.plan import Plan
 from autosparse.progress import Progress
 from autosparse.records import Accuracy
 from autosparse.searching.pool import AbstractPool
+from autosparse.searching.trials import TrialRecord
 from autosparse.tuning.stopwatch import DISTURBED
 
 Measured = ContestantResult
@@ -53,7 +54,7 @@ class Ledger:
         request: a session without contestants: all that they have in common.
         dense_weights: weights that plans prune.
         pool: whose work must rest while a session runs.
-        evaluate: gives a plan's one-shot accuracy, remembered by the caller if it is known.
+        evaluate: gives a plan's one-shot accuracy on validation data.
         progress: told of every session.
     """
 
@@ -148,8 +149,14 @@ class Ledger:
             Contestant(name=TORCH, weights=self._weights, engine="torch"),
         )
 
+    def know(self, trials: Iterable[TrialRecord]) -> None:
+        """Takes over what a study has evaluated in the same way, so that it is not done again."""
+        for trial in trials:
+            if trial.accuracy is not None and trial.accuracy.split == "validation":
+                self._accuracies[trial.plan_id] = trial.accuracy
+
     def accuracy(self, plan: Plan) -> Accuracy:
-        """Gives a plan's one-shot accuracy, evaluating it once."""
+        """Gives a plan's one-shot validation accuracy, evaluating it once."""
         if plan.id not in self._accuracies:
             self._accuracies[plan.id] = self._evaluate(plan)
         return self._accuracies[plan.id]

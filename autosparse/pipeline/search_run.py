@@ -181,6 +181,7 @@ def _search(work: _Work) -> SearchOutcome:
 
 def _qualify(work: _Work, findings: Findings, study: StudyResult, weights: Path) -> SearchOutcome:
     """Runs the study's best whole, trains what meets the budget, and measures what is deployed."""
+    findings.ledger.know(study.trials)
     top_k = work.survey.config.top_k
     with _stage(work, "measure"):
         qualifying = qualify(study, findings.ledger, top_k=top_k, progress=work.progress)

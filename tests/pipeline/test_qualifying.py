@@ -232,3 +232,15 @@ def test_a_met_budget_is_done(make: Callable[[float, float], Bench]) -> None:
     assert outcome.document["feasibility"]["smallest_feasible_ms"] < bench.budget_us / 1e3
     assert DENSE not in {config["id"] for config in outcome.document["configs"]}
     assert json.loads((run / "state.json").read_text())["status"] == "done"
+
+
+def test_what_the_study_evaluated_is_not_evaluated_again(
+    make: Callable[[float, float], Bench],
+) -> None:
+    bench = make(0.6 * REACH.dense_us, 1.05)
+    study = bench.study()
+    before = set(bench.evaluated)
+    bench.evaluated.clear()
+    bench.finish(lambda work, findings: search_run._qualify(work, findings, study, Path("w")))
+    assert not before & set(bench.evaluated)
+    assert len(bench.evaluated) == len(set(bench.evaluated))
