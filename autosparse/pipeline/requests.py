@@ -34,14 +34,15 @@ def dense_weights(subject: Survey, progress: Progress) -> Path:
         classes=subject.classes,
         seed=config.seed,
         threads=subject.hardware.cpu.cores_usable,
+        images=subject.images,
         progress=progress,
     )
     return Path(found.weights)
 
 
 def evaluator_for(subject: Survey, weights: Path) -> OneShotEvaluator:
-    """Gives the callable that evaluates plans without training."""
-    return OneShotEvaluator(
+    """Gives the callable that evaluates plans without training, its model loaded in this process."""
+    evaluator = OneShotEvaluator(
         model=subject.config.model,
         weights=str(weights.resolve()),
         data=subject.config.data,
@@ -51,6 +52,8 @@ def evaluator_for(subject: Survey, weights: Path) -> OneShotEvaluator:
         limit=_EVALUATION_LIMIT,
         seed=subject.config.seed,
     )
+    evaluator.open(subject.images)
+    return evaluator
 
 
 def session_request(subject: Survey) -> SessionRequest:

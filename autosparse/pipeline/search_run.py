@@ -148,7 +148,7 @@ def open_run(subject: Survey, resume: bool | None) -> RunFolder:
 def _search(work: _Work) -> SearchOutcome:
     with _stage(work, "baseline"):
         weights = dense_weights(work.survey, work.progress)
-        dense_accuracy = _dense_accuracy(work.survey, weights)
+        dense_accuracy = _dense_accuracy(work.survey, weights, work.progress)
     evaluator = evaluator_for(work.survey, weights)
     ledger = _ledger(work, weights, evaluator)
     with _stage(work, "tune"):
@@ -157,9 +157,8 @@ def _search(work: _Work) -> SearchOutcome:
     with _stage(work, "measure dense"):
         ledger.measure_references()
     with _stage(work, "sensitivity"):
-        dense_score = evaluator.reference()
-        losses = measure_losses(work.survey, evaluator, work.pool, work.progress)
-    problem = to_problem(work.survey, tuning, losses, dense_score.accuracy, ledger)
+        losses, reference = measure_losses(work.survey, evaluator, work.pool, work.progress)
+    problem = to_problem(work.survey, tuning, losses, reference.accuracy, ledger)
     findings = Findings(
         survey=work.survey,
         command=command(work.survey.config),
@@ -251,10 +250,12 @@ def _stage(work: _Work, name: str) -> Iterator[None]:
     yield
 
 
-def _dense_accuracy(subject: Survey, weights: Path) -> Accuracy:
+def _dense_accuracy(subject: Survey, weights: Path, progress: Progress) -> Accuracy:
     module = models.resolve(subject.config.model, classes=subject.classes, weights=weights).module
     torch.set_num_threads(subject.hardware.cpu.cores_usable)
-    return score(module, subject.images().test).as_accuracy("dense", "test")
+    test = subject.images.test
+    with progress.step("accuracy of the dense model", len(test)) as step:
+        return score(module, test, step=step).as_accuracy("dense", "test")
 
 
 def _ledger(work: _Work, weights: Path, evaluator: OneShotEvaluator) -> Ledger:
@@ -298,7 +299,7 @@ def _train(work: _Work, qualifying: Qualifying, weights: Path) -> dict[str, Trai
     if work.is_late:
         work.progress.log("the time budget is used up: accuracies stay one-shot; `train` trains later")
         return {}
-    recipe = recipe_for(kind, len(work.survey.images().train), work.survey.config.seed)
+    recipe = recipe_for(kind, len(work.survey.images.train), work.survey.config.seed)
     jobs = {
         finalist.plan.id: train_job(
             work.survey, finalist.plan, recipe, weights, work.run.folder("train", finalist.plan.id)

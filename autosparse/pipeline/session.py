@@ -208,7 +208,7 @@ def _result(
     )
     if program is None:
         return ContestantResult(name=contestant.name, latency=latency)
-    times = program.measure_layers()
+    times = program.measure_operators()
     layers = tuple(
         LayerTime(
             name=layer.name,
@@ -224,7 +224,7 @@ def _result(
         name=contestant.name,
         latency=latency,
         layers=layers,
-        other_us=max(0.0, sum(program.measure_operators().values()) - sum(times.values())),
+        other_us=sum(us for name, us in times.items() if name not in {x.name for x in layers}),
         weight_bytes=program.weight_bytes,
     )
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 
 import torch
 
@@ -22,7 +23,7 @@ from autosparse.tuning.stopwatch import LAYERS
 _LEAST_RESOLUTION = 32
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Survey:
     """A run's subject.
 
@@ -37,6 +38,7 @@ class Survey:
         data_resolution: height and width of training images.
         threads: worker threads of a timed run.
         database: URL of the tuning database.
+        loaded: the data set, at its own resolution if none was asked for.
     """
 
     config: SearchConfig
@@ -49,18 +51,23 @@ class Survey:
     data_resolution: int
     threads: int
     database: str
+    loaded: ImageData = field(repr=False, compare=False)
 
     @property
     def weight_bytes(self) -> int:
         """Bytes of the dense model's layer weights, f32."""
         return dense_weight_bytes(self.layers)
 
+    @cached_property
     def images(self) -> ImageData:
-        """Loads the data set at the run's resolution."""
+        """The data set at the run's resolution: what is loaded, or once more if that does not fit."""
+        channels = self.input_shape[0]
+        if (self.loaded.resolution, self.loaded.channels) == (self.data_resolution, channels):
+            return self.loaded
         return data.resolve(
             self.config.data,
             resolution=self.data_resolution,
-            channels=self.input_shape[0],
+            channels=channels,
             seed=self.config.seed,
         )
 
@@ -87,13 +94,18 @@ def survey(config: SearchConfig, progress: Progress) -> Survey:
     """
     hardware = limits.profile(progress=progress)
     progress.log(f"host {hardware.hardware_id}: {hardware.cpu.model}")
-    images = data.resolve(config.data, resolution=None, seed=config.seed)
-    loaded = models.resolve(
-        config.model, classes=images.classes, weights=config.weights, seed=config.seed
-    )
-    shape = config.input_shape or _image_shape(loaded.input_shape)
-    sample = torch.zeros(config.batch_size, *shape)
-    layers = graph.capture_layers(loaded.module, (sample,))
+    with progress.step("survey", 3) as step:
+        images = data.resolve(
+            config.data, resolution=config.data_resolution, seed=config.seed, progress=progress
+        )
+        step.advance(1, f"{config.data}: {len(images.train)} images to train on")
+        loaded = models.resolve(
+            config.model, classes=images.classes, weights=config.weights, seed=config.seed
+        )
+        step.advance(1, f"{config.model} is loaded")
+        shape = config.input_shape or _image_shape(loaded.input_shape)
+        layers = graph.capture_layers(loaded.module, (torch.zeros(config.batch_size, *shape),))
+        step.advance(1, f"{len(layers)} layers")
     space = spaces.load(config.space).narrowed(include=config.include, exclude=config.exclude)
     threads = config.threads if isinstance(config.threads, int) else hardware.cpu.cores_usable
     return Survey(
@@ -107,6 +119,7 @@ def survey(config: SearchConfig, progress: Progress) -> Survey:
         data_resolution=config.data_resolution or _resolution(images),
         threads=threads,
         database=config.database or paths.tuning_database_url(),
+        loaded=images,
     )
 
 

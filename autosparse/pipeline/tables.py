@@ -11,8 +11,8 @@ from autosparse.progress import Progress
 from autosparse.records import LayerChoice
 from autosparse.searching.pool import AbstractPool
 from autosparse.searching.problem import Problem
-from autosparse.train.evaluate import OneShotEvaluator
-from autosparse.train.sensitivity import measure
+from autosparse.train.evaluate import OneShotEvaluator, Score
+from autosparse.train.sensitivity import measure, reference
 from autosparse.tuning.autotune import TuneResult, tune
 from autosparse.tuning.database import TuningDatabase
 
@@ -30,11 +30,15 @@ def choices(survey: Survey) -> dict[str, tuple[LayerChoice, ...]]:
 
 def measure_losses(
     survey: Survey, evaluator: OneShotEvaluator, pool: AbstractPool, progress: Progress
-) -> dict[str, dict[str, float]]:
-    """Masks each layer alone, evaluates, and gives the accuracy lost per layer and choice."""
+) -> tuple[dict[str, dict[str, float]], Score]:
+    """Masks each layer alone and evaluates.
+
+    Returns:
+        The accuracy lost per layer and choice, and the score of the un-pruned model.
+    """
     cache = paths.home() / "sensitivity" / f"{evaluator.fingerprint()}.jsonl"
     losses = measure(evaluator, choices(survey), cache=cache, progress=progress, pool=pool)
-    return {layer: dict(found) for layer, found in losses.items()}
+    return losses, reference(evaluator, cache=cache)
 
 
 def to_problem(

@@ -161,7 +161,7 @@ def _train(
     work: _Work, names: Sequence[str], kind: Literal["short", "full"], epochs: int | None
 ) -> dict[str, TrainResult]:
     work.progress.log("stage: train")
-    recipe = recipe_for(kind, len(work.survey.images().train), work.survey.config.seed)
+    recipe = recipe_for(kind, len(work.survey.images.train), work.survey.config.seed)
     if epochs is not None:
         recipe = dataclasses.replace(recipe, epochs=epochs)
     jobs = {

@@ -12,6 +12,7 @@ import dataclasses
 import logging
 
 from autosparse import data, paths
+from autosparse.data import ImageData
 from autosparse.plan import Plan
 from autosparse.progress import Progress
 from autosparse.records import short_hash
@@ -32,6 +33,7 @@ def baseline(
     recipe: Recipe | None = None,
     seed: int = 0,
     threads: int | None = None,
+    images: ImageData | None = None,
     progress: Progress | None = None,
 ) -> TrainResult:
     """Gives a trained dense model, at once if it was trained before.
@@ -48,6 +50,7 @@ def baseline(
         recipe: None for `recipes.dense` at the size of the training split.
         seed: of the data split, the initial weights and, without a recipe, the training.
         threads: torch threads, None to leave them as they are.
+        images: what `data.resolve` gives for these arguments, where the caller has it already.
         progress: told of every epoch.
 
     Returns:
@@ -58,7 +61,8 @@ def baseline(
         TrainingDiverged: the loss is no longer finite.
         Stopped: a stop was requested; the same call resumes.
     """
-    images = data.resolve(data_spec, resolution=resolution, channels=channels, seed=seed)
+    if images is None:
+        images = data.resolve(data_spec, resolution=resolution, channels=channels, seed=seed)
     recipe = recipe or dense(len(images.train), seed=seed)
     job = TrainJob(
         model=model,

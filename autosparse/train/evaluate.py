@@ -20,10 +20,11 @@ from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from autosparse import data, factories, models
-from autosparse.data import Split
+from autosparse.data import ImageData, Split
 from autosparse.errors import DataError
 from autosparse.patterns import Criterion, sparsify
 from autosparse.plan import Plan
+from autosparse.progress import Step
 from autosparse.records import Accuracy, AccuracyKind, Record, short_hash
 
 log = logging.getLogger(__name__)
@@ -53,7 +54,13 @@ class Score(Record):
 
 
 @torch.no_grad()
-def score(module: nn.Module, split: Split, batch_size: int = 256, limit: int | None = None) -> Score:
+def score(
+    module: nn.Module,
+    split: Split,
+    batch_size: int = 256,
+    limit: int | None = None,
+    step: Step | None = None,
+) -> Score:
     """Evaluates a module on a split, in eval mode; the mode it was in comes back.
 
     Args:
@@ -61,9 +68,11 @@ def score(module: nn.Module, split: Split, batch_size: int = 256, limit: int | N
         split: what to evaluate on, in its own order.
         batch_size: samples per forward pass.
         limit: at most so many samples, None for all.
+        step: moved on by every sample.
 
     Raises:
         DataError: the split is empty.
+        Stopped: a stop was requested of the step.
     """
     right, loss, samples, classes = 0, 0.0, 0, 0
     with _mode(module, training=False):
@@ -72,6 +81,8 @@ def score(module: nn.Module, split: Split, batch_size: int = 256, limit: int | N
             loss += float(functional.cross_entropy(logits.double(), labels, reduction="sum"))
             right += int((logits.argmax(dim=1) == labels).sum())
             samples, classes = samples + len(labels), logits.shape[1]
+            if step is not None:
+                step.advance(len(labels))
     if not samples:
         raise DataError("accuracy needs at least one sample, but the split is empty")
     return Score(
@@ -174,6 +185,15 @@ class OneShotEvaluator(Record):
         """
         return self.score(plan).as_accuracy("one-shot", "validation")
 
+    def open(self, images: ImageData) -> None:
+        """Loads the model in this process now, with images that it has read already.
+
+        Args:
+            images: what `data.resolve` gives for this evaluator's fields.
+        """
+        _BENCHES.clear()
+        _BENCHES[self] = _Bench(self, images)
+
     def dense(self) -> Score:
         """Evaluates the un-pruned model, its batch-norm statistics as they were saved."""
         bench = _bench(self)
@@ -232,10 +252,10 @@ def content_hash(path: str | None) -> str | None:
 class _Bench:
     """One model and its data in this process, with the dense weights to go back to."""
 
-    def __init__(self, evaluator: OneShotEvaluator) -> None:
+    def __init__(self, evaluator: OneShotEvaluator, images: ImageData | None = None) -> None:
         if evaluator.threads is not None:
             torch.set_num_threads(evaluator.threads)
-        self.images = data.resolve(
+        self.images = images or data.resolve(
             evaluator.data,
             resolution=evaluator.resolution,
             channels=evaluator.channels,

@@ -164,8 +164,7 @@ def measure(
     scores = _Scores(cache, evaluator.fingerprint())
     wanted = measured_choices(choices, settings or SensitivitySettings())
     with progress.step("sensitivity", len(wanted) + 1) as step:
-        if _REFERENCE not in scores.known:
-            scores.put(_REFERENCE, evaluator.reference())
+        _reference(evaluator, scores)
         missing = [(k, c) for k, c in wanted if (k, c.label) not in scores.known]
         step.advance(len(wanted) + 1 - len(missing))
         if pool is None:
@@ -173,6 +172,17 @@ def measure(
         else:
             _run_in_pool(evaluator, missing, scores, step, pool)
     return _losses(choices, wanted, scores.known)
+
+
+def reference(evaluator: Evaluator, *, cache: Path) -> Score:
+    """Gives the un-pruned model's score that `measure` counts from, evaluated if it is not on disk."""
+    return _reference(evaluator, _Scores(cache, evaluator.fingerprint()))
+
+
+def _reference(evaluator: Evaluator, scores: _Scores) -> Score:
+    if _REFERENCE not in scores.known:
+        scores.put(_REFERENCE, evaluator.reference())
+    return scores.known[_REFERENCE]
 
 
 def _plan(layer: str, choice: LayerChoice) -> Plan:

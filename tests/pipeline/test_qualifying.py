@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from autosparse import data
 from autosparse.config import SearchConfig
 from autosparse.errors import ExitCode
 from autosparse.pipeline import ledger as ledgers
@@ -99,6 +100,7 @@ class Bench:
             data_resolution=32,
             threads=1,
             database=f"sqlite:///{self.folder}/t.db",
+            loaded=data.resolve("digits", resolution=32),
         )
 
     def study(self) -> StudyResult:

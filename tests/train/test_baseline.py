@@ -43,6 +43,13 @@ def test_trained_once_and_found_again():
     assert accuracy(module, data.resolve("digits", resolution=8).test) == first.accuracy.value
 
 
+def test_images_that_the_caller_has_are_not_read_again(monkeypatch):
+    first = make()
+    images = data.resolve("digits", resolution=8)
+    monkeypatch.setattr(data, "resolve", None)
+    assert make(images=images) == first
+
+
 def test_everything_that_matters_is_in_the_key(tmp_path):
     copy = tmp_path / "copied_net.py"
     copy.write_text(Path(NET.rpartition(":")[0]).read_text())

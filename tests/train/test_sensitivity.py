@@ -22,6 +22,7 @@ from autosparse.train.sensitivity import (
     loss_of,
     measure,
     measured_choices,
+    reference,
 )
 
 NET = f"{Path(__file__).parent / 'tiny_net.py'}:make"
@@ -135,6 +136,17 @@ def test_a_second_call_measures_nothing_and_a_broken_line_only_itself(tmp_path):
     assert measure(torn, {"a": OFFERED}, cache=cache, progress=Progress()) == first
     assert torn.calls == [("a", "1x16@0.9")]
     assert json.loads(cache.read_text().splitlines()[-1])["label"] == "1x16@0.9"
+
+
+def test_the_reference_is_evaluated_once_and_kept(tmp_path):
+    evaluator = FakeEvaluator()
+    first = reference(evaluator, cache=tmp_path / "c")
+    measure(evaluator, {"a": OFFERED}, cache=tmp_path / "c", progress=Progress())
+    assert reference(evaluator, cache=tmp_path / "c") == first
+    assert evaluator.calls.count("dense") == 1
+    later = FakeEvaluator()
+    assert reference(later, cache=tmp_path / "c") == first
+    assert later.calls == []
 
 
 def test_a_stop_keeps_what_is_known(tmp_path):
