@@ -121,7 +121,7 @@ def qualify(
             wanted = _next_plans(problem, ledger, wanted, reverted)
             step.advance(1, f"{len(ledger.measured)} plans, correction {problem.correction:.3f}")
         step.advance(_ROUNDS - step.done)
-    finalists = _finalists(problem, ledger)
+    finalists = _finalists(problem, ledger, progress)
     inside = [finalist for finalist in finalists if finalist.excess_ms <= 0]
     uniform_ids = {trial.plan_id for trial in study.trials if trial.kind == "uniform"}
     uniform = [finalist for finalist in inside if finalist.plan.id in uniform_ids]
@@ -206,13 +206,16 @@ def finalist(plan: Plan, problem: Problem, ledger: Ledger) -> Finalist:
     )
 
 
-def _finalists(problem: Problem, ledger: Ledger) -> list[Finalist]:
+def _finalists(problem: Problem, ledger: Ledger, progress: Progress) -> list[Finalist]:
     plans = [ledger.plans[plan_id] for plan_id in ledger.measured]
-    return [
-        finalist(plan, problem, ledger)
-        for plan in plans
-        if problem.budget_us is None or any(not c.pattern.is_dense for c in plan.layers.values())
-    ]
+    found = []
+    with progress.step("accuracy of what was run", len(plans)) as step:
+        for plan in plans:
+            sparse = any(not choice.pattern.is_dense for choice in plan.layers.values())
+            if sparse or problem.budget_us is None:
+                found.append(finalist(plan, problem, ledger))
+            step.advance(1, plan.id)
+    return found
 
 
 def _distinct(plans: Iterable[Plan]) -> list[Plan]:

@@ -36,14 +36,11 @@ _PAUSE_S = 5.0
 def run_alone(pool: AbstractPool, request: SessionRequest, progress: Progress) -> SessionResult:
     """Runs a session on this machine once all work of the pool has ended.
 
-    A session is short and its figures belong together, so a stop is heeded only after it.
-
     Raises:
         AutosparseError: the session failed; names the reason.
     """
-    name = f"run {len(request.contestants)} whole models in turn"
-    with progress.step(name), pool.exclusive():
-        return run_apart(request)
+    with pool.exclusive():
+        return run_apart(request, progress)
 
 
 class Ledger:

@@ -105,7 +105,7 @@ def search(
     with open_run(subject, resume) as run:
         publish.write_start(run, subject)
         progress = progress.also(EventLog(run.path / "logs" / "events.jsonl"))
-        with pool_for(subject, run) as pool:
+        with pool_for(subject, run, progress) as pool:
             work = _Work(survey=subject, run=run, pool=pool, progress=progress, deadline_s=deadline_s)
             return _search(work)
 

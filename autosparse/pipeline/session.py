@@ -4,17 +4,22 @@ What is compared is measured in one session, A B A B, so that a machine that dri
 process is a fresh one on this machine at normal priority, as a deployed model's would be: workers of a
 pool may sit on another host, and run at a low priority at which any other process starves them.
 
-    python -m autosparse.pipeline.session REQUEST.json RESULT.json
+    python -m autosparse.pipeline.session REQUEST.json RESULT.json DESCRIPTOR
+
+It tells how far it is by one JSON object per line, written to an open file descriptor of its own:
+standard output may be written to by a user's model.
 """
 
 from __future__ import annotations
 
 import copy
 import dataclasses
+import json
+import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,13 +35,14 @@ from autosparse.errors import AutosparseError
 from autosparse.files import read_json, write_json
 from autosparse.patterns import sparsify
 from autosparse.plan import Plan
-from autosparse.progress import Progress
+from autosparse.progress import Progress, ProgressEvent, Step
 from autosparse.records import Record, WholeLatency
 from autosparse.tuning.stopwatch import MeasurementPolicy, Timing, interleave, python_runner
 
 Runner = Callable[[int], NDArray[np.int64]]
 
 _SESSION_US = 20e6
+_PARTS = 3  # compile, measure in turn, time layers
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,26 +128,64 @@ class SessionResult(Record):
         return next(result for result in self.results if result.name == name)
 
 
-def run_apart(request: SessionRequest) -> SessionResult:
+def run_apart(request: SessionRequest, progress: Progress) -> SessionResult:
     """Runs a session in a process of its own. The caller sees to it that nothing else runs meanwhile.
+
+    A session is short and its figures belong together, so a stop is heeded only after it.
+
+    Args:
+        request: what to measure.
+        progress: told what the process tells.
 
     Raises:
         AutosparseError: the process failed; names the last line it said.
     """
-    with tempfile.TemporaryDirectory(prefix="autosparse-session-") as folder:
-        asked, answer = Path(folder) / "request.json", Path(folder) / "result.json"
+    name = f"session of {len(request.contestants)} whole models"
+    with (
+        tempfile.TemporaryDirectory(prefix="autosparse-session-") as folder,
+        progress.step(name, _PARTS) as step,
+    ):
+        asked, answer, words = (
+            Path(folder) / name for name in ("request.json", "result.json", "words")
+        )
         write_json(asked, request.to_json())
         call = [sys.executable, "-m", "autosparse.pipeline.session", str(asked), str(answer)]
-        ended = subprocess.run(call, capture_output=True, text=True, start_new_session=True)
-        if ended.returncode != 0 or not answer.exists():
-            said = ended.stderr.strip().splitlines() or [f"exit code {ended.returncode}"]
+        code = _follow(call, words, progress, step)
+        if code != 0 or not answer.exists():
+            said = words.read_text(errors="replace").strip().splitlines() or [f"exit code {code}"]
             raise AutosparseError(
                 f"whole models must be measurable, but the session ended with: {said[-1]}"
             )
         return SessionResult.from_json(read_json(answer))
 
 
-def run_session(request: SessionRequest) -> SessionResult:
+def _follow(call: Sequence[str], words: Path, progress: Progress, step: Step) -> int:
+    """Runs a session's process and passes on its events; gives its exit code."""
+    reading, writing = os.pipe()
+    with os.fdopen(reading) as events, words.open("w") as said:
+        process = subprocess.Popen(
+            [*call, str(writing)],
+            stdout=subprocess.DEVNULL,
+            stderr=said,
+            start_new_session=True,
+            pass_fds=[writing],
+        )
+        os.close(writing)
+        try:
+            for line in events:
+                event = ProgressEvent(**json.loads(line))
+                progress.emit(event.kind, event.step, event.done, event.total, event.message)
+                step.done += event.kind == "end"
+                step.show(step.done)
+        except BaseException:  # nobody will read the figures: do not let it measure on
+            process.kill()
+            raise
+        finally:
+            code = process.wait()
+    return code
+
+
+def run_session(request: SessionRequest, progress: Progress) -> SessionResult:
     """Compiles every contestant, runs them in turn, and times their layers, in this process."""
     torch.set_num_threads(request.threads)
     generator = torch.Generator().manual_seed(request.seed)
@@ -149,20 +193,24 @@ def run_session(request: SessionRequest) -> SessionResult:
     with ExitStack() as stack:
         runners: dict[str, Runner] = {}
         compiled: dict[str, CompiledModel] = {}
-        for contestant in request.contestants:
-            module = _module(request, contestant)
-            if contestant.engine == "torch":
-                runners[contestant.name] = _torch_runner(module, sample)
-                continue
-            program = stack.enter_context(_compiled(request, contestant, module, sample))
-            compiled[contestant.name] = program
-            runners[contestant.name] = program.run_times
-        timings = interleave(runners, request.policy, Progress())
-        results = tuple(
-            _result(request, contestant, timings[contestant.name], compiled.get(contestant.name))
-            for contestant in request.contestants
-        )
-    return SessionResult(results=results)
+        with progress.step("compile whole models", len(request.contestants)) as step:
+            for contestant in request.contestants:
+                module = _module(request, contestant)
+                if contestant.engine == "torch":
+                    runners[contestant.name] = _torch_runner(module, sample)
+                else:
+                    program = stack.enter_context(_compiled(request, contestant, module, sample))
+                    compiled[contestant.name] = program
+                    runners[contestant.name] = program.run_times
+                step.advance(1, contestant.name)
+        timings = interleave(runners, request.policy, progress)
+        results = []
+        with progress.step("time layers within whole models", len(request.contestants)) as step:
+            for contestant in request.contestants:
+                name = contestant.name
+                results.append(_result(request, contestant, timings[name], compiled.get(name)))
+                step.advance(1, name)
+    return SessionResult(results=tuple(results))
 
 
 def _module(request: SessionRequest, contestant: Contestant) -> torch.nn.Module:
@@ -248,6 +296,17 @@ def _torch_runner(module: torch.nn.Module, sample: torch.Tensor) -> Runner:
     return min(forms, key=lambda run: float(np.median(run(7))))
 
 
+def _main(asked: str, answer: str, descriptor: str) -> None:
+    with os.fdopen(int(descriptor), "w") as events:
+
+        def tell(event: ProgressEvent) -> None:
+            # A parent that was killed reads no more: the session dies of the broken pipe.
+            events.write(json.dumps(dataclasses.asdict(event)) + "\n")
+            events.flush()
+
+        request = SessionRequest.from_json(read_json(Path(asked)))
+        write_json(Path(answer), run_session(request, Progress(tell)).to_json())
+
+
 if __name__ == "__main__":
-    wanted = SessionRequest.from_json(read_json(Path(sys.argv[1])))
-    write_json(Path(sys.argv[2]), run_session(wanted).to_json())
+    _main(*sys.argv[1:])

@@ -101,7 +101,7 @@ def train(
                 f"{document.hardware_id} and this is {subject.hardware.hardware_id}; search here first"
             )
         weights = dense_weights(subject, progress)
-        with pool_for(subject, folder) as pool:
+        with pool_for(subject, folder, progress) as pool:
             work = _Work(
                 survey=subject,
                 run=folder,

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from autosparse.engine.compiled import LayerReport
+from autosparse.errors import AutosparseError
 from autosparse.pipeline import session
 from autosparse.pipeline.session import Contestant, SessionRequest
+from autosparse.progress import Progress, ProgressEvent
 from autosparse.tuning.stopwatch import WHOLE, Timing
 
 
@@ -49,3 +52,50 @@ def test_operators_are_timed_once_and_all_told_apart() -> None:
     ]
     assert result.other_us == pytest.approx(1.5)
     assert result.weight_bytes == 12
+
+
+def test_a_session_tells_how_far_it_is(shop: Any) -> None:
+    events: list[ProgressEvent] = []
+    talkative = shop.folder / "talkative.py"
+    talkative.write_text((shop.folder / "net.py").read_text() + "\nprint('hello')\n")
+    request = request_of(
+        model=f"{talkative}:build",
+        contestants=(Contestant(name="dense"), Contestant(name="torch", engine="torch")),
+        policy=dataclasses.replace(WHOLE, time_cap_us=200_000.0),
+    )
+    result = session.run_apart(request, Progress(events.append))
+    assert [figure.name for figure in result.results] == ["dense", "torch"]
+    ends = {event.step: event for event in events if event.kind == "end"}
+    assert list(ends) == [
+        "compile whole models",
+        "measure whole models",
+        "time layers within whole models",
+        "session of 2 whole models",
+    ]
+    for event in ends.values():
+        assert event.total is not None and event.done == event.total
+    rounds = [e for e in events if e.kind == "advance" and e.step == "measure whole models"]
+    assert len(rounds) > 1
+
+
+def test_a_session_that_fails_names_its_last_words(tmp_path: Path) -> None:
+    request = request_of(model=f"{tmp_path}/absent.py:build", contestants=(Contestant(name="dense"),))
+    with pytest.raises(AutosparseError, match=r"the session ended with: .*absent.py"):
+        session.run_apart(request, Progress())
+
+
+def test_a_session_ends_with_its_listener(shop: Any) -> None:
+    class Gone(Exception):
+        pass
+
+    def leave(event: ProgressEvent) -> None:
+        if event.step == "measure whole models":
+            raise Gone
+
+    request = request_of(
+        model=f"{shop.folder}/net.py:build",
+        contestants=(Contestant(name="dense"),),
+        policy=dataclasses.replace(WHOLE, time_cap_us=300e6, max_repeats=10**9, target_ci=1e-9),
+    )
+    with pytest.raises(Gone):  # at once, and not after five minutes
+        session.run_apart(request, Progress(leave))
