@@ -19,7 +19,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError, Va
 
 from autosparse import data, hardware, models, values
 from autosparse.errors import ConfigError, DatabaseError
-from autosparse.paths import writable_folder
+from autosparse.paths import check_writable, writable_folder
 from autosparse.records import short_hash
 from autosparse.searching import space as spaces
 from autosparse.tuning.schema import parse_url
@@ -178,8 +178,12 @@ def resolve(
     return _make(given, names)
 
 
-def validate(config: SearchConfig) -> None:
+def validate(config: SearchConfig, *, writing: bool = True) -> None:
     """Refuses what cannot work, in well under two seconds and before any work: torch stays unimported.
+
+    Args:
+        config: what was asked for.
+        writing: a run will be made: make sure of its folder by making it. False writes nothing.
 
     Raises:
         ModelError: no such model, or its weight file is missing, damaged or something else.
@@ -196,7 +200,7 @@ def validate(config: SearchConfig) -> None:
     _check_threads(config.threads)
     _check_storage(config.storage)
     _check_database(config.database)
-    writable_folder(config.out, "the results folder")
+    (writable_folder if writing else check_writable)(config.out, "the results folder")
 
 
 def _check_threads(threads: int | str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 
-from autosparse import hardware
+from autosparse import hardware, paths
 from autosparse.hardware import MachineLimits
 from autosparse.kernels import binding
 from autosparse.progress import Progress
@@ -19,11 +19,14 @@ _LEAST_DRAM_BYTES = 128 << 20
 _MOST_DRAM_BYTES = 512 << 20
 
 
-def profile(*, refresh: bool = False, progress: Progress | None = None) -> HardwareProfile:
+def profile(
+    *, refresh: bool = False, keep: bool = True, progress: Progress | None = None
+) -> HardwareProfile:
     """Describes this host with its measured limits; they are measured once per `hardware_id` and kept.
 
     Args:
         refresh: measure again even where figures exist.
+        keep: write new figures to the home folder; False writes nothing at all.
         progress: told of each probe.
 
     Raises:
@@ -34,8 +37,11 @@ def profile(*, refresh: bool = False, progress: Progress | None = None) -> Hardw
     known = hardware.detect()
     if known.cpu.f32_gflops_core is not None and not refresh:
         return known
+    if keep:
+        paths.home()  # refused before anything is measured
     limits = measure(known.cpu, progress or Progress())
-    hardware.save_limits(known.hardware_id, limits)
+    if keep:
+        hardware.save_limits(known.hardware_id, limits)
     return limits.apply(known)
 
 

@@ -16,15 +16,19 @@ import platformdirs
 from autosparse.errors import RunError
 
 
+def home_folder() -> Path:
+    """Gives the folder for everything that outlives a run, whether it exists or not."""
+    given = os.environ.get("AUTOSPARSE_HOME")
+    return Path(given).expanduser() if given else Path(platformdirs.user_data_dir("autosparse"))
+
+
 def home() -> Path:
     """Gives the folder for everything that outlives a run, and makes it.
 
     Raises:
         RunError: the folder cannot be made or written.
     """
-    given = os.environ.get("AUTOSPARSE_HOME")
-    folder = Path(given).expanduser() if given else Path(platformdirs.user_data_dir("autosparse"))
-    return writable_folder(folder, "AUTOSPARSE_HOME")
+    return writable_folder(home_folder(), "AUTOSPARSE_HOME")
 
 
 def writable_folder(folder: Path, what: str) -> Path:
@@ -45,6 +49,18 @@ def writable_folder(folder: Path, what: str) -> Path:
     return folder
 
 
+def check_writable(folder: Path, what: str) -> Path:
+    """Refuses a folder that cannot be made or written, as far as that shows without writing.
+
+    Raises:
+        RunError: what exists of its path is no folder, or this user may not write there.
+    """
+    nearest = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
+        raise RunError(f"{what} must be a writable folder, but got {folder}; name another")
+    return folder
+
+
 def tuning_database_url() -> str:
     """Gives the URL of the default tuning database."""
-    return f"sqlite:///{home() / 'tuning.db'}"
+    return f"sqlite:///{home_folder() / 'tuning.db'}"

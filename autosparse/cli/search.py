@@ -61,7 +61,7 @@ def search(
     as_json: options.Json = False,
 ) -> int:
     """Search for the sparsest, fastest, most accurate configurations of a model on this machine."""
-    config = _resolve(ctx, config_file)
+    config = _resolve(ctx, config_file, writing=save_config is None and not dry_run)
     if save_config is not None:
         return _save(config, save_config)
     if dry_run:
@@ -91,7 +91,7 @@ def tune(
     as_json: options.Json = False,
 ) -> int:
     """Measure the layers of a model, sparse and dense, into the tuning database."""
-    config = _resolve(ctx, config_file)
+    config = _resolve(ctx, config_file, writing=False)
     from autosparse import pipeline  # brings torch
 
     with working(ctx.obj) as progress:
@@ -131,13 +131,19 @@ def train(
     return ExitCode.DONE
 
 
-def _resolve(ctx: typer.Context, file: Path | None) -> SearchConfig:
-    """Puts the configuration together and refuses what cannot work, before anything heavy loads."""
+def _resolve(ctx: typer.Context, file: Path | None, *, writing: bool) -> SearchConfig:
+    """Puts the configuration together and refuses what cannot work, before anything heavy loads.
+
+    Args:
+        ctx: holds the flags.
+        file: a YAML file, or None.
+        writing: whether a run's folder will be made.
+    """
     from autosparse.config import SearchConfig, resolve, validate
 
     flags = {key: value for key, value in ctx.params.items() if key in SearchConfig.model_fields}
     config = resolve(flags, os.environ, file)
-    validate(config)
+    validate(config, writing=writing)
     return config
 
 

@@ -51,11 +51,7 @@ def describe() -> HardwareProfile:
 
 
 def detect() -> HardwareProfile:
-    """Describes this host: nothing is measured, but figures measured earlier are filled in.
-
-    Raises:
-        RunError: the home folder cannot be made or written.
-    """
+    """Describes this host: nothing is measured, but figures measured earlier are filled in."""
     profile = describe()
     limits = load_limits(profile.hardware_id)
     return profile if limits is None else limits.apply(profile)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import os
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from autosparse.errors import UsageError
-from autosparse.paths import home
+from autosparse.errors import RunError, UsageError
+from autosparse.files import read_json, write_json
+from autosparse.paths import home, home_folder
 from autosparse.records import HardwareProfile, Record
 
 
@@ -29,21 +28,22 @@ class MachineLimits(Record):
 
 def limits_file(hardware_id: str) -> Path:
     """Gives the file that keeps one machine's limits."""
-    return home() / "limits" / f"{hardware_id}.json"
+    return home_folder() / "limits" / f"{hardware_id}.json"
 
 
 def load_limits(hardware_id: str) -> MachineLimits | None:
     """Reads the limits of one machine; None where they were never measured or the file is damaged."""
     try:
-        return MachineLimits.from_json(json.loads(limits_file(hardware_id).read_text()))
-    except (OSError, ValueError, UsageError):
+        return MachineLimits.from_json(read_json(limits_file(hardware_id)))
+    except (RunError, TypeError, UsageError):
         return None  # measured again at the next call: nothing is lost
 
 
 def save_limits(hardware_id: str, limits: MachineLimits) -> None:
-    """Keeps the limits of one machine; a reader never sees half a file."""
-    path = limits_file(hardware_id)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    fresh = path.with_suffix(f".{os.getpid()}.tmp")
-    fresh.write_text(json.dumps(limits.to_json(), indent=1))
-    fresh.replace(path)
+    """Keeps the limits of one machine; a reader never sees half a file.
+
+    Raises:
+        RunError: the home folder cannot be made or written.
+    """
+    home()
+    write_json(limits_file(hardware_id), limits.to_json())

@@ -86,13 +86,18 @@ class Survey:
         )
 
 
-def survey(config: SearchConfig, progress: Progress) -> Survey:
+def survey(config: SearchConfig, progress: Progress, *, keep: bool = True) -> Survey:
     """Settles what a run is about.
+
+    Args:
+        config: what was asked for.
+        progress: told how far it is.
+        keep: write limits of this machine down if they had to be measured; False writes nothing.
 
     Raises:
         UsageError: model, data or space cannot be used as asked.
     """
-    hardware = limits.profile(progress=progress)
+    hardware = limits.profile(keep=keep, progress=progress)
     progress.log(f"host {hardware.hardware_id}: {hardware.cpu.model}")
     with progress.step("survey", 3) as step:
         images = data.resolve(

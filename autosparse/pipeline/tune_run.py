@@ -29,7 +29,7 @@ def tune(
         UsageError: something asked for cannot be meant; nothing was started.
         Stopped: a stop was asked for; every row measured so far is saved.
     """
-    validate(config)
+    validate(config, writing=False)
     progress = progress or Progress()
     subject = survey(config, progress)
     result = measure_options(subject, time_budget_us, progress)

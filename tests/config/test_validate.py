@@ -22,6 +22,14 @@ def test_a_good_config_passes_and_its_folder_exists(tmp_path: Path) -> None:
     assert (tmp_path / "results").is_dir()
 
 
+def test_without_writing_nothing_is_made(tmp_path: Path) -> None:
+    validate(good(tmp_path, out=tmp_path / "deep" / "results"), writing=False)
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "file").touch()
+    with pytest.raises(RunError, match="must be a writable folder"):
+        validate(good(tmp_path, out=tmp_path / "file" / "results"), writing=False)
+
+
 @pytest.mark.parametrize(
     ("changes", "kind", "part"),
     [

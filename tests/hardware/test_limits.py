@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from autosparse import hardware, limits
-from autosparse.errors import Stopped
+from autosparse.errors import RunError, Stopped
 from autosparse.kernels import binding
 from autosparse.progress import Progress, ProgressEvent
 
@@ -54,6 +55,24 @@ def test_figures_are_kept_until_a_refresh(probes: list[tuple[str, int]]) -> None
     assert len(probes) == count
     limits.profile(refresh=True)
     assert len(probes) == 2 * count
+
+
+def test_figures_that_shall_not_be_kept_leave_no_trace(
+    probes: list[tuple[str, int]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AUTOSPARSE_HOME", str(tmp_path / "home"))
+    assert limits.profile(keep=False).cpu.f32_gflops_core == pytest.approx(100.0)
+    assert list(tmp_path.iterdir()) == []
+    assert hardware.detect().cpu.f32_gflops_core is None
+
+
+def test_a_home_that_cannot_be_written_is_refused_before_measuring(
+    probes: list[tuple[str, int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AUTOSPARSE_HOME", "/proc/nowhere")
+    with pytest.raises(RunError, match="AUTOSPARSE_HOME must be a writable folder"):
+        limits.profile()
+    assert probes == []
 
 
 def test_a_stop_leaves_nothing_half_measured(probes: list[tuple[str, int]]) -> None:

@@ -1,0 +1,50 @@
+"""`--dry-run` does nothing but count and estimate."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from autosparse.tuning.database import TuningDatabase
+
+
+def dry_run(shop: Any, home: Path, *extra: str) -> dict[str, Any]:
+    command = [
+        sys.executable, "-m", "autosparse", "search", "--model", f"{shop.folder}/net.py:build",
+        "--space", str(shop.folder / "space.yaml"), "--latency-budget", "50ms", "--dry-run", "--json",
+        "-q", *extra,
+    ]  # fmt: skip
+    run = subprocess.run(
+        command,
+        env={**os.environ, "AUTOSPARSE_HOME": str(home), "PYTHONDONTWRITEBYTECODE": "1"},
+        cwd=home.parent,
+        capture_output=True,
+        text=True,
+        timeout=400,
+    )
+    assert run.returncode == 0, run.stderr
+    return dict(json.loads(run.stdout))
+
+
+def test_it_writes_nothing_anywhere(shop: Any, tmp_path: Path) -> None:
+    before = sorted(shop.folder.rglob("*"))
+    forecast = dry_run(shop, tmp_path / "home")
+    assert list(tmp_path.iterdir()) == [], "neither the home folder nor a folder of runs"
+    assert sorted(shop.folder.rglob("*")) == before
+    assert forecast["to_time"] > 0 and forecast["reused"] == 0
+    assert forecast["basis"] == "roofline" and forecast["fastest_ms"] > 0
+
+
+def test_a_database_that_exists_is_read_and_none_is_made(shop: Any, tmp_path: Path) -> None:
+    named = tmp_path / "named.db"
+    dry_run(shop, tmp_path / "home", "--database", str(named))
+    assert list(tmp_path.iterdir()) == []
+    TuningDatabase(str(named)).close()
+    before = named.read_bytes()
+    dry_run(shop, tmp_path / "home", "--database", str(named))
+    assert named.read_bytes() == before
+    assert not (tmp_path / "home").exists()
