@@ -54,13 +54,15 @@ def _by(read: Reader) -> BeforeValidator:
     return BeforeValidator(validate)
 
 
-Text = Annotated[str, _by(values.text)]
 OptionalText = Annotated[str | None, _by(values.optional(values.text))]
 Globs = Annotated[tuple[str, ...], _by(values.globs)]
 
 
 class SearchConfig(BaseModel):
     """All settings of one search, frozen.
+
+    Files that a run reads are held by their absolute paths: work goes on in other processes, and later
+    from other folders.
 
     Attributes:
         model: zoo name, ``path/to/file.py:factory``, ``torchvision:NAME``, ``timm:NAME`` or ``hf:ID``.
@@ -93,9 +95,9 @@ class SearchConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    model: Text
-    weights: Annotated[Path | None, _by(values.optional(values.path))] = None
-    data: Text = "digits"
+    model: Annotated[str, _by(values.model)]
+    weights: Annotated[Path | None, _by(values.optional(values.input_path))] = None
+    data: Annotated[str, _by(values.data_set)] = "digits"
     data_resolution: Annotated[int | None, _by(values.optional(values.count(8)))] = None
     latency_budget: Annotated[float | None, _by(values.optional(values.duration("5ms")))] = None
     batch_size: Annotated[int, _by(values.count(1))] = 1
@@ -108,10 +110,10 @@ class SearchConfig(BaseModel):
     parallel: Annotated[int | None, _by(values.optional(values.count(1)))] = None
     seed: Annotated[int, _by(values.count(0))] = 0
     study_name: OptionalText = None
-    storage: OptionalText = None
-    database: OptionalText = None
+    storage: Annotated[str | None, _by(values.optional(values.url))] = None
+    database: Annotated[str | None, _by(values.optional(values.database))] = None
     address: OptionalText = None
-    space: Text = "cpu"
+    space: Annotated[str, _by(values.name_or_file(".yaml", ".yml"))] = "cpu"
     include: Globs = ()
     exclude: Globs = ()
     top_k: Annotated[int, _by(values.count(1))] = 5

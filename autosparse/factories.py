@@ -27,6 +27,18 @@ def is_factory(source: str) -> bool:
     return source.endswith(".py") or ".py:" in source
 
 
+def absolute(source: str) -> str:
+    """Gives a source whose file can be found from any folder; any other text as it is."""
+    match = _SPELLING.fullmatch(source)
+    return f"{Path(match['path']).expanduser().absolute()}:{match['name']}" if match else source
+
+
+def shown(source: str) -> str:
+    """Gives a source as people know it: the file without its folder; any other text as it is."""
+    match = _SPELLING.fullmatch(source)
+    return f"{Path(match['path']).name}:{match['name']}" if match else source
+
+
 def check(source: str, error: type[UsageError]) -> None:
     """Makes sure that the file exists, parses, and defines the name, without running it.
 

@@ -10,10 +10,13 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from autosparse import factories
 from autosparse.errors import ConfigError, UsageError
 from autosparse.units import parse_duration_us
 
 Reader = Callable[[Any, str], Any]
+
+_SQLITE = "sqlite:///"
 
 _UNITS_US = {"h": 3600e6, "m": 60e6, "s": 1e6, "ms": 1e3, "us": 1.0}
 
@@ -30,6 +33,56 @@ def path(value: Any, name: str) -> Path:
     if not isinstance(value, str | Path) or not str(value).strip():
         raise ConfigError(f"{name} must be a path, but got {value!r}")
     return Path(value).expanduser()
+
+
+def input_path(value: Any, name: str) -> Path:
+    """Reads a path of something that other processes read too, in folders of their own."""
+    return path(value, name).absolute()
+
+
+def model(value: Any, name: str) -> str:
+    """Reads a model's name; a file or folder in it becomes absolute."""
+    given = text(value, name)
+    library, _, rest = given.partition(":")
+    if library == "hf" and Path(rest).expanduser().is_dir():
+        return f"hf:{_absolute(rest)}"
+    return factories.absolute(given)
+
+
+def data_set(value: Any, name: str) -> str:
+    """Reads a data set's name; a file or folder in it becomes absolute."""
+    given = text(value, name)
+    kind, _, rest = given.partition(":")
+    if factories.is_factory(given) or not rest:
+        return factories.absolute(given)
+    return f"{kind}:{_absolute(rest)}"
+
+
+def name_or_file(*suffixes: str) -> Reader:
+    """Makes a reader of names that are a path if they have a slash or one of the suffixes."""
+
+    def read(value: Any, name: str) -> str:
+        given = text(value, name)
+        return _absolute(given) if "/" in given or given.endswith(suffixes) else given
+
+    return read
+
+
+def database(value: Any, name: str) -> str:
+    """Reads a database's URL or the path of an SQLite file; a file becomes absolute."""
+    given = url(value, name)
+    return given if "://" in given else _absolute(given)
+
+
+def url(value: Any, name: str) -> str:
+    """Reads a URL; the file of an SQLite URL becomes absolute."""
+    given = text(value, name)
+    file = given.removeprefix(_SQLITE)
+    return f"{_SQLITE}{_absolute(file)}" if file != given and file not in ("", ":memory:") else given
+
+
+def _absolute(file: str) -> str:
+    return str(Path(file).expanduser().absolute())
 
 
 def count(minimum: int) -> Reader:

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from autosparse import factories
 from autosparse.cli import options
 from autosparse.cli.output import emit, emit_facts, emit_json, emit_table
 from autosparse.errors import ExitCode, UsageError
@@ -43,7 +44,10 @@ def list_(out: Out = RESULTS, as_json: options.Json = False) -> int:
     else:
         emit_table(
             ("run", "model", "budget", "state", "verdict"),
-            ((run.name, run.model, _budget(run.budget_ms), run.state, run.verdict) for run in found),
+            (
+                (run.name, factories.shown(run.model), _budget(run.budget_ms), run.state, run.verdict)
+                for run in found
+            ),
         )
     return ExitCode.DONE
 

@@ -14,6 +14,7 @@ import plotly.offline
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from autosparse import factories
 from autosparse.files import write_text
 from autosparse.report import break_even, facts, figures, layers, table, words
 from autosparse.report.canvas import DARK, Figure
@@ -73,6 +74,7 @@ def _environment() -> Environment:
     environment.globals["plotly_js"] = lambda: Markup(_script(plotly.offline.get_plotlyjs()))
     environment.filters["relative"] = _relative
     environment.filters["glue"] = words.glue
+    environment.filters["shown"] = factories.shown
     return environment
 
 

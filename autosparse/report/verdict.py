@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from autosparse import factories
 from autosparse.records import WholeLatency
 from autosparse.report import words
 from autosparse.report.document import Config, Document
@@ -100,23 +101,25 @@ def sentence(document: Document) -> str:
     chosen = best(document)
     if how in ("infeasible", "none"):
         return _no_result(document, how)
-    front = f"{words.count(len(document.configs), 'configuration')} on the front of {document.model}"
+    model = factories.shown(document.model)
+    front = f"{words.count(len(document.configs), 'configuration')} on the front of {model}"
     if chosen is None:
         return f"{front}; none is singled out."
     budget = f", within the budget of {words.budget(document.budget_ms)}" if how == "met" else ""
-    opening = document.model if how == "met" else f"{front}; the best trade-off"
+    opening = model if how == "met" else f"{front}; the best trade-off"
     return (
         f"{opening} runs in {_latency(document, chosen)}{budget}, with {_accuracy(document, chosen)}."
     )
 
 
 def _no_result(document: Document, how: Status) -> str:
+    model = factories.shown(document.model)
     budget = "" if document.budget_ms is None else f" within {words.budget(document.budget_ms)}"
     if how == "none":
-        return f"No configuration of {document.model}{budget} could be evaluated."
+        return f"No configuration of {model}{budget} could be evaluated."
     bound = smallest_feasible_ms(document)
     tail = "" if bound is None else f"; the smallest feasible budget is {words.least_ms(bound)}"
-    return f"No configuration of {document.model} runs{budget} on this machine{tail}."
+    return f"No configuration of {model} runs{budget} on this machine{tail}."
 
 
 def _latency(document: Document, config: Config) -> str:

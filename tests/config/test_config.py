@@ -56,6 +56,45 @@ def test_values_are_read_as_typed() -> None:
     assert config.weights == Path.home() / "w.pt"
 
 
+def test_files_are_absolute_whoever_names_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "local").mkdir()
+    relative = {
+        "model": "nets/net.py:build",
+        "weights": "w.pt",
+        "data": "my_data.py:load",
+        "space": "space.yaml",
+        "database": "t.db",
+        "storage": "sqlite:///study.db",
+    }
+    absolute = {
+        "model": f"{tmp_path}/nets/net.py:build",
+        "weights": f"{tmp_path}/w.pt",
+        "data": f"{tmp_path}/my_data.py:load",
+        "space": f"{tmp_path}/space.yaml",
+        "database": f"{tmp_path}/t.db",
+        "storage": f"sqlite:///{tmp_path}/study.db",
+    }
+    file = write(tmp_path / "c.yaml", yaml.safe_dump(relative))
+    for config in (resolve(relative, {}), SearchConfig(**relative), SearchConfig.from_yaml(file)):
+        plain = config.to_plain()
+        assert {key: plain[key] for key in absolute} == absolute
+    for key, given, read in (
+        ("data", "cifar10:sets/c", f"cifar10:{tmp_path}/sets/c"),
+        ("data", "digits", "digits"),
+        ("model", "torchvision:resnet18", "torchvision:resnet18"),
+        ("model", "hf:local", f"hf:{tmp_path}/local"),
+        ("model", "hf:org/name", "hf:org/name"),
+        ("space", "cpu", "cpu"),
+        ("space", "spaces/mine", f"{tmp_path}/spaces/mine"),
+        ("database", "sqlite:///t.db", f"sqlite:///{tmp_path}/t.db"),
+        ("database", "sqlite:////abs/t.db", "sqlite:////abs/t.db"),
+        ("database", "postgresql://host/x", "postgresql://host/x"),
+        ("storage", "sqlite:///:memory:", "sqlite:///:memory:"),
+    ):
+        assert resolve({"model": "resnet18", key: given}, {}).to_plain()[key] == read
+
+
 def test_none_on_the_command_line_undoes_a_file(tmp_path: Path) -> None:
     file = write(tmp_path / "c.yaml", "latency_budget: 5ms\ntrain: full\n")
     config = resolve({"model": "resnet18", "latency_budget": "none", "train": "none"}, {}, file)

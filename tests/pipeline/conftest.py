@@ -44,6 +44,14 @@ def build(num_classes=10):
     return Net(num_classes)
 '''
 
+DATA = """
+from autosparse import data
+
+
+def load(resolution, channels, seed):
+    return data.resolve("digits", resolution=resolution, channels=channels, seed=seed)
+"""
+
 SPACE = """
 version: 1
 device: cpu
@@ -56,16 +64,19 @@ study: {trials: 8, batch_size: 2, startup_trials: 3, seed_points: 3, uniform_spa
 
 @dataclass(frozen=True)
 class Shop:
-    """Where a test's files are, and how it calls the command line."""
+    """Where a test's files are, and how it calls the command line.
+
+    A search is called in their folder and names them relative to it, other verbs are called elsewhere.
+    """
 
     folder: Path
     home: Path
 
     def command(self, *extra: str) -> list[str]:
         return [
-            sys.executable, "-m", "autosparse", "search", "--model", f"{self.folder}/net.py:build",
-            "--input-shape", "3x96x96", "--space", str(self.folder / "space.yaml"), "--top-k", "2",
-            "--out", str(self.folder / "results"), "-q", *extra,
+            sys.executable, "-m", "autosparse", "search", "--model", "net.py:build",
+            "--data", "my_data.py:load", "--input-shape", "3x96x96", "--space", "space.yaml",
+            "--top-k", "2", "--out", "results", "-q", *extra,
         ]  # fmt: skip
 
     def environment(self) -> dict[str, str]:
@@ -73,13 +84,18 @@ class Shop:
 
     def search(self, *extra: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            self.command(*extra), env=self.environment(), capture_output=True, text=True, timeout=400
+            self.command(*extra),
+            env=self.environment(),
+            cwd=self.folder,
+            capture_output=True,
+            text=True,
+            timeout=400,
         )
 
     def verb(self, *words: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [sys.executable, "-m", "autosparse", *words],
-            env=self.environment(), capture_output=True, text=True, timeout=400,
+            env=self.environment(), cwd=self.home, capture_output=True, text=True, timeout=400,
         )  # fmt: skip
 
     @property
@@ -92,6 +108,7 @@ class Shop:
 
 def open_shop(folder: Path, home: Path) -> Shop:
     (folder / "net.py").write_text(MODEL)
+    (folder / "my_data.py").write_text(DATA)
     (folder / "space.yaml").write_text(SPACE)
     return Shop(folder, home)
 

@@ -100,6 +100,7 @@ def launch(shop: Any, command: list[str]) -> subprocess.Popen[str]:
     return subprocess.Popen(
         command,
         env=shop.environment(),
+        cwd=shop.folder,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

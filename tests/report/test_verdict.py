@@ -104,6 +104,11 @@ def test_a_budget_to_ask_for_is_never_rounded_down(value: float, text: str) -> N
     assert words.least_ms(value) == text
 
 
+def test_a_model_in_a_file_goes_by_the_files_name(make_run: RunWriter) -> None:
+    document = made(make_run, edit=lambda d: d.update(model="/home/me/nets/net.py:build"))
+    assert sentence(document).startswith("net.py:build runs in")
+
+
 def test_no_budget_and_nothing_at_all(make_run: RunWriter) -> None:
     free = made(make_run, budget_ms=None)
     assert status(free) == "front" and "8 configurations on the front" in sentence(free)
