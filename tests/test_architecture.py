@@ -13,8 +13,8 @@ ROOT = Path(__file__).parent.parent
 # A module imports only from its own line and the lines above it.
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors",),
-    ("units", "progress", "serial", "statistics", "files", "factories"),
-    ("values", "weight_files", "events"),
+    ("units", "progress", "serial", "statistics", "files", "factories", "closing"),
+    ("values", "weight_files", "events", "locks"),
     ("records", "front"),
     ("break_even",),
     ("plan", "paths"),

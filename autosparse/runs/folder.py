@@ -13,8 +13,8 @@ from typing import Any, Self
 
 from autosparse.errors import AutosparseError, BudgetInfeasible, ExitCode, RunError, Stopped
 from autosparse.files import write_json, write_text
+from autosparse.locks import FileLock
 from autosparse.paths import writable_folder
-from autosparse.runs.lock import FileLock
 from autosparse.runs.shelf import check_latest, point_latest, settle, slug
 from autosparse.runs.state import FINISHED, LOCK_FILE, STATE_FILE, RunState, RunStatus, read_state
 
@@ -110,7 +110,7 @@ class RunFolder:
         lock = claim(path)
         state = read_state(path)
         if state.status not in FINISHED:
-            lock.release()
+            lock.close()
             raise RunError(
                 f"a run must be finished to be amended, but {path} is {state.status}; "
                 "run its search again to finish it"
@@ -136,7 +136,7 @@ class RunFolder:
 
     def close(self) -> None:
         """Lets go of the run."""
-        self._lock.release()
+        self._lock.close()
 
     def _write(self, **changes: Any) -> None:
         now = datetime.now(UTC).isoformat(timespec="seconds")
@@ -178,6 +178,6 @@ def claim(path: Path) -> FileLock:
     """
     lock = FileLock(path / LOCK_FILE)
     if not (path / STATE_FILE).exists():
-        lock.release()
+        lock.close()
         raise RunError(f"{path} must be a run, but it was removed just now")
     return lock

@@ -12,8 +12,8 @@ from typing import Any
 
 from autosparse.errors import RunError
 from autosparse.files import read_json
+from autosparse.locks import holder
 from autosparse.runs.folder import claim
-from autosparse.runs.lock import holder
 from autosparse.runs.shelf import LATEST, latest_run, mend_latest, run_folders
 from autosparse.runs.state import FINISHED, LOCK_FILE, STATE_FILE, RunState, RunSummary, read_state
 
@@ -104,7 +104,7 @@ def remove_run(path: Path) -> None:
     except OSError as error:
         raise RunError(f"{path} must be removable, but: {error.strerror}") from None
     finally:
-        lock.release()
+        lock.close()
 
 
 def show(path: Path) -> dict[str, Any]:

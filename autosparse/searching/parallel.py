@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import atexit
 import faulthandler
-import fcntl
 import itertools
 import logging
 import os
@@ -25,8 +24,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 # Read by Ray while it is imported and started: no usage reports, and no word on idle accelerators.
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -38,7 +36,9 @@ from ray import cloudpickle
 from ray._raylet import Config  # type: ignore[attr-defined]
 from ray.exceptions import RayError, RayTaskError, TaskCancelledError, WorkerCrashedError
 
-from autosparse.errors import AutosparseError, MissingDependency
+from autosparse.closing import Closing
+from autosparse.errors import AutosparseError, MissingDependency, RunError
+from autosparse.locks import FileLock
 from autosparse.searching.pool import Handle, Outcome, WorkKind, run_call, split
 
 _LOG = logging.getLogger(__name__)
@@ -59,7 +59,7 @@ def _log_instead(data: Mapping[str, Any], *_: Any, **__: Any) -> None:
 ray_worker.print_to_stdstream = _log_instead
 
 
-class Pool:
+class Pool(Closing):
     """Runs work on Ray; see `autosparse.searching.pool.AbstractPool` for what every pool offers.
 
     Closing ends what still runs; a cluster that was started here is stopped with it, also when the
@@ -97,14 +97,6 @@ class Pool:
         except BaseException:  # a terminate signal included: leave nothing half started
             self.close()
             raise
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def submit(
         self,
@@ -174,8 +166,7 @@ class Pool:
     def _start(self, cores: int) -> None:
         _sweep()
         self._temporary = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=_short_folder()))
-        self._alive = (self._temporary / _ALIVE).open("w")
-        fcntl.flock(self._alive, fcntl.LOCK_EX)
+        self._alive = FileLock(self._temporary / _ALIVE)
         self._set_here = _require_token()
         try:
             ray.init(
@@ -259,10 +250,9 @@ def _sweep() -> None:
     """Removes what clusters of killed processes left behind; a living one holds its lock."""
     for lock in Path(_short_folder()).glob(f"{_PREFIX}*/{_ALIVE}"):
         try:
-            with lock.open("w") as file:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            with FileLock(lock):
                 shutil.rmtree(lock.parent, ignore_errors=True)
-        except OSError:
+        except RunError:
             continue  # alive, or another user's
 
 

@@ -11,10 +11,11 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Any, Literal, Protocol, Self
+from typing import Any, Literal, Protocol
 
 import threadpoolctl
+
+from autosparse.closing import Closing
 
 WorkKind = Literal["train", "measure"]
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
@@ -127,7 +128,7 @@ def threads(cores: int) -> Iterator[None]:
                 os.environ[variable] = value
 
 
-class SerialPool:
+class SerialPool(Closing):
     """Runs work in this process, one piece at a time, when somebody waits for it.
 
     It cannot kill: a timeout has no effect here, and a crash takes the process along.
@@ -140,14 +141,6 @@ class SerialPool:
         self.cores = cores
         self._queue: deque[tuple[Handle, Callable[..., Any], tuple[Any, ...], int]] = deque()
         self._count = 0
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def submit(
         self,

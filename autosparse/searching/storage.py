@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import errno
-import fcntl
 import json
 import os
 import socket
 import time
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import optuna
@@ -18,9 +15,10 @@ from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
 from sqlalchemy.exc import SQLAlchemyError
 
-from autosparse.errors import RunError, UsageError
+from autosparse.errors import UsageError
 
 JOURNAL = "study.journal"
+LOCK = "study.lock"
 # A writer on another host cannot be asked whether it lives; it signs this often at least.
 _LEASE_S = 900.0
 
@@ -28,44 +26,6 @@ _LEASE_S = 900.0
 optuna.logging.disable_default_handler()
 optuna.logging.enable_propagation()
 optuna.logging.set_verbosity(optuna.logging.WARNING)
-
-
-class FolderLock:
-    """Keeps a folder's study to one process; the kernel lets go of it when the process dies.
-
-    Raises:
-        RunError: another process holds it.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self._file = (folder / "study.lock").open("a+")
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            self._file.seek(0)
-            holder = self._file.read().strip() or "unknown"
-            self._file.close()
-            if error.errno not in (errno.EAGAIN, errno.EACCES):
-                raise RunError(f"{folder} must allow file locks, but got: {error.strerror}") from None
-            raise RunError(
-                f"a study must have one writer, but process {holder} is working in {folder}; "
-                "wait for it or stop it"
-            ) from None
-        self._file.truncate(0)
-        self._file.write(str(os.getpid()))
-        self._file.flush()
-
-    def __enter__(self) -> FolderLock:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Lets go of the folder."""
-        self._file.close()
 
 
 class OneWriterJournal(JournalFileBackend):

@@ -16,6 +16,7 @@ from pathlib import Path
 from autosparse.errors import NoValidConfiguration
 from autosparse.files import read_json, write_json
 from autosparse.front import Reference, feasible_front, hypervolume, least_infeasible
+from autosparse.locks import FileLock
 from autosparse.paths import writable_folder
 from autosparse.plan import Plan
 from autosparse.progress import Progress, Step
@@ -24,7 +25,7 @@ from autosparse.searching.knapsack import feasibility, infeasible
 from autosparse.searching.owner import Asked, StudyOwner
 from autosparse.searching.pool import AbstractPool, Handle, Outcome
 from autosparse.searching.problem import Dropped, Problem, prepare
-from autosparse.searching.storage import FolderLock
+from autosparse.searching.storage import LOCK
 from autosparse.searching.trials import HypervolumePoint, StudyResult, StudySettings, TrialRecord
 
 Evaluate = Callable[[Plan], Accuracy]
@@ -76,7 +77,7 @@ def run_study(
         RunError: the folder cannot be written or is in use, or holds another study.
     """
     writable_folder(folder, "the study's folder")
-    with FolderLock(folder):
+    with FileLock(folder / LOCK):
         kept = _keep_problem(problem, folder, fresh=settings.fresh)
         prepared = prepare(kept)
         reach = feasibility(prepared.problem)

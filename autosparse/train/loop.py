@@ -18,6 +18,7 @@ from torch.nn import functional
 from autosparse import data, models
 from autosparse.data import ImageData
 from autosparse.errors import TrainingDiverged
+from autosparse.locks import exclusive
 from autosparse.progress import Progress, Step
 from autosparse.records import short_hash
 from autosparse.train import checkpoint
@@ -31,7 +32,6 @@ from autosparse.train.job import (
     save_result,
     truncate_metrics,
 )
-from autosparse.train.lock import exclusive
 from autosparse.train.recipes import Recipe
 from autosparse.train.subp import SoftPruner
 

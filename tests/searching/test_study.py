@@ -10,6 +10,7 @@ import optuna
 import pytest
 
 from autosparse.errors import BudgetInfeasible, NoValidConfiguration, RunError, Stopped, UsageError
+from autosparse.locks import FileLock
 from autosparse.plan import Plan
 from autosparse.progress import Progress, ProgressEvent
 from autosparse.records import Accuracy
@@ -18,7 +19,7 @@ from autosparse.searching.owner import CONSTRAINT
 from autosparse.searching.pool import SerialPool
 from autosparse.searching.problem import Problem, prepare
 from autosparse.searching.space import StudySpace
-from autosparse.searching.storage import JOURNAL, FolderLock, OneWriterJournal
+from autosparse.searching.storage import JOURNAL, LOCK, OneWriterJournal
 from autosparse.searching.study import Evaluate, PredictedAccuracy, run_study
 from autosparse.searching.trials import StudyResult, StudySettings
 
@@ -313,7 +314,7 @@ def test_told_as_they_come_the_study_ends_alike(tmp_path: Path) -> None:
 
 
 def test_a_folder_has_one_writer(tmp_path: Path) -> None:
-    with FolderLock(tmp_path), pytest.raises(RunError, match="one writer"):
+    with FileLock(tmp_path / LOCK), pytest.raises(RunError, match="one process at a time"):
         run(tmp_path)
 
 

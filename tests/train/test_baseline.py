@@ -11,10 +11,10 @@ import pytest
 
 from autosparse import data, models, paths
 from autosparse.errors import Stopped, UsageError
+from autosparse.locks import exclusive
 from autosparse.progress import Progress
 from autosparse.train.baseline import baseline
 from autosparse.train.evaluate import accuracy
-from autosparse.train.lock import exclusive
 from autosparse.train.recipes import Recipe, dense, full, short
 
 NET = f"{Path(__file__).parent / 'tiny_net.py'}:make"
