@@ -10,15 +10,20 @@ from __future__ import annotations
 import csv
 import io
 import json
+import logging
+import math
 import os
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from autosparse.errors import RunError
+
+log = logging.getLogger(__name__)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -36,18 +41,30 @@ def write_bytes(path: Path, content: bytes) -> None:
     Raises:
         RunError: the folder or the file cannot be written.
     """
+    with replacing(path) as temporary:
+        temporary.write_bytes(content)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Gives a file to write in place of `path`, which it replaces when the block ends well.
+
+    Raises:
+        RunError: the folder or the file cannot be written.
+    """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-", suffix=".tmp")
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-", suffix=".tmp")
+        os.close(handle)
+        temporary = Path(name)
         try:
-            with os.fdopen(handle, "wb") as stream:
+            yield temporary
+            with temporary.open("rb+") as stream:
                 os.fchmod(stream.fileno(), 0o644)  # mkstemp gives 0600, too narrow for a shared result
-                stream.write(content)
-                stream.flush()
                 os.fsync(stream.fileno())
             os.replace(temporary, path)
         except BaseException:
-            Path(temporary).unlink(missing_ok=True)
+            temporary.unlink(missing_ok=True)
             raise
     except OSError as error:
         raise _unwritable(path, error) from None
@@ -93,6 +110,19 @@ def _cell(value: Any) -> Any:
     return value
 
 
+def finite(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Gives values with None for numbers that JSON does not have: NaN and the infinities."""
+    return {
+        key: None if isinstance(value, float) and not math.isfinite(value) else value
+        for key, value in values.items()
+    }
+
+
+def write_jsonl(path: Path, rows: Iterable[Any]) -> None:
+    """Writes a log of JSON lines anew, atomically."""
+    write_text(path, "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows))
+
+
 def append_jsonl(path: Path, values: Any) -> None:
     """Adds one line of JSON to a log; first cuts off a last line that a kill left torn.
 
@@ -107,6 +137,21 @@ def append_jsonl(path: Path, values: Any) -> None:
         with open(path, "a+b") as stream:
             _cut_torn_line(stream)
             stream.write(line)
+    except OSError as error:
+        raise _unwritable(path, error) from None
+
+
+def cut_torn_line(path: Path) -> None:
+    """Cuts off an unfinished last line of a log, which a kill leaves behind; no file, nothing done.
+
+    Raises:
+        RunError: the file cannot be written.
+    """
+    if not path.exists():
+        return
+    try:
+        with path.open("rb+") as stream:
+            _cut_torn_line(stream)
     except OSError as error:
         raise _unwritable(path, error) from None
 
@@ -150,8 +195,12 @@ def read_json(path: Path) -> Any:
         raise RunError(f"{path} must hold JSON, but it is damaged or truncated: {error}") from None
 
 
-def read_jsonl(path: Path) -> list[Any]:
+def read_jsonl(path: Path, *, strict: bool = True) -> list[Any]:
     """Reads a log of JSON lines; empty if there is none yet. A torn last line is left out.
+
+    Args:
+        path: the file.
+        strict: refuse a damaged line; False leaves it out with a warning, for what can be made again.
 
     Raises:
         RunError: unreadable, or a line that is not the last is no JSON.
@@ -162,7 +211,17 @@ def read_jsonl(path: Path) -> list[Any]:
         lines = path.read_bytes().split(b"\n")
     except OSError as error:
         raise RunError(f"{path} must be a readable file: {error.strerror}") from None
-    return [_line(path, number, line) for number, line in enumerate(lines[:-1], 1) if line.strip()]
+    rows = []
+    for number, line in enumerate(lines[:-1], 1):
+        if not line.strip():
+            continue
+        try:
+            rows.append(_line(path, number, line))
+        except RunError as error:
+            if strict:
+                raise
+            log.warning("%s; it is left out", error)
+    return rows
 
 
 def _line(path: Path, number: int, line: bytes) -> Any:

@@ -16,6 +16,7 @@ from optuna.storages.journal import JournalFileBackend
 from sqlalchemy.exc import SQLAlchemyError
 
 from autosparse.errors import UsageError
+from autosparse.files import cut_torn_line
 
 JOURNAL = "study.journal"
 LOCK = "study.lock"
@@ -40,17 +41,6 @@ class OneWriterJournal(JournalFileBackend):
         lines = "".join(json.dumps(log, separators=(",", ":")) + "\n" for log in logs)
         with open(self._file_path, "ab") as file:
             file.write(lines.encode())
-
-
-def cut_torn_line(path: Path) -> None:
-    """Removes an unfinished last line, which a process killed while writing leaves behind."""
-    if not path.exists():
-        return
-    with path.open("rb+") as file:
-        text = file.read()
-        end = text.rfind(b"\n") + 1
-        if end < len(text):
-            file.truncate(end)
 
 
 def open_storage(folder: Path, url: str | None) -> BaseStorage:

@@ -7,14 +7,15 @@ temporary name and renamed, the index last, so that the index never names a file
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+
+from autosparse.errors import RunError
+from autosparse.files import read_json, replacing, write_json
 
 log = logging.getLogger(__name__)
 
@@ -22,19 +23,12 @@ _INDEX = "checkpoints.json"
 _KEPT = 2
 
 
-def write_atomic(path: Path, content: bytes) -> None:
-    """Writes a file so that a reader sees the old content or the new one, never a part."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_bytes(content)
-    temporary.replace(path)
-
-
 def _index(folder: Path) -> list[dict[str, Any]]:
-    try:
-        entries = json.loads((folder / _INDEX).read_text())
-    except FileNotFoundError:
+    if not (folder / _INDEX).exists():
         return []
-    except (OSError, ValueError) as error:
+    try:
+        entries = read_json(folder / _INDEX)
+    except RunError as error:
         log.warning("the index of checkpoints in %s is unreadable (%s); starting over", folder, error)
         return []
     return [e for e in entries if {"epoch", "file", "sha256"} <= set(e)]
@@ -49,14 +43,13 @@ def save(folder: Path, epoch: int, state: Mapping[str, Any]) -> None:
         state: tensors and plain values.
     """
     name = f"checkpoint-{epoch:05d}.pt"
-    temporary = folder / f".{name}.{os.getpid()}.tmp"
-    torch.save(dict(state), temporary)
-    with temporary.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    temporary.replace(folder / name)
+    with replacing(folder / name) as temporary:
+        torch.save(dict(state), temporary)
+        with temporary.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
     older = [entry for entry in _index(folder) if entry["file"] != name]
     entries = [{"epoch": epoch, "file": name, "sha256": digest}, *older][:_KEPT]
-    write_atomic(folder / _INDEX, json.dumps(entries, indent=1).encode())
+    write_json(folder / _INDEX, entries)
     _sweep(folder, {entry["file"] for entry in entries})
 
 

@@ -8,18 +8,16 @@ folder/weights.safetensors, folder/result.json
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from autosparse.errors import RunError
+from autosparse.files import append_jsonl, finite, read_json, read_jsonl, write_json, write_jsonl
 from autosparse.paths import writable_folder
 from autosparse.plan import Plan
 from autosparse.records import Accuracy, Record, short_hash
-from autosparse.train import checkpoint
 from autosparse.train.evaluate import content_hash, source_file
 from autosparse.train.recipes import Recipe
 
@@ -97,29 +95,20 @@ def claim(job: TrainJob) -> Path:
     """
     folder = writable_folder(Path(job.folder), "a training folder")
     record, wanted = folder / "job.json", job.fingerprint()
-    found = _read(record).get("fingerprint", wanted) if record.exists() else wanted
+    found = read_json(record).get("fingerprint", wanted) if record.exists() else wanted
     if found != wanted:
         raise RunError(
             f"a training folder belongs to one job, but {folder} holds job {found} and this is "
             f"{wanted}; remove it or name another"
         )
-    content = json.dumps({"fingerprint": wanted, **job.to_json()}, indent=1)
-    checkpoint.write_atomic(record, content.encode())
+    write_json(record, {"fingerprint": wanted, **job.to_json()})
     return folder
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        values = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise RunError(f"{path} must be readable JSON, but: {error}; remove its folder") from None
-    return dict(values)
 
 
 def save_result(folder: Path, result: TrainResult) -> None:
     """Writes a result, its weights named relative to the folder, so that a run can be moved."""
     values = {**result.to_json(), "weights": Path(result.weights).name}
-    checkpoint.write_atomic(folder / "result.json", json.dumps(values, indent=1).encode())
+    write_json(folder / "result.json", values)
 
 
 def load_result(folder: Path) -> TrainResult | None:
@@ -131,28 +120,19 @@ def load_result(folder: Path) -> TrainResult | None:
     path = folder / "result.json"
     if not path.exists():
         return None
-    values = _read(path)
+    values = read_json(path)
     weights = folder / values.get("weights", "")
     return TrainResult.from_json({**values, "weights": str(weights)}) if weights.is_file() else None
 
 
 def append_metrics(folder: Path, row: Mapping[str, Any]) -> None:
-    """Adds one row to the epochs' record."""
-    with (folder / METRICS).open("a") as file:
-        file.write(json.dumps(row) + "\n")
+    """Adds one row to the epochs' record; figures that are not finite become None."""
+    append_jsonl(folder / METRICS, finite(row))
 
 
 def truncate_metrics(folder: Path, epochs: int) -> None:
     """Keeps the rows of the first `epochs` epochs, those that a checkpoint covers."""
     path = folder / METRICS
     if path.exists():
-        kept = [line for line in path.read_text().splitlines(True) if _epoch_of(line) < epochs]
-        checkpoint.write_atomic(path, "".join(kept).encode())
-
-
-def _epoch_of(line: str) -> float:
-    try:
-        row = json.loads(line)
-    except ValueError:  # cut off by a kill
-        return math.inf
-    return float(row["epoch"]) if row.get("status") == "ok" else math.inf
+        rows = [r for r in read_jsonl(path) if r.get("status") == "ok" and r["epoch"] < epochs]
+        write_jsonl(path, rows)

@@ -18,6 +18,7 @@ from torch.nn import functional
 from autosparse import data, models
 from autosparse.data import ImageData
 from autosparse.errors import TrainingDiverged
+from autosparse.files import replacing
 from autosparse.locks import exclusive
 from autosparse.progress import Progress, Step
 from autosparse.records import short_hash
@@ -282,10 +283,9 @@ def _result(run: _Run, best: _Best, validation: Score, test: Score, weights: Pat
 
 
 def _save_weights(module: nn.Module, path: Path) -> None:
-    temporary = path.with_name(f".{path.name}.tmp")
     # Clones, because the format refuses tensors that share memory, as tied weights do.
     tensors = {
         k: v.clone(memory_format=torch.contiguous_format) for k, v in module.state_dict().items()
     }
-    save_file(tensors, temporary)
-    temporary.replace(path)
+    with replacing(path) as temporary:
+        save_file(tensors, temporary)

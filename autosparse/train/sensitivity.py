@@ -18,7 +18,6 @@ and (0, 0), in N linearly in log2 N.
 from __future__ import annotations
 
 import dataclasses
-import json
 import logging
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -30,6 +29,7 @@ import numpy as np
 from scipy.interpolate import PchipInterpolator
 
 from autosparse.errors import AutosparseError, UsageError
+from autosparse.files import append_jsonl, finite, read_jsonl
 from autosparse.plan import Plan
 from autosparse.progress import Progress, Step
 from autosparse.records import LayerChoice, Pattern, Record
@@ -222,33 +222,26 @@ def _run_in_pool(
 
 
 class _Scores:
-    """Append-only scores by (layer, label), one JSON line each."""
+    """Append-only scores by (layer, label), one JSON line each; a damaged line is measured again."""
 
     def __init__(self, path: Path, key: str) -> None:
         self._path, self._key = path, key
         self.known: dict[tuple[str, str], Score] = {}
-        path.parent.mkdir(parents=True, exist_ok=True)
-        text = path.read_text() if path.exists() else ""
-        if text and not text.endswith("\n"):  # a kill cut the last line off
-            with path.open("a") as file:
-                file.write("\n")
-        for line in text.splitlines():
-            self._read(line)
+        for row in read_jsonl(path, strict=False):
+            self._read(row)
 
-    def _read(self, line: str) -> None:
+    def _read(self, row: Mapping[str, Any]) -> None:
         try:
-            row = json.loads(line)
             if row["key"] == self._key:
-                self.known[row["layer"], row["label"]] = Score.from_json(row["score"])
-        except (ValueError, KeyError, UsageError) as error:
-            log.warning(
-                "a line of %s cannot be read (%s) and will be measured again", self._path, error
-            )
+                score = {name: math.nan if v is None else v for name, v in row["score"].items()}
+                self.known[row["layer"], row["label"]] = Score.from_json(score)
+        except (KeyError, TypeError, AttributeError, UsageError) as error:
+            log.warning("a row of %s cannot be read (%s) and will be measured again", self._path, error)
 
     def put(self, key: tuple[str, str], score: Score) -> None:
-        row = {"key": self._key, "layer": key[0], "label": key[1], "score": score.to_json()}
-        with self._path.open("a") as file:
-            file.write(json.dumps(row) + "\n")
+        """Writes one score down; what is not finite becomes None, and NaN when it is read."""
+        row = {"key": self._key, "layer": key[0], "label": key[1], "score": finite(score.to_json())}
+        append_jsonl(self._path, row)
         self.known[key] = score
 
 

@@ -113,6 +113,40 @@ def test_logs_absent_and_damaged(tmp_path: Path) -> None:
         files.read_jsonl(path)
 
 
+def test_damaged_lines_of_what_can_be_made_again_are_left_out(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "log.jsonl"
+    path.write_text('{"a": 1}\n{"a"\n{"a": 3}\n{"a": 4')
+    assert files.read_jsonl(path, strict=False) == [{"a": 1}, {"a": 3}]
+    assert "line 2" in caplog.text and "left out" in caplog.text
+
+
+def test_a_log_is_replaced_as_a_whole(tmp_path: Path) -> None:
+    path = tmp_path / "log.jsonl"
+    path.write_text("old")
+    files.write_jsonl(path, [files.finite({"a": float("nan"), "b": 1.5, "c": "x"}), {"a": 2}])
+    assert files.read_jsonl(path) == [{"a": None, "b": 1.5, "c": "x"}, {"a": 2}]
+    with pytest.raises(ValueError, match="JSON"):
+        files.write_jsonl(path, [{"a": float("inf")}])
+    assert len(files.read_jsonl(path)) == 2
+
+
+def test_a_file_is_replaced_only_by_a_block_that_ends_well(tmp_path: Path) -> None:
+    path = tmp_path / "weights"
+    path.write_text("old")
+    with pytest.raises(KeyError), files.replacing(path) as temporary:
+        temporary.write_text("half")
+        raise KeyError
+    assert path.read_text() == "old"
+    with files.replacing(path) as temporary:
+        temporary.unlink()  # as a writer does that has a temporary file of its own
+        temporary.write_text("new")
+    assert path.read_text() == "new"
+    assert [p.name for p in tmp_path.iterdir()] == ["weights"]
+    assert path.stat().st_mode & 0o777 == 0o644
+
+
 def test_unreadable_json_and_text(tmp_path: Path) -> None:
     path = tmp_path / "a.json"
     with pytest.raises(RunError, match="No such file"):

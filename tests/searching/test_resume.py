@@ -14,11 +14,12 @@ import analytic
 import optuna
 import pytest
 
+from autosparse.files import cut_torn_line
 from autosparse.progress import Progress
 from autosparse.searching.knapsack import feasibility
 from autosparse.searching.pool import SerialPool
 from autosparse.searching.problem import prepare
-from autosparse.searching.storage import JOURNAL, OneWriterJournal, cut_torn_line, is_live, my_lease
+from autosparse.searching.storage import JOURNAL, OneWriterJournal, is_live, my_lease
 from autosparse.searching.study import run_study
 from autosparse.searching.trials import StudyResult, StudySettings
 

@@ -22,7 +22,13 @@ from autosparse.progress import Progress
 from autosparse.records import LayerChoice, onexn
 from autosparse.train import checkpoint
 from autosparse.train.evaluate import accuracy
-from autosparse.train.job import TrainJob, TrainResult, load_result
+from autosparse.train.job import (
+    TrainJob,
+    TrainResult,
+    append_metrics,
+    load_result,
+    truncate_metrics,
+)
 from autosparse.train.loop import train
 from autosparse.train.recipes import Recipe
 from autosparse.train.subp import SoftPruner
@@ -213,6 +219,17 @@ def test_an_unreadable_index_starts_over_with_a_warning(tmp_path, caplog):
     (tmp_path / "checkpoints.json").write_text("[{")
     assert checkpoint.load(tmp_path) is None
     assert "starting over" in caplog.text
+
+
+def test_metrics_hold_no_number_that_json_lacks(tmp_path):
+    for epoch in range(3):
+        row = {"epoch": epoch, "status": "ok", "validation_cross_entropy": float("inf")}
+        append_metrics(tmp_path, row)
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write('{"epoch": 3, "sta')  # a kill cut it off
+    truncate_metrics(tmp_path, 2)
+    assert [row["epoch"] for row in metrics_of(tmp_path)] == [0, 1]
+    assert metrics_of(tmp_path)[0]["validation_cross_entropy"] is None
 
 
 def test_only_two_checkpoints_are_kept(tmp_path):

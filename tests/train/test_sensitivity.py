@@ -149,6 +149,20 @@ def test_the_reference_is_evaluated_once_and_kept(tmp_path):
     assert later.calls == []
 
 
+def test_a_score_that_is_not_finite_is_kept(tmp_path):
+    class Broken(FakeEvaluator):
+        def score(self, plan):
+            return dataclasses.replace(super().score(plan), cross_entropy=math.inf)
+
+    offered = (choice(4, 0.5), choice(4, 0.9))
+    first = measure(Broken(), {"a": offered}, cache=tmp_path / "c", progress=Progress())
+    assert first["a"]["1x4@0.5"] == pytest.approx(0.8)
+    json.loads((tmp_path / "c").read_text().splitlines()[-1], parse_constant=pytest.fail)
+    again = Broken()
+    assert measure(again, {"a": offered}, cache=tmp_path / "c", progress=Progress()) == first
+    assert again.calls == []
+
+
 def test_a_stop_keeps_what_is_known(tmp_path):
     evaluator = FakeEvaluator()
     stop = Progress(should_stop=lambda: len(evaluator.calls) >= 4)
