@@ -51,6 +51,9 @@ def _check_stream(path: Path, stream: BinaryIO) -> None:
     head = stream.read(512)
     if not head:
         raise ModelError(f"weights must be a state dict, but {path} is empty; fetch it again")
+    known = _known_stranger(head)
+    if known is not None:
+        raise _stranger(path, known)
     if head.startswith(_ZIP):
         _check_zip(path)
     elif path.suffix == ".safetensors" or _looks_like_safetensors(head):
@@ -58,19 +61,24 @@ def _check_stream(path: Path, stream: BinaryIO) -> None:
     elif head.startswith(_LEGACY):
         _check_legacy(path, stream)
     else:
-        raise ModelError(
-            "weights must be a .safetensors file or one written by torch.save, "
-            f"but {path} is {_kind(head)}; fetch the file itself"
-        )
+        raise _stranger(path, "of another kind or damaged")
 
 
-def _kind(head: bytes) -> str:
+def _stranger(path: Path, what: str) -> ModelError:
+    return ModelError(
+        "weights must be a .safetensors file or one written by torch.save, "
+        f"but {path} is {what}; fetch the file itself"
+    )
+
+
+def _known_stranger(head: bytes) -> str | None:
+    """Names what downloads often leave in place of a file, whatever the name it was saved under."""
     start = head.lstrip().lower()
     if start.startswith((b"<!doctype", b"<html", b"<?xml")):
         return "a web page"
     if start.startswith(b"version https://git-lfs"):
         return "a Git LFS pointer"
-    return "of another kind or damaged"
+    return None
 
 
 def _looks_like_safetensors(head: bytes) -> bool:

@@ -92,6 +92,15 @@ def test_other_things_are_named(tmp_path: Path) -> None:
     assert "no tensor" in refusal(tmp_path / "w.safetensors", safetensors.numpy.save({}))
 
 
+@pytest.mark.parametrize("name", ["w.safetensors", "w.pt", "w.th", "w"])
+def test_failed_downloads_are_named_whatever_they_are_called(name: str, tmp_path: Path) -> None:
+    path = tmp_path / name
+    assert "is a web page" in refusal(path, b"\n<!DOCTYPE html><html>404</html>")
+    assert "is a web page" in refusal(path, b"<html>" + b" " * 1000)
+    pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 46830571\n"
+    assert "is a Git LFS pointer; fetch the file itself" in refusal(path, pointer)
+
+
 def test_missing_file_and_folder_are_named(tmp_path: Path) -> None:
     for path, reason in ((tmp_path / "no.pt", "No such file"), (tmp_path, "directory")):
         with pytest.raises(ModelError, match=reason):
