@@ -102,14 +102,12 @@ def weights_in(run: Path, result: TrainResult) -> str:
 
 def pool_for(subject: Survey, run: RunFolder, progress: Progress) -> Pool:
     """Starts the workers of a run, or joins the cluster it names."""
-    with progress.step("start workers", 1) as step:
-        pool = Pool(
+    with progress.step("start workers"):
+        return Pool(
             cores=max(subject.config.parallel or subject.hardware.cpu.cores_usable, subject.threads),
             address=subject.config.address,
             log_folder=run.folder("logs"),
         )
-        step.show(1)
-    return pool
 
 
 def contestant(plan: Plan, result: TrainResult | None, weights: Path) -> Contestant:

@@ -35,14 +35,13 @@ from autosparse.errors import AutosparseError
 from autosparse.files import read_json, write_json
 from autosparse.patterns import sparsify
 from autosparse.plan import Plan
-from autosparse.progress import Progress, ProgressEvent, Step
+from autosparse.progress import Progress, ProgressEvent
 from autosparse.records import Record, WholeLatency
 from autosparse.tuning.stopwatch import MeasurementPolicy, Timing, interleave, python_runner
 
 Runner = Callable[[int], NDArray[np.int64]]
 
 _SESSION_US = 20e6
-_PARTS = 3  # compile, measure in turn, time layers
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,17 +139,13 @@ def run_apart(request: SessionRequest, progress: Progress) -> SessionResult:
     Raises:
         AutosparseError: the process failed; names the last line it said.
     """
-    name = f"session of {len(request.contestants)} whole models"
-    with (
-        tempfile.TemporaryDirectory(prefix="autosparse-session-") as folder,
-        progress.step(name, _PARTS) as step,
-    ):
+    with tempfile.TemporaryDirectory(prefix="autosparse-session-") as folder:
         asked, answer, words = (
             Path(folder) / name for name in ("request.json", "result.json", "words")
         )
         write_json(asked, request.to_json())
         call = [sys.executable, "-m", "autosparse.pipeline.session", str(asked), str(answer)]
-        code = _follow(call, words, progress, step)
+        code = _follow(call, words, progress)
         if code != 0 or not answer.exists():
             said = words.read_text(errors="replace").strip().splitlines() or [f"exit code {code}"]
             raise AutosparseError(
@@ -159,10 +154,11 @@ def run_apart(request: SessionRequest, progress: Progress) -> SessionResult:
         return SessionResult.from_json(read_json(answer))
 
 
-def _follow(call: Sequence[str], words: Path, progress: Progress, step: Step) -> int:
+def _follow(call: Sequence[str], words: Path, progress: Progress) -> int:
     """Runs a session's process and passes on its events; gives its exit code."""
     reading, writing = os.pipe()
-    with os.fdopen(reading) as events, words.open("w") as said:
+    with os.fdopen(reading) as events, words.open("w") as said, ExitStack() as starting:
+        starting.enter_context(progress.step("start a measuring session"))
         process = subprocess.Popen(
             [*call, str(writing)],
             stdout=subprocess.DEVNULL,
@@ -173,10 +169,9 @@ def _follow(call: Sequence[str], words: Path, progress: Progress, step: Step) ->
         os.close(writing)
         try:
             for line in events:
+                starting.close()
                 event = ProgressEvent(**json.loads(line))
                 progress.emit(event.kind, event.step, event.done, event.total, event.message)
-                step.done += event.kind == "end"
-                step.show(step.done)
         except BaseException:  # nobody will read the figures: do not let it measure on
             process.kill()
             raise

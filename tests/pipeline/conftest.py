@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 
+TIMEOUT_S = 1200  # a guard against a hang, on a busy machine too
+
 MODEL = '''
 from torch import nn
 
@@ -89,13 +91,13 @@ class Shop:
             cwd=self.folder,
             capture_output=True,
             text=True,
-            timeout=400,
+            timeout=TIMEOUT_S,
         )
 
     def verb(self, *words: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [sys.executable, "-m", "autosparse", *words],
-            env=self.environment(), cwd=self.home, capture_output=True, text=True, timeout=400,
+            env=self.environment(), cwd=self.home, capture_output=True, text=True, timeout=TIMEOUT_S,
         )  # fmt: skip
 
     @property

@@ -24,7 +24,7 @@ def dry_run(shop: Any, home: Path, *extra: str) -> dict[str, Any]:
         cwd=home.parent,
         capture_output=True,
         text=True,
-        timeout=400,
+        timeout=1200,
     )
     assert run.returncode == 0, run.stderr
     return dict(json.loads(run.stdout))

@@ -67,12 +67,12 @@ def test_a_session_tells_how_far_it_is(shop: Any) -> None:
     assert [figure.name for figure in result.results] == ["dense", "torch"]
     ends = {event.step: event for event in events if event.kind == "end"}
     assert list(ends) == [
+        "start a measuring session",
         "compile whole models",
         "measure whole models",
         "time layers within whole models",
-        "session of 2 whole models",
     ]
-    for event in ends.values():
+    for event in list(ends.values())[1:]:
         assert event.total is not None and event.done == event.total
     rounds = [e for e in events if e.kind == "advance" and e.step == "measure whole models"]
     assert len(rounds) > 1
