@@ -10,7 +10,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from autosparse.engine import CompiledModel, compile
+    from autosparse.deploy import LoadedModel, load
+    from autosparse.engine import CompiledModel, compile, export
     from autosparse.errors import AutosparseError
     from autosparse.limits import profile
     from autosparse.patterns import sparsify
@@ -22,8 +23,11 @@ __version__ = "0.1.0"
 _HOME = {
     "AutosparseError": "autosparse.errors",
     "CompiledModel": "autosparse.engine",
+    "LoadedModel": "autosparse.deploy",
     "Plan": "autosparse.plan",
     "compile": "autosparse.engine",
+    "export": "autosparse.engine",
+    "load": "autosparse.deploy",
     "profile": "autosparse.limits",
     "search": "autosparse.pipeline",
     "sparsify": "autosparse.patterns",
@@ -32,8 +36,11 @@ _HOME = {
 __all__ = [
     "AutosparseError",
     "CompiledModel",
+    "LoadedModel",
     "Plan",
     "compile",
+    "export",
+    "load",
     "profile",
     "search",
     "sparsify",
@@ -44,7 +51,18 @@ def __getattr__(name: str) -> Any:
     """Loads a public name from the module that defines it."""
     if name not in _HOME:
         raise AttributeError(f"module 'autosparse' has no attribute {name!r}; it has {__all__}")
-    value = getattr(importlib.import_module(_HOME[name]), name)
+    try:
+        value = getattr(importlib.import_module(_HOME[name]), name)
+    except ModuleNotFoundError as error:
+        library = (error.name or "").partition(".")[0]
+        if library == __name__:
+            raise
+        from autosparse.errors import MissingDependency
+
+        raise MissingDependency(
+            f"autosparse.{name} needs {library}, which a light install leaves out; "
+            "run: pip install 'autosparse[search]'"
+        ) from error
     globals()[name] = value
     return value
 

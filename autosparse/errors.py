@@ -2,6 +2,7 @@
 
     AutosparseError                1  something inside autosparse is wrong
     ├── UsageError                 2  bad flag, bad value, bad combination
+    │   ├── ArtifactError          2  an artifact is missing, damaged, changed or too new
     │   ├── ConfigError            2  a config or search-space file breaks a rule
     │   ├── DataError              2  a data set is missing, truncated or of the wrong kind
     │   ├── ModelError             2  a model or its weights cannot be used as asked
@@ -49,6 +50,10 @@ class UsageError(AutosparseError):
     """The caller asked for something that cannot be meant."""
 
     exit_code = ExitCode.USAGE
+
+
+class ArtifactError(UsageError):
+    """A file to load is no artifact, is damaged, truncated or changed, or needs a newer autosparse."""
 
 
 class ConfigError(UsageError):

@@ -41,8 +41,18 @@ def write_bytes(path: Path, content: bytes) -> None:
     Raises:
         RunError: the folder or the file cannot be written.
     """
-    with replacing(path) as temporary:
-        temporary.write_bytes(content)
+    write_chunks(path, [content])
+
+
+def write_chunks(path: Path, chunks: Iterable[bytes | memoryview]) -> None:
+    """Writes a binary file atomically from parts, so that the whole need not be in memory.
+
+    Raises:
+        RunError: the folder or the file cannot be written.
+    """
+    with replacing(path) as temporary, temporary.open("wb") as stream:
+        for chunk in chunks:
+            stream.write(chunk)
 
 
 @contextmanager

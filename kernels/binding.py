@@ -6,8 +6,10 @@ No torch, no compilation at run time: the library is built with the package.
 from __future__ import annotations
 
 import ctypes
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
@@ -20,6 +22,7 @@ from autosparse.kernels.native_op import Activation, FloatArray, IntArray, Nativ
 from autosparse.kernels.probes import probe_bf16_gflops, probe_f32_gflops, probe_read_bytes_per_s
 
 __all__ = [
+    "DTYPE_NAMES",
     "Activation",
     "FloatArray",
     "IntArray",
@@ -39,7 +42,7 @@ __all__ = [
 ]
 
 _ISA_NAMES = ("generic", "avx2", "avx512", "avx512bf16", "amx")
-_DTYPE_NAMES = ("f32", "bf16")
+DTYPE_NAMES = ("f32", "bf16")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,6 +135,29 @@ class NativeProgram:
         if not self._handle:
             checked(BAD_ARGUMENT)
 
+    @classmethod
+    def load(cls, path: Path, threads: int = 1, pin: bool = True) -> NativeProgram:
+        """Gives the finished program of an artifact.
+
+        Raises:
+            ArtifactError: the file is missing, no artifact, damaged, changed, or too new.
+            NoKernel: no kernel runs one of its layers here.
+        """
+        handle = native().as_program_load(os.fsencode(path), threads, int(pin))
+        if not handle:
+            checked(native().as_last_status())
+        program = NativeProgram.__new__(NativeProgram)
+        program._handle, program.threads = handle, threads
+        program._inputs, program._outputs, program._shapes = [], [], []
+        for what, ids in (("input", program._inputs), ("output", program._outputs)):
+            for index in range(checked(getattr(native(), f"as_program_{what}_count")(handle))):
+                extents = (ctypes.c_int32 * 4)()
+                checked(getattr(native(), f"as_program_{what}_shape")(handle, index, extents))
+                ids.append(len(program._shapes))
+                batch, channels, height, width = extents
+                program._shapes.append((batch, channels, height, width))
+        return program
+
     def __enter__(self) -> Self:
         return self
 
@@ -171,11 +197,11 @@ class NativeProgram:
             raise UsageError(f"a tensor must have 4 extents (NCHW), but got {tuple(shape)}")
         if any(not 1 <= extent < 2**31 for extent in shape):
             raise UsageError(f"extents must lie in 1..2^31-1, but got {tuple(shape)}")
-        if dtype not in _DTYPE_NAMES:
-            raise UsageError(f"dtype must be one of {', '.join(_DTYPE_NAMES)}, but got {dtype!r}")
+        if dtype not in DTYPE_NAMES:
+            raise UsageError(f"dtype must be one of {', '.join(DTYPE_NAMES)}, but got {dtype!r}")
         batch, channels, height, width = shape
         extents = (ctypes.c_int32 * 4)(*shape)
-        out = checked(native().as_program_tensor(self.handle, extents, _DTYPE_NAMES.index(dtype)))
+        out = checked(native().as_program_tensor(self.handle, extents, DTYPE_NAMES.index(dtype)))
         self._shapes.append((batch, channels, height, width))
         return out
 
@@ -233,6 +259,10 @@ class NativeProgram:
     def finish(self) -> None:
         """Plans the arena and packs the weights; no more operators after this."""
         checked(native().as_program_finish(self.handle))
+
+    def input_shapes(self) -> list[tuple[int, int, int, int]]:
+        """Gives the shapes of the inputs, in order."""
+        return [self._shapes[tensor] for tensor in self._inputs]
 
     def output_shapes(self) -> list[tuple[int, int, int, int]]:
         """Gives the shapes of the outputs, in order."""
@@ -312,6 +342,18 @@ class NativeProgram:
     def arena_bytes(self) -> int:
         """Bytes of all activations and workspaces."""
         return checked(native().as_program_arena_bytes(self.handle))
+
+    @property
+    def manifest(self) -> str:
+        """What the artifact says of itself, as JSON; empty if the program was not loaded."""
+        text = native().as_program_manifest(self.handle)
+        assert isinstance(text, bytes)
+        return text.decode()
+
+    def op_notes(self) -> tuple[str, ...]:
+        """Gives per operator why it has another kernel than the artifact names, or an empty text."""
+        notes = (native().as_program_op_note(self.handle, op) for op in range(self.op_count))
+        return tuple(note.decode() for note in notes)
 
     def op_kernels(self) -> tuple[str | None, ...]:
         """Gives the kernel name of every operator; None outside the kernel table."""

@@ -5,17 +5,19 @@ from __future__ import annotations
 import ctypes
 import functools
 import importlib.util
+from pathlib import Path
 
-from autosparse.errors import AutosparseError, MissingDependency, NoKernel, UsageError
+from autosparse.errors import ArtifactError, AutosparseError, MissingDependency, NoKernel, UsageError
 
 ABI_VERSION = 2
 MAX_INPUTS = 8
 BAD_ARGUMENT, UNSUPPORTED, NO_MEMORY = -1, -2, -3
+BAD_FILE = -5
 
 FloatPointer = ctypes.POINTER(ctypes.c_float)
 IntPointer = ctypes.POINTER(ctypes.c_int32)
 
-_OP_INTEGERS = (
+OP_INTEGERS = (
     *("output", "residual", "activation", "kernel", "kernel_h", "kernel_w", "stride_h", "stride_w"),
     *("pad_top", "pad_left", "pad_bottom", "pad_right", "dilation_h", "dilation_w", "groups"),
     *("channels_before", "count_include_pad"),
@@ -29,7 +31,7 @@ class COp(ctypes.Structure):
         ("kind", ctypes.c_int32),
         ("input_count", ctypes.c_int32),
         ("inputs", ctypes.c_int32 * MAX_INPUTS),
-        *((name, ctypes.c_int32) for name in _OP_INTEGERS),
+        *((name, ctypes.c_int32) for name in OP_INTEGERS),
         ("weight", FloatPointer),
         ("bias", FloatPointer),
         ("block_n", ctypes.c_int32),
@@ -56,6 +58,7 @@ class CKernelInfo(ctypes.Structure):
 _SIGNATURES: dict[str, tuple[object, tuple[object, ...]]] = {
     "as_abi_version": (ctypes.c_int, ()),
     "as_last_error": (ctypes.c_char_p, ()),
+    "as_last_status": (ctypes.c_int, ()),
     "as_detect_isa": (ctypes.c_int, ()),
     "as_limit_isa": (ctypes.c_int, (ctypes.c_int,)),
     "as_kernel_count": (ctypes.c_int, ()),
@@ -95,6 +98,17 @@ _SIGNATURES: dict[str, tuple[object, tuple[object, ...]]] = {
             ctypes.c_void_p,
         ),
     ),
+    "as_program_load": (ctypes.c_void_p, (ctypes.c_char_p, ctypes.c_int32, ctypes.c_int32)),
+    "as_program_load_memory": (
+        ctypes.c_void_p,
+        (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int32, ctypes.c_int32),
+    ),
+    "as_program_manifest": (ctypes.c_char_p, (ctypes.c_void_p,)),
+    "as_program_op_note": (ctypes.c_char_p, (ctypes.c_void_p, ctypes.c_int32)),
+    "as_program_input_count": (ctypes.c_int, (ctypes.c_void_p,)),
+    "as_program_output_count": (ctypes.c_int, (ctypes.c_void_p,)),
+    "as_program_input_shape": (ctypes.c_int, (ctypes.c_void_p, ctypes.c_int32, IntPointer)),
+    "as_program_output_shape": (ctypes.c_int, (ctypes.c_void_p, ctypes.c_int32, IntPointer)),
     "as_program_weight_bytes": (ctypes.c_int64, (ctypes.c_void_p,)),
     "as_program_arena_bytes": (ctypes.c_int64, (ctypes.c_void_p,)),
     "as_program_op_count": (ctypes.c_int, (ctypes.c_void_p,)),
@@ -105,12 +119,11 @@ _SIGNATURES: dict[str, tuple[object, tuple[object, ...]]] = {
 }
 
 
-@functools.cache
-def native() -> ctypes.CDLL:
-    """Gives the loaded library.
+def library_path() -> Path:
+    """Gives the native library, which programs in other languages link against.
 
     Raises:
-        MissingDependency: it is not installed, or of another interface version.
+        MissingDependency: it is not installed.
     """
     spec = importlib.util.find_spec("autosparse.kernels._native")
     if spec is None or spec.origin is None:
@@ -118,11 +131,27 @@ def native() -> ctypes.CDLL:
             "the native library must be built with the package, but autosparse.kernels._native is not "
             "installed; reinstall autosparse with a C++17 compiler at hand"
         )
-    loaded = ctypes.CDLL(spec.origin)
+    return Path(spec.origin)
+
+
+def include_dir() -> Path:
+    """Gives the folder of `autosparse.h`, the interface of that library."""
+    return Path(__file__).parent / "include"
+
+
+@functools.cache
+def native() -> ctypes.CDLL:
+    """Gives the loaded library.
+
+    Raises:
+        MissingDependency: it is not installed, or of another interface version.
+    """
+    path = library_path()
+    loaded = ctypes.CDLL(str(path))
     loaded.as_abi_version.restype = ctypes.c_int
     if (version := loaded.as_abi_version()) != ABI_VERSION:
         raise MissingDependency(
-            f"the native library must have interface version {ABI_VERSION}, but {spec.origin} has "
+            f"the native library must have interface version {ABI_VERSION}, but {path} has "
             f"{version}; reinstall autosparse"
         )
     for name, (result, arguments) in _SIGNATURES.items():
@@ -143,4 +172,6 @@ def checked(status: int) -> int:
         raise NoKernel(message, {})
     if status == NO_MEMORY:
         raise MemoryError(message)
+    if status == BAD_FILE:
+        raise ArtifactError(message)
     raise AutosparseError(message)

@@ -25,6 +25,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("kernels",),
     ("limits",),
     ("tuning",),
+    ("deploy",),
     ("engine",),
     ("search_spaces",),
     ("searching",),
@@ -49,11 +50,14 @@ ONLY_IN = {
     "ray": ("searching/parallel.py",),
     "optuna": ("searching/",),
     "pynvml": ("hardware/gpu.py",),
-    "torch": ("models/", "data/", "graph/", "engine/", "train/", "patterns/", "pipeline/", "compare/"),
+    "torch": (
+        *("models/", "data/", "graph/", "engine/", "train/", "patterns/", "pipeline/", "compare/"),
+        *("deploy/onnx_file.py", "deploy/state_dict.py"),
+    ),
     "typer": ("cli/",),
     "sqlalchemy": ("tuning/", "searching/storage.py"),
     "plotly": ("report/", "compare/picture.py"),
-    "onnxruntime": ("compare/peers/",),
+    "onnxruntime": ("compare/peers/", "deploy/onnx_file.py"),
     "openvino": ("compare/peers/",),
 }
 

@@ -15,12 +15,42 @@ Nothing heavy is imported before a verb runs: `autosparse --help` has to answer 
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 
-from autosparse.cli.boundary import run
+from autosparse.errors import MissingDependency
 
 __all__ = ["main", "run"]
 
 
+def run(arguments: Sequence[str]) -> int:
+    """Runs one command line; gives its exit code.
+
+    Raises:
+        MissingDependency: the parser of command lines is not installed.
+    """
+    try:
+        from autosparse.cli import boundary
+    except ModuleNotFoundError as error:
+        raise missing(error) from error
+    return boundary.run(arguments)
+
+
+def missing(error: ModuleNotFoundError) -> MissingDependency:
+    """Words the absence of a library; an absent part of autosparse itself is raised as it is."""
+    library = (error.name or "").partition(".")[0]
+    if library == "autosparse":
+        raise error
+    return MissingDependency(
+        f"the command line needs {library}, which a light install leaves out; "
+        "run: pip install 'autosparse[search]'"
+    )
+
+
 def main() -> None:
     """Runs the command line of this process and ends it with the verb's exit code."""
-    sys.exit(run(sys.argv[1:]))
+    try:
+        code = run(sys.argv[1:])
+    except MissingDependency as error:
+        print(f"autosparse: {error}", file=sys.stderr)
+        code = error.exit_code
+    sys.exit(code)

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from autosparse import __version__
-from autosparse.cli import bench, completion, database, machine, runs, search
+from autosparse.cli import bench, completion, database, deploy, machine, runs, search
 from autosparse.cli.output import emit
 
 _EPILOG = (
@@ -29,10 +29,12 @@ app = typer.Typer(
 _SEARCHING = "Searching"
 _LOOKING = "Looking"
 _KEEPING = "Keeping"
+_DEPLOYING = "Deploying"
 
 app.command(rich_help_panel=_SEARCHING)(search.search)
 app.command(rich_help_panel=_SEARCHING)(search.tune)
 app.command(rich_help_panel=_SEARCHING)(search.train)
+app.command(rich_help_panel=_DEPLOYING)(deploy.export)
 app.command(rich_help_panel=_LOOKING)(bench.bench)
 app.command(rich_help_panel=_LOOKING)(runs.report)
 app.command(rich_help_panel=_LOOKING)(machine.profile)

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import typer
 
+from autosparse.cli import missing
 from autosparse.cli.app import command
 from autosparse.cli.settings import Settings, log_level, split, start_logging
 from autosparse.errors import AutosparseError, ExitCode
@@ -62,13 +63,9 @@ def _expected(error: AutosparseError, settings: Settings) -> int:
 
 
 def _missing_module(error: ModuleNotFoundError, settings: Settings) -> int:
-    name = (error.name or "").partition(".")[0]
-    if name == PROGRAM:
+    if (error.name or "").partition(".")[0] == PROGRAM:
         return _unexpected(error, settings)
-    if settings.debug:
-        traceback.print_exc()
-    _say(f"{name} must be installed, but is not; run: pip install {name}")
-    return ExitCode.MISSING
+    return _expected(missing(error), settings)
 
 
 def _unexpected(error: Exception, settings: Settings) -> int:

@@ -1,17 +1,23 @@
 """From a module to something that runs fast: the fused graph, a kernel per layer, a native program.
 
     compile(model, example_inputs) -> CompiledModel
+    export(model, example_inputs, path)    the same into a file
 
 measured    what the tuning database knows of a layer
 select      a kernel per layer, and why
 lower       the graph as a native program
-runners     the native executor, and torch where it cannot
+runners     torch, where the native executor cannot
+border      what a compiled model takes and gives
 compiled    the callable
+saving      the callable as an artifact
+exporting   all of it in one call
 """
 
 from __future__ import annotations
 
-from autosparse.engine.compiled import CompiledModel, LayerReport
+from autosparse.deploy import LayerReport
+from autosparse.engine.compiled import CompiledModel
 from autosparse.engine.compiling import compile
+from autosparse.engine.exporting import export
 
-__all__ = ["CompiledModel", "LayerReport", "compile"]
+__all__ = ["CompiledModel", "LayerReport", "compile", "export"]

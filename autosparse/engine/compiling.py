@@ -10,13 +10,19 @@ import torch
 from torch import nn
 
 from autosparse import hardware
-from autosparse.engine.compiled import Border, CompiledModel, LayerReport
+from autosparse.deploy import LayerReport
+from autosparse.deploy.recorded import RecordedProgram
+from autosparse.deploy.runner import NativeRunner
+from autosparse.engine.border import Border
+from autosparse.engine.compiled import CompiledModel
 from autosparse.engine.lower import Lowered, Refused, lower
 from autosparse.engine.measured import MeasuredRows
-from autosparse.engine.runners import NativeRunner, TorchRunner
+from autosparse.engine.runners import TorchRunner
+from autosparse.engine.saving import Saveable
 from autosparse.engine.select import Selection, select
 from autosparse.errors import UsageError
 from autosparse.graph import Graph, Node, Op, fuse, layer_nodes, layers, trace
+from autosparse.kernels.binding import NativeProgram
 from autosparse.plan import Plan
 from autosparse.tuning.database import TuningDatabase
 
@@ -34,6 +40,7 @@ def compile(
     plan: Plan | None = None,
     database: TuningDatabase | str | None = None,
     pin: bool = True,
+    exportable: bool = False,
 ) -> CompiledModel:
     """Compiles a module for inference on this CPU, with inputs of the example's shapes.
 
@@ -53,6 +60,7 @@ def compile(
         plan: names the kernel per layer; it must fit the model, whose weights must hold its zeros.
         database: tuning database, or its URL; None takes the user's own if there is one.
         pin: whether every worker stays on one processor.
+        exportable: keeps a copy of the kept weights, so that the result can be saved.
 
     Returns:
         A callable that takes and gives torch tensors or numpy arrays.
@@ -63,7 +71,7 @@ def compile(
         PlanError: the plan does not fit the model, its weights, or this machine.
         DatabaseError: the named database cannot be read.
     """
-    count = _checked_threads(threads)
+    count = hardware.checked_threads(threads)
     dtype = _checked_dtype(dtype, plan)
     graph = fuse(trace(model, example_inputs))
     if plan is not None:
@@ -72,30 +80,20 @@ def compile(
         return _through_torch(model, graph, graph.unsupported, example_inputs, count)
     selections = select(graph, plan, MeasuredRows.open(database, count, dtype), dtype)
     try:
-        lowered = lower(graph, selections, threads=count, pin=pin, dtype=dtype)
+        make = RecordedProgram if exportable else NativeProgram
+        lowered = lower(graph, selections, threads=count, pin=pin, dtype=dtype, make=make)
     except Refused as refusal:
         refused = (replace(refusal.node, op=Op.UNSUPPORTED, reason=refusal.reason),)
         return _through_torch(model, graph, refused, example_inputs, count)
     return CompiledModel(
-        NativeRunner(lowered),
+        NativeRunner(lowered.program, lowered.operators, lowered.outputs),
         _border(graph, example_inputs),
         _reports(graph, selections, lowered),
         threads=count,
         dtype=dtype,
         names={node.name: layer.name for node, layer in layer_nodes(graph)},
+        saveable=_saveable(graph, lowered),
     )
-
-
-def _checked_threads(threads: int | None) -> int:
-    if threads is None:
-        return hardware.usable_cores()
-    most = len(hardware.affinity())
-    if isinstance(threads, bool) or not isinstance(threads, int) or not 1 <= threads <= most:
-        raise UsageError(
-            f"threads must be a whole number from 1 to {most}, the processors of this process, "
-            f"but got {threads!r}"
-        )
-    return threads
 
 
 def _checked_dtype(dtype: str | None, plan: Plan | None) -> str:
@@ -143,6 +141,18 @@ def _reports(
         logger.debug("%s: %s, %s (%s)", report.name, report.pattern, report.kernel, report.why)
         reports.append(report)
     return tuple(reports)
+
+
+def _saveable(graph: Graph, lowered: Lowered) -> Saveable | None:
+    if not isinstance(lowered.program, RecordedProgram):
+        return None
+    places = {name: index for index, name in enumerate(lowered.operators)}
+    return Saveable(
+        program=lowered.program,
+        operators=lowered.operators,
+        sources=lowered.outputs,
+        layer_operators=tuple(places[node.name] for node, _ in layer_nodes(graph)),
+    )
 
 
 def _through_torch(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from autosparse.engine.select import Selection
 from autosparse.errors import NoKernel, UsageError
 from autosparse.graph import Activation, Graph, Node, Op
-from autosparse.graph.ir import Dims, FloatArray
+from autosparse.graph.ir import FloatArray
 from autosparse.kernels.binding import Activation as NativeActivation
 from autosparse.kernels.binding import NativeOp, NativeProgram, OpKind
 
@@ -43,13 +43,11 @@ class Lowered:
 
     Attributes:
         program: takes the graph's inputs and gives each distinct output tensor once.
-        input_shapes: four dimensions per input.
         operators: name of the graph's node behind every operator of the program, in order.
         outputs: for every output of the graph the index of the program's output.
     """
 
     program: NativeProgram
-    input_shapes: tuple[Dims, ...]
     operators: tuple[str, ...]
     outputs: tuple[int, ...]
 
@@ -61,15 +59,24 @@ def lower(
     threads: int,
     pin: bool,
     dtype: str = "f32",
+    make: Callable[[int, bool], NativeProgram] = NativeProgram,
 ) -> Lowered:
     """Builds and finishes the native program of a fused graph without unsupported nodes.
+
+    Args:
+        graph: what to build.
+        selections: node name to how it runs.
+        threads: workers.
+        pin: whether every worker stays on one processor.
+        dtype: arithmetic type.
+        make: makes the empty program.
 
     Raises:
         Refused: the executor does not take an operator.
     """
     assert not graph.unsupported, "the caller runs such graphs another way"
     prepared = _prepare(graph)
-    program = NativeProgram(threads, pin)
+    program = make(threads, pin)
     try:
         wide = float_tail(prepared) if dtype == "bf16" else prepared.shapes.keys()
         ids = {
@@ -89,7 +96,6 @@ def lower(
         raise
     return Lowered(
         program,
-        tuple(prepared.shapes[port.tensor] for port in prepared.inputs),
         tuple(node.name for node in prepared.nodes),
         tuple(distinct.index(port.tensor) for port in prepared.outputs),
     )

@@ -1,10 +1,10 @@
-"""The two things that can run a graph: the native executor, and torch where the executor cannot."""
+"""What runs a model that the native executor cannot: torch."""
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,69 +12,7 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.utils import _pytree as pytree
 
-from autosparse.engine.lower import Lowered
 from autosparse.tuning.stopwatch import python_runner
-
-
-class Runner(Protocol):
-    """Runs the leaves of a model's inputs to the leaves of its result."""
-
-    engine: str
-    weight_bytes: int
-    arena_bytes: int
-
-    def run(self, inputs: Sequence[Any]) -> list[Any]:
-        """Runs once; inputs are torch tensors or numpy arrays."""
-
-    def time(self, inputs: Sequence[Any], repeats: int) -> NDArray[np.int64]:
-        """Runs `repeats` times; gives one wall time per run, nanoseconds."""
-
-    def time_operators(self, inputs: Sequence[Any], repeats: int) -> dict[str, NDArray[np.int64]]:
-        """Runs `repeats` times; gives node name to its wall times, nanoseconds."""
-
-    def close(self) -> None:
-        """Gives memory and threads back."""
-
-
-class NativeRunner:
-    """Runs a native program."""
-
-    engine = "autosparse"
-
-    def __init__(self, lowered: Lowered) -> None:
-        self._lowered = lowered
-        self.weight_bytes = int(lowered.program.weight_bytes)
-        self.arena_bytes = int(lowered.program.arena_bytes)
-
-    def _arrays(self, inputs: Sequence[Any]) -> list[NDArray[np.float32]]:
-        shapes = self._lowered.input_shapes
-        return [_array(value).reshape(shape) for value, shape in zip(inputs, shapes, strict=True)]
-
-    def run(self, inputs: Sequence[Any]) -> list[Any]:
-        """Runs once; the results are fresh numpy arrays in four dimensions."""
-        made = self._lowered.program.run(self._arrays(inputs))
-        return [made[index] for index in self._lowered.outputs]
-
-    def time(self, inputs: Sequence[Any], repeats: int) -> NDArray[np.int64]:
-        """Times runs inside the executor, without Python in between."""
-        run_ns, _ = self._lowered.program.time(self._arrays(inputs), repeats)
-        return run_ns
-
-    def time_operators(self, inputs: Sequence[Any], repeats: int) -> dict[str, NDArray[np.int64]]:
-        """Times every operator of every run, at the cost of one clock read each."""
-        _, op_ns = self._lowered.program.time(self._arrays(inputs), repeats, per_op=True)
-        assert op_ns is not None, "asked for"
-        return {name: op_ns[:, index] for index, name in enumerate(self._lowered.operators)}
-
-    def close(self) -> None:
-        """Frees the program and ends its threads."""
-        self._lowered.program.close()
-
-
-def _array(value: Any) -> NDArray[np.float32]:
-    if isinstance(value, torch.Tensor):
-        value = value.detach().numpy()
-    return np.ascontiguousarray(value, dtype=np.float32)
 
 
 class TorchRunner:

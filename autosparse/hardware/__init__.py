@@ -1,20 +1,35 @@
-"""What machine this is: the CPU and GPUs, a stable id, and what would spoil measurements here."""
+"""What machine this is: the CPU and GPUs, a stable id, and what would spoil measurements here.
+
+What asks libraries about the machine loads them on first use: whoever runs an artifact counts cores and
+need not have them.
+"""
 
 from __future__ import annotations
 
 from functools import cache
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
-from autosparse.hardware.cores import affinity, one_per_core, usable_cores
-from autosparse.hardware.cpu import detect_cpu, stepping
-from autosparse.hardware.doctor import Finding, examine
-from autosparse.hardware.gpu import detect_gpus
-from autosparse.hardware.measured import MachineLimits, load_limits, save_limits
+from autosparse.hardware.cores import affinity, checked_threads, one_per_core, usable_cores
 from autosparse.records import CpuProfile, GpuProfile, HardwareProfile, short_hash
+
+if TYPE_CHECKING:
+    from autosparse.hardware.doctor import Finding, examine
+    from autosparse.hardware.measured import MachineLimits, load_limits, save_limits
+
+_LAZY = {
+    "Finding": "doctor",
+    "examine": "doctor",
+    "MachineLimits": "measured",
+    "load_limits": "measured",
+    "save_limits": "measured",
+}
 
 __all__ = [
     "Finding",
     "MachineLimits",
     "affinity",
+    "checked_threads",
     "describe",
     "detect",
     "examine",
@@ -41,9 +56,18 @@ _LASTING = (
 )
 
 
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_LAZY[name]}"), name)
+
+
 @cache
 def describe() -> HardwareProfile:
     """Describes this host without measured figures and without touching the disk cache."""
+    from autosparse.hardware.cpu import detect_cpu, stepping
+    from autosparse.hardware.gpu import detect_gpus
+
     cpu = detect_cpu()
     gpus, note = detect_gpus()
     identity = identify(cpu, gpus, stepping())
@@ -52,6 +76,8 @@ def describe() -> HardwareProfile:
 
 def detect() -> HardwareProfile:
     """Describes this host: nothing is measured, but figures measured earlier are filled in."""
+    from autosparse.hardware.measured import load_limits
+
     profile = describe()
     limits = load_limits(profile.hardware_id)
     return profile if limits is None else limits.apply(profile)

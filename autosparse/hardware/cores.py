@@ -6,6 +6,8 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from autosparse.errors import UsageError
+
 ROOT = Path("/")
 
 # Taken when this module is first imported: a pinned program narrows the affinity of the thread that
@@ -144,3 +146,20 @@ def usable_cores(cpus: tuple[int, ...] | None = None, root: Path = ROOT) -> int:
     cores = count_cores(affinity() if cpus is None else cpus, root)
     quota = quota_cores(root)
     return max(1, cores if quota is None else min(cores, int(quota + 1e-9)))
+
+
+def checked_threads(threads: int | None) -> int:
+    """Gives a number of worker threads; None stands for every usable core.
+
+    Raises:
+        UsageError: more than the processors of this process, or no whole number from 1 on.
+    """
+    if threads is None:
+        return usable_cores()
+    most = len(affinity())
+    if isinstance(threads, bool) or not isinstance(threads, int) or not 1 <= threads <= most:
+        raise UsageError(
+            f"threads must be a whole number from 1 to {most}, the processors of this process, "
+            f"but got {threads!r}"
+        )
+    return threads

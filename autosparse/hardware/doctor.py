@@ -79,7 +79,7 @@ def check_compiled_kernels() -> Iterator[Finding]:
     library = next(
         (folder / "_native.so" for folder in folders if (folder / "_native.so").is_file()), None
     )
-    remedy = "install autosparse again: pip install . (needs a C++17 compiler), or install its wheel"
+    remedy = "install autosparse again: pip install '.[search]' (needs a C++17 compiler), or its wheel"
     if library is None:
         yield Finding(
             name="kernels", severity="fail", message="the compiled kernels are missing", remedy=remedy
@@ -105,7 +105,7 @@ def check_libraries(is_installed: Callable[[str], bool] = _is_installed) -> Iter
                 name=module,
                 severity="fail",
                 message=f"the library {module} is not installed",
-                remedy="install autosparse with its dependencies: make search, or pip install .",
+                remedy="install its dependencies: make search, or pip install '.[search]'",
             )
     absent = {module: use for module, use in OPTIONAL.items() if not is_installed(module)}
     uses = ", ".join(f"{module} ({use})" for module, use in absent.items())

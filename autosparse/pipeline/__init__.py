@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from autosparse.pipeline.break_even_run import BreakEvenRequest, measure_break_even
+    from autosparse.pipeline.export_run import export
     from autosparse.pipeline.forecasting import forecast
     from autosparse.pipeline.outcomes import (
         BreakEvenOutcome,
+        ExportOutcome,
         Forecast,
         SearchOutcome,
         TrainOutcome,
@@ -26,10 +28,12 @@ if TYPE_CHECKING:
 _HOME = {
     "BreakEvenOutcome": "outcomes",
     "BreakEvenRequest": "break_even_run",
+    "ExportOutcome": "outcomes",
     "Forecast": "outcomes",
     "SearchOutcome": "outcomes",
     "TrainOutcome": "outcomes",
     "TuneOutcome": "outcomes",
+    "export": "export_run",
     "forecast": "forecasting",
     "measure_break_even": "break_even_run",
     "search": "search_run",
@@ -40,10 +44,12 @@ _HOME = {
 __all__ = [
     "BreakEvenOutcome",
     "BreakEvenRequest",
+    "ExportOutcome",
     "Forecast",
     "SearchOutcome",
     "TrainOutcome",
     "TuneOutcome",
+    "export",
     "forecast",
     "measure_break_even",
     "search",

@@ -77,6 +77,7 @@ def _train(row: dict[str, Any], result: TrainResult | None, run: Path) -> None:
     row["accuracy"] = result.accuracy.value
     row["accuracy_kind"] = result.accuracy.kind
     row["accuracy_split"] = result.accuracy.split
+    row["accuracy_samples"] = result.accuracy.samples
     row["weights"] = weights_in(run, result)
 
 

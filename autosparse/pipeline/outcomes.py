@@ -9,6 +9,7 @@ from typing import Any
 from autosparse.break_even import BreakEven
 from autosparse.errors import ExitCode
 from autosparse.records import Record
+from autosparse.units import format_bytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,6 +100,49 @@ class TrainOutcome(Record):
             for row in self.rows
         ]
         return "\n".join([*lines, f"report: {self.run}/report.html"])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExportOutcome(Record):
+    """What an export wrote.
+
+    Attributes:
+        path: the file.
+        to: its kind.
+        id: the configuration.
+        model: the model.
+        bytes: size of the file.
+        accuracy: of the configuration.
+        accuracy_kind: how it came about.
+        latency_ms: as measured in the run, None where nobody did.
+        threads: of that measurement.
+        notes: what the receiver should know.
+    """
+
+    path: str
+    to: str
+    id: str
+    model: str
+    bytes: int
+    accuracy: float
+    accuracy_kind: str
+    latency_ms: float | None
+    threads: int
+    notes: tuple[str, ...] = ()
+
+    def text(self) -> str:
+        """Gives what the file holds, and how to use it."""
+        latency = (
+            "" if self.latency_ms is None else f", {self.latency_ms:.3f} ms on {self.threads} threads"
+        )
+        lines = [
+            f"{self.path}: {self.model} {self.id}, {format_bytes(self.bytes)}, accuracy "
+            f"{100 * self.accuracy:.2f} % ({self.accuracy_kind}){latency}",
+            *self.notes,
+        ]
+        if self.to == "artifact":
+            lines.append(f'run it: autosparse.load("{self.path}")(images)')
+        return "\n".join(lines)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

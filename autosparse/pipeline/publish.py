@@ -275,6 +275,7 @@ def latency_values(latency: WholeLatency) -> dict[str, Any]:
     return {
         "measured_latency_ms": latency.median_ms,
         "latency_ci_ms": [latency.ci_low_ms, latency.ci_high_ms],
+        "latency_repeats": latency.repeats,
     }
 
 
@@ -300,7 +301,7 @@ def _baseline(trial: TrialRecord, findings: Findings, plan: Plan) -> dict[str, A
     if deployed is not None and deployed.finalist.plan.id != plan.id:
         deployed = None
     measured = deployed.measured if deployed else findings.ledger.measured.get(plan.id)
-    unmeasured = {"measured_latency_ms": None, "latency_ci_ms": None}
+    unmeasured = {"measured_latency_ms": None, "latency_ci_ms": None, "latency_repeats": 0}
     return {
         "name": plan.note,
         "id": plan.id if measured else None,
@@ -323,6 +324,7 @@ def _config(entrant: Entrant, findings: Findings) -> dict[str, Any]:
         "accuracy": entrant.accuracy.value,
         "accuracy_kind": entrant.accuracy.kind,
         "accuracy_split": entrant.accuracy.split,
+        "accuracy_samples": entrant.accuracy.samples,
         "one_shot_accuracy": entrant.finalist.accuracy.value,
         "sparsity": weight_sparsity(plan, findings.survey),
         "feasible": entrant.excess_ms <= 0,

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
+from autosparse.errors import RunError
 from autosparse.pipeline.session import Contestant, SessionRequest
 from autosparse.pipeline.survey import Survey
 from autosparse.plan import Plan
 from autosparse.progress import Progress
 from autosparse.runs import RunFolder
 from autosparse.searching.parallel import Pool
-from autosparse.train.baseline import baseline
+from autosparse.train.baseline import baseline, find_baseline
 from autosparse.train.evaluate import OneShotEvaluator
 from autosparse.train.job import TrainJob, TrainResult
 from autosparse.train.recipes import Recipe, full, short
@@ -29,15 +31,36 @@ def dense_weights(subject: Survey, progress: Progress) -> Path:
     found = baseline(
         config.model,
         config.data,
-        resolution=subject.data_resolution,
-        channels=subject.input_shape[0],
-        classes=subject.classes,
-        seed=config.seed,
+        **_baseline_of(subject),
         threads=subject.hardware.cpu.cores_usable,
         images=subject.images,
         progress=progress,
     )
     return Path(found.weights)
+
+
+def known_dense_weights(subject: Survey) -> Path:
+    """Gives the baseline that was trained for this subject, and trains none.
+
+    Raises:
+        RunError: there is none.
+    """
+    found = find_baseline(subject.config.model, subject.config.data, **_baseline_of(subject))
+    if found is None:
+        raise RunError(
+            f"the dense weights of {subject.config.model} must be there, but this user's home has no "
+            "baseline of it; name weights, or train the configuration: autosparse train RUN --pick ID"
+        )
+    return Path(found.weights)
+
+
+def _baseline_of(subject: Survey) -> dict[str, Any]:
+    return {
+        "resolution": subject.data_resolution,
+        "channels": subject.input_shape[0],
+        "classes": subject.classes,
+        "seed": subject.config.seed,
+    }
 
 
 def evaluator_for(subject: Survey, weights: Path) -> OneShotEvaluator:

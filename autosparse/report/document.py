@@ -74,15 +74,18 @@ class Config(_Part):
 
     `plan` and `weights` are files of the run, relative to its folder. `weights` holds the trained
     weights with the plan's zeros in place; without one, the dense weights pruned by the plan ran.
+    `accuracy_samples` and `latency_repeats` say what the figures rest on; 0 where that was not noted.
     """
 
     id: str
     predicted_latency_ms: Positive | None = None
     measured_latency_ms: Positive | None = None
     latency_ci_ms: tuple[Positive, Positive] | None = None
+    latency_repeats: int = 0
     accuracy: Fraction
     accuracy_kind: AccuracyKind
     accuracy_split: Literal["validation", "test"] = "validation"
+    accuracy_samples: int = 0
     one_shot_accuracy: Fraction | None = None
     sparsity: Fraction
     feasible: bool

@@ -25,7 +25,7 @@ from autosparse.files import (
 )
 from autosparse.runs.folder import RunFolder
 from autosparse.runs.listing import find_run, find_unfinished, list_runs, remove_run, show, summarize
-from autosparse.runs.shelf import LATEST
+from autosparse.runs.shelf import LATEST, slug
 from autosparse.runs.state import RunState, RunSummary
 
 __all__ = [
@@ -42,6 +42,7 @@ __all__ = [
     "read_rows_csv",
     "remove_run",
     "show",
+    "slug",
     "summarize",
     "write_json",
     "write_rows_csv",

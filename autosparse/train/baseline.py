@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+from pathlib import Path
 
 from autosparse import data, paths
 from autosparse.data import ImageData
 from autosparse.plan import Plan
 from autosparse.progress import Progress
 from autosparse.records import short_hash
-from autosparse.train.job import TrainJob, TrainResult
+from autosparse.train.job import TrainJob, TrainResult, load_result
 from autosparse.train.loop import train
 from autosparse.train.recipes import Recipe, dense
 
@@ -61,9 +62,63 @@ def baseline(
         TrainingDiverged: the loss is no longer finite.
         Stopped: a stop was requested; the same call resumes.
     """
+    job = _job(
+        model,
+        data_spec,
+        resolution=resolution,
+        channels=channels,
+        classes=classes,
+        recipe=recipe,
+        seed=seed,
+        threads=threads,
+        images=images,
+    )
+    log.info("dense baseline of %s on %s: %s", model, data_spec, job.folder)
+    return train(job, progress or Progress())
+
+
+def find_baseline(
+    model: str,
+    data_spec: str,
+    *,
+    resolution: int | None = None,
+    channels: int = 3,
+    classes: int | None = None,
+    recipe: Recipe | None = None,
+    seed: int = 0,
+) -> TrainResult | None:
+    """Gives a dense model that `baseline` has trained with these arguments, None without; trains none.
+
+    Raises:
+        UsageError: the data cannot be used.
+    """
+    job = _job(
+        model,
+        data_spec,
+        resolution=resolution,
+        channels=channels,
+        classes=classes,
+        recipe=recipe,
+        seed=seed,
+    )
+    return load_result(Path(job.folder))
+
+
+def _job(
+    model: str,
+    data_spec: str,
+    *,
+    resolution: int | None,
+    channels: int,
+    classes: int | None,
+    recipe: Recipe | None,
+    seed: int,
+    threads: int | None = None,
+    images: ImageData | None = None,
+) -> TrainJob:
+    """Gives the training of a baseline; its folder's name covers all that decides the weights."""
     if images is None:
         images = data.resolve(data_spec, resolution=resolution, channels=channels, seed=seed)
-    recipe = recipe or dense(len(images.train), seed=seed)
     job = TrainJob(
         model=model,
         weights=None,
@@ -72,12 +127,10 @@ def baseline(
         channels=channels,
         classes=classes or images.classes,
         plan=Plan(model=model, note="dense baseline"),
-        recipe=recipe,
+        recipe=recipe or dense(len(images.train), seed=seed),
         folder="",
         seed=seed,
         threads=threads,
     )
     key = short_hash([job.fingerprint(), images.id], 16)
-    job = dataclasses.replace(job, folder=str(paths.home() / "baselines" / key))
-    log.info("dense baseline of %s on %s: %s", model, images.name, job.folder)
-    return train(job, progress or Progress())
+    return dataclasses.replace(job, folder=str(paths.home() / "baselines" / key))

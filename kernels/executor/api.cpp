@@ -2,48 +2,41 @@
 #include "autosparse.h"
 
 #include <cstring>
-#include <new>
 #include <string>
 
 #include "conv/table.h"
 #include "cpu/isa.h"
-#include "executor/program.h"
-
-#define AS_EXPORT __attribute__((visibility("default")))
+#include "executor/handle.h"
 
 using namespace autosparse;
-
-struct as_program {
-    Program program;
-};
 
 namespace {
 
 thread_local std::string last_error;
+thread_local int last_status = AS_OK;
+
+}  // namespace
+
+namespace autosparse {
 
 int fail(int status, const char *message) noexcept {
     try {
+        last_status = status;
         last_error = message;
     } catch (...) {
     }
     return status;
 }
 
-// Runs `body`, which returns a non-negative result, behind the border.
-template <class Body>
-int guarded(Body &&body) noexcept {
-    try {
-        last_error.clear();
-        return body();
-    } catch (const Error &error) {
-        return fail(error.status, error.what());
-    } catch (const std::bad_alloc &) {
-        return fail(AS_NO_MEMORY, "out of memory");
-    } catch (const std::exception &error) {
-        return fail(AS_INTERNAL, error.what());
-    } catch (...) {
-        return fail(AS_INTERNAL, "unknown error");
-    }
+void clear_error() noexcept {
+    last_status = AS_OK;
+    last_error.clear();
+}
+
+std::unique_ptr<as_program> new_program(int32_t threads, int32_t pin) {
+    require(threads >= 1 && threads <= 1024,
+            "threads must lie in 1..1024, but got " + std::to_string(threads));
+    return std::make_unique<as_program>(threads, pin != 0);
 }
 
 Shape checked_shape(const int32_t *shape) {
@@ -57,6 +50,10 @@ Shape checked_shape(const int32_t *shape) {
     }
     return {shape[0], shape[1], shape[2], shape[3]};
 }
+
+}  // namespace autosparse
+
+namespace {
 
 void check_tensor(const Program &program, int tensor, int count) {
     (void)program;
@@ -74,6 +71,14 @@ void check_borders(const Program &program, const float *const *inputs, float *co
         require(outputs[i] != nullptr, "output " + std::to_string(i) + " must not be NULL");
 }
 
+int copy_shape(const std::vector<int> &border, const Program &program, int32_t index, int32_t *to) {
+    require(index >= 0 && index < static_cast<int32_t>(border.size()),
+            "there are " + std::to_string(border.size()) + ", but got index " + std::to_string(index));
+    const Shape &shape = program.tensor(border[static_cast<std::size_t>(index)]).shape;
+    to[0] = shape.batch, to[1] = shape.channels, to[2] = shape.height, to[3] = shape.width;
+    return AS_OK;
+}
+
 const KernelRow &checked_row(int row) {
     const auto &rows = kernel_table();
     require(row >= 0 && row < static_cast<int>(rows.size()),
@@ -88,6 +93,8 @@ extern "C" {
 AS_EXPORT int as_abi_version(void) { return AS_ABI_VERSION; }
 
 AS_EXPORT const char *as_last_error(void) { return last_error.c_str(); }
+
+AS_EXPORT int as_last_status(void) { return last_status; }
 
 AS_EXPORT int as_detect_isa(void) { return usable_isa(); }
 
@@ -148,9 +155,7 @@ AS_EXPORT int as_kernel_why_not(int row, const as_op *op, const int32_t in_shape
 AS_EXPORT as_program *as_program_new(int32_t threads, int32_t pin) {
     as_program *made = nullptr;
     guarded([&] {
-        require(threads >= 1 && threads <= 1024,
-                "threads must lie in 1..1024, but got " + std::to_string(threads));
-        made = new as_program{{threads, pin != 0}};
+        made = new_program(threads, pin).release();
         return AS_OK;
     });
     return made;
@@ -238,6 +243,28 @@ AS_EXPORT int as_programs_time(as_program *const *programs, int32_t count, const
         }
         run_in_turn(list.data(), count, inputs, outputs, repeats, run_ns);
         return AS_OK;
+    });
+}
+
+AS_EXPORT int as_program_input_count(const as_program *program) {
+    return program ? program->program.input_count() : fail(AS_BAD_ARGUMENT, "program must not be NULL");
+}
+
+AS_EXPORT int as_program_output_count(const as_program *program) {
+    return program ? program->program.output_count() : fail(AS_BAD_ARGUMENT, "program must not be NULL");
+}
+
+AS_EXPORT int as_program_input_shape(const as_program *program, int32_t input, int32_t shape[4]) {
+    return guarded([&] {
+        require(program != nullptr && shape != nullptr, "program and shape must not be NULL");
+        return copy_shape(program->program.inputs(), program->program, input, shape);
+    });
+}
+
+AS_EXPORT int as_program_output_shape(const as_program *program, int32_t output, int32_t shape[4]) {
+    return guarded([&] {
+        require(program != nullptr && shape != nullptr, "program and shape must not be NULL");
+        return copy_shape(program->program.outputs(), program->program, output, shape);
     });
 }
 

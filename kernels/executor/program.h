@@ -64,6 +64,8 @@ public:
     void add_input(int tensor);
     void add_output(int tensor);
     int add_op(const as_op &op);
+    // Refuses an operator whose tensors do not exist or come in the wrong order; add_op asks it too.
+    void check_op(const as_op &op) const;
     void finish();
     void run(const float *const *inputs, float *const *outputs, int repeats, int64_t *run_ns,
              int64_t *op_ns);
@@ -76,6 +78,8 @@ public:
     int tensor_count() const { return static_cast<int>(tensors_.size()); }
     int input_count() const { return static_cast<int>(inputs_.size()); }
     int output_count() const { return static_cast<int>(outputs_.size()); }
+    const std::vector<int> &inputs() const { return inputs_; }
+    const std::vector<int> &outputs() const { return outputs_; }
     bool has_same_borders(const Program &other) const;
     int op_kernel(int op) const;
     int64_t weight_bytes() const;
@@ -96,7 +100,6 @@ public:
 
 private:
     friend void run_in_turn(Program *const *, int, const float *const *, float *const *, int, int64_t *);
-    void check_op(const as_op &op) const;
     void lay_out();
     void check_dataflow();
     const int32_t *valid_mask(const Tensor &tensor);

@@ -29,7 +29,8 @@ typedef enum as_status {
     AS_BAD_ARGUMENT = -1, /* a rule of this interface was broken */
     AS_UNSUPPORTED = -2,  /* this CPU, or this kernel for this shape */
     AS_NO_MEMORY = -3,
-    AS_INTERNAL = -4
+    AS_INTERNAL = -4,
+    AS_BAD_FILE = -5 /* no artifact, or one that is damaged, truncated, changed or too new */
 } as_status;
 
 /* Each level holds those below. */
@@ -104,6 +105,7 @@ typedef struct as_kernel_info {
 
 int as_abi_version(void);
 const char *as_last_error(void);
+int as_last_status(void); /* as_status of this thread's last call; for calls that return a pointer */
 /* The widest instruction set that both the CPU and the operating system grant, and as_limit_isa allows. */
 int as_detect_isa(void);
 /* Nothing above this level is used from now on (new programs only); for tests. */
@@ -131,6 +133,24 @@ int as_program_op(as_program *program, const as_op *op);
 /* Plans the arena and packs what is left; no more operators after this. */
 int as_program_finish(as_program *program);
 int as_program_run(as_program *program, const float *const *inputs, float *const *outputs);
+
+/* Loads an artifact (a file that `autosparse export` wrote) as a finished program. The file is mapped, checked
+ * against its hashes, packed for this machine, and let go. NULL on failure; see as_last_status. */
+as_program *as_program_load(const char *path, int32_t threads, int32_t pin);
+/* The same from `size` bytes at `data`, such as an artifact linked into a binary; not needed afterwards. */
+as_program *as_program_load_memory(const void *data, size_t size, int32_t threads, int32_t pin);
+/* What the artifact says of itself, as JSON: names and outside shapes of inputs and outputs, layers, accuracy,
+ * latency, provenance. "" for a program that was not loaded. Lives as long as the program. */
+const char *as_program_manifest(const as_program *program);
+/* Why an operator of a loaded program does not run with the kernel that was the fastest where the artifact was
+ * made, but with the executor's default; "" where it does. Lives as long as the program. */
+const char *as_program_op_note(const as_program *program, int32_t op);
+
+int as_program_input_count(const as_program *program);
+int as_program_output_count(const as_program *program);
+/* (batch, channels, height, width) of what as_program_run takes and gives; missing dimensions are 1. */
+int as_program_input_shape(const as_program *program, int32_t input, int32_t shape[4]);
+int as_program_output_shape(const as_program *program, int32_t output, int32_t shape[4]);
 
 /* Runs the program `repeats` times and writes one wall time per run, nanoseconds, in `run_ns`; where `op_ns`
  * is not NULL also one time per operator and run ([repeats][ops]), at the cost of a clock read per operator. */

@@ -10,8 +10,7 @@ import torch
 from torch import nn
 
 from autosparse import hardware
-from autosparse.engine import compile
-from autosparse.engine.compiled import LayerReport
+from autosparse.engine import LayerReport, compile
 from autosparse.errors import DatabaseError
 from autosparse.graph import capture_layers
 from autosparse.kernels import spec

@@ -1,0 +1,72 @@
+"""`export`: a module of the user's own into an artifact, in one call."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from autosparse.deploy import Manifest
+from autosparse.deploy.artifact import check_target
+from autosparse.engine.compiling import compile
+from autosparse.plan import Plan
+from autosparse.records import Accuracy
+from autosparse.tuning.database import TuningDatabase
+
+
+def export(
+    model: nn.Module,
+    example_inputs: Sequence[torch.Tensor],
+    path: Path | str,
+    *,
+    name: str = "",
+    dtype: str | None = None,
+    threads: int | None = None,
+    plan: Plan | None = None,
+    database: TuningDatabase | str | None = None,
+    accuracy: Accuracy | None = None,
+    measure: bool = True,
+    overwrite: bool = False,
+) -> Manifest:
+    """Compiles a module and writes it into one file, which `autosparse.load` runs without torch.
+
+    Args:
+        model: the module, its zeros in place; see `compile`.
+        example_inputs: positional inputs; their shapes are final, batch included.
+        path: the file, by custom ``.autosparse``.
+        name: the model's name, for whoever finds the file.
+        dtype: as in `compile`.
+        threads: as in `compile`, for measuring and choosing kernels; a loaded model has its own.
+        plan: as in `compile`; kept in the file.
+        database: as in `compile`.
+        accuracy: of these weights, to keep in the file.
+        measure: measures the latency, to keep it in the file.
+        overwrite: replaces an existing file.
+
+    Returns:
+        What the file says of itself.
+
+    Raises:
+        UsageError: a bad argument, a model that runs through torch, or a file that exists.
+        ModelError: torch cannot export the model.
+        PlanError: the plan does not fit the model, its weights, or this machine.
+        RunError: the file cannot be written.
+    """
+    target = Path(path)
+    check_target(target, overwrite)
+    compiled = compile(
+        model,
+        example_inputs,
+        dtype=dtype,
+        threads=threads,
+        plan=plan,
+        database=database,
+        exportable=True,
+    )
+    with compiled:
+        latency = compiled.measure() if measure else None
+        return compiled.save(
+            target, model=name, plan=plan, accuracy=accuracy, latency=latency, overwrite=overwrite
+        )
