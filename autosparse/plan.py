@@ -38,16 +38,17 @@ class Plan(Record):
         return short_hash([self.model, sparse, *([self.dtype] if self.dtype != "f32" else [])])
 
     @property
-    def dtype(self) -> str:
+    def dtype(self) -> Literal["f32", "bf16"]:
         """Arithmetic type of the whole model.
 
         Raises:
             PlanError: the layers' types differ; a model runs in one.
         """
-        dtypes = sorted({choice.dtype for choice in self.layers.values()}) or ["f32"]
+        dtypes = {choice.dtype for choice in self.layers.values()}
         if len(dtypes) > 1:
-            raise PlanError(f"all layers of a plan must have one dtype, but got {', '.join(dtypes)}")
-        return dtypes[0]
+            wrong = ", ".join(sorted(dtypes))
+            raise PlanError(f"all layers of a plan must have one dtype, but got {wrong}")
+        return next(iter(dtypes), "f32")
 
     @classmethod
     def uniform(

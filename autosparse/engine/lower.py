@@ -111,7 +111,8 @@ def float_tail(graph: Graph) -> frozenset[str]:
     tail = {port.tensor for port in graph.outputs}
     for node in reversed(graph.nodes):
         if node.name in tail:
-            tail |= {node.residual} - {None} if node.op in LAYERS else set(node.inputs)
+            wanted = [node.residual] if node.op in LAYERS else node.inputs
+            tail.update(name for name in wanted if name is not None)
     for node in graph.nodes:
         read = node.inputs if node.op in LAYERS or node.name not in tail else ()
         if tail.intersection(read):
