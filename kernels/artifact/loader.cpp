@@ -130,7 +130,7 @@ private:
     void add_operator(as_op op) {
         into_.program.check_op(op);  // ids are valid from here on
         std::string note;
-        if (op.kind == AS_OP_CONV) op.kernel = kernel_here(op, note);
+        op.kernel = kernel_here(op, note);
         const std::vector<int32_t> group_start = list("group_start"), kept = list("kept");
         if (op.block_n) {
             check_structure(op, group_start, kept);

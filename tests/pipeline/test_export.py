@@ -45,7 +45,7 @@ def row(plan: Plan, latency_ms: float, accuracy: float, **more: Any) -> dict[str
     for layer in capture_layers(models.resolve(MODEL).module, (torch.randn(1, *SHAPE),)):
         choice = plan.choice(layer.name)
         assert layer.shape is not None
-        able = [k for k in kernels_for(layer.shape, choice.pattern) if k.dtype == plan.dtype]
+        able = kernels_for(layer.shape, choice.pattern, plan.dtype)
         layers.append({"name": layer.name, "label": choice.label, "kernel": able[-1].name})
     return {
         "id": plan.id,
