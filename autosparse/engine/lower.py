@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from autosparse.engine.select import Selection
 from autosparse.errors import NoKernel, UsageError
-from autosparse.graph import Activation, Graph, Node, Op
+from autosparse.graph import Activation, Graph, Node, Op, float_tail
 from autosparse.graph.ir import FloatArray
 from autosparse.kernels.binding import Activation as NativeActivation
 from autosparse.kernels.binding import NativeOp, NativeProgram, OpKind
@@ -20,7 +20,6 @@ ACTIVATIONS: Mapping[Activation, NativeActivation] = {
     activation: NativeActivation[activation.name] for activation in Activation
 }
 MAX_INPUTS = 8
-LAYERS = frozenset({Op.CONV, Op.CONV_GROUPED})
 
 
 class Refused(Exception):
@@ -99,25 +98,6 @@ def lower(
         tuple(node.name for node in prepared.nodes),
         tuple(distinct.index(port.tensor) for port in prepared.outputs),
     )
-
-
-def float_tail(graph: Graph) -> frozenset[str]:
-    """Gives the tensors of a bf16 program that stay float32: results, from the last layers on.
-
-    A layer reads bf16 and may write float32; everything else reads and writes one type. So a result is
-    float32 with all that other operators make it of, up to layers that nothing but these follow; where
-    one of these tensors is also read by a layer, or by an operator whose own output is bf16, none is.
-    """
-    tail = {port.tensor for port in graph.outputs}
-    for node in reversed(graph.nodes):
-        if node.name in tail:
-            wanted = [node.residual] if node.op in LAYERS else node.inputs
-            tail.update(name for name in wanted if name is not None)
-    for node in graph.nodes:
-        read = node.inputs if node.op in LAYERS or node.name not in tail else ()
-        if tail.intersection(read):
-            return frozenset()
-    return frozenset(tail)
 
 
 def _add(program: NativeProgram, node: Node, ids: Mapping[str, int], selection: Selection) -> None:

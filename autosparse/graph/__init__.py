@@ -3,6 +3,7 @@
 trace(module, example_inputs) -> Graph    what the module computes
 fuse(graph) -> Graph                      the same in fewer operators
 layers(graph) -> tuple[LayerInfo, ...]    its weight-bearing layers
+Emulation(graph) -> torch.nn.Module       the same in torch, rounded as the executor rounds in bf16
 """
 
 from __future__ import annotations
@@ -11,10 +12,11 @@ from collections.abc import Sequence
 
 import torch
 
+from autosparse.graph.emulate import Emulation, float_tail
 from autosparse.graph.fuse import fuse
 from autosparse.graph.ir import Activation, Graph, Node, Op, Port, Window
 from autosparse.graph.layers import layer_nodes, layer_shape, layers
-from autosparse.graph.trace import evaluation_mode, trace
+from autosparse.graph.trace import Exported, evaluation_mode, trace
 from autosparse.records import LayerInfo
 
 
@@ -31,6 +33,8 @@ def capture_layers(
 
 __all__ = [
     "Activation",
+    "Emulation",
+    "Exported",
     "Graph",
     "Node",
     "Op",
@@ -38,6 +42,7 @@ __all__ = [
     "Window",
     "capture_layers",
     "evaluation_mode",
+    "float_tail",
     "fuse",
     "layer_nodes",
     "layer_shape",

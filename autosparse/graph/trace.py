@@ -43,7 +43,31 @@ def trace(module: nn.Module, example_inputs: Sequence[torch.Tensor]) -> Graph:
         UsageError: the inputs are not a non-empty sequence of tensors.
         ModelError: torch cannot export the module, or it writes to its own buffers.
     """
-    return _Walk(_export(module, _checked(module, example_inputs))).graph()
+    return Exported(module, example_inputs).graph()
+
+
+class Exported:
+    """A module as torch captured it once, of which graphs can be made again as its weights change.
+
+    Args:
+        module: any module that ``torch.export`` can take.
+        example_inputs: positional arguments, all tensors; their sizes are final.
+
+    Raises:
+        UsageError: the inputs are not a non-empty sequence of tensors.
+        ModelError: torch cannot export the module.
+    """
+
+    def __init__(self, module: nn.Module, example_inputs: Sequence[torch.Tensor]) -> None:
+        self._program = _export(module, _checked(module, example_inputs))
+
+    def graph(self) -> Graph:
+        """Gives the graph with the weights that the module holds now, changed in place since or not.
+
+        Raises:
+            ModelError: the module writes to its own buffers.
+        """
+        return _Walk(self._program).graph()
 
 
 def _checked(module: nn.Module, example_inputs: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:

@@ -11,10 +11,13 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from autosparse.engine import CompiledModel, compile
+from autosparse.graph import Emulation, fuse, trace
 
 TOLERANCE = {"f32": 1e-4, "bf16": 0.04}
 """Largest difference over the largest value of the output. bf16 rounds every activation and weight to 8
 bits; that kernels round no more than that is the affair of the kernels' own tests."""
+EMULATED = 2.0**-8
+"""Likewise against the emulation: another order of sums may round a value of bf16 the other way."""
 
 
 def stir(module: nn.Module, seed: int = 0) -> nn.Module:
@@ -78,7 +81,7 @@ def check_against_torch(
 ) -> CompiledModel:
     """Compiles, runs twice, compares with torch in float64, and gives the (closed) compiled model.
 
-    Does so in every dtype; the model given back computes in f32.
+    Does so in every dtype, in bf16 also with the emulation; the model given back computes in f32.
     """
     module.eval().double()
     with torch.no_grad():
@@ -91,6 +94,10 @@ def check_against_torch(
             assert model.engine == ("autosparse" if native else "torch"), model.why
             first, second = model(*inputs), model(*inputs)
         assert relative_error(first, theirs) < tolerance
+        if native and dtype == "bf16":
+            with torch.no_grad():
+                emulated = Emulation(fuse(trace(module, tuple(inputs))))(*inputs)
+            assert relative_error(first, emulated) < EMULATED
         for a, b in zip(pytree.tree_leaves(first), pytree.tree_leaves(second), strict=True):
             assert torch.equal(a, b)
         models[dtype] = model
