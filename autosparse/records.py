@@ -432,6 +432,7 @@ class LatencyOption(Record):
 
 
 AccuracyKind = Literal["dense", "predicted", "one-shot", "short", "full"]
+AccuracySource = Literal["torch", "emulation", "autosparse"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -444,12 +445,17 @@ class Accuracy(Record):
             training, ``short`` and ``full`` after that much training.
         split: ``validation`` decides, ``test`` reports.
         samples: examples behind it.
+        dtype: arithmetic type that it was computed in.
+        through: what computed it: ``torch``, torch's ``emulation`` of the executor's bf16, or
+            ``autosparse``, the compiled model itself.
     """
 
     value: float
     kind: AccuracyKind
     split: Literal["validation", "test"]
     samples: int
+    dtype: str = "f32"
+    through: AccuracySource = "torch"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -41,7 +41,7 @@ RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 # Stages that must not know each other although one stands above the other.
 STRANGERS = {
     "searching": {"kernels", "tuning", "engine", "train", "models", "data", "graph", "patterns"},
-    "train": {"kernels", "tuning", "engine", "searching", "graph"},
+    "train": {"kernels", "tuning", "engine", "searching"},
     "kernels": {"models", "data", "graph"},
     "tuning": {"models", "data", "graph"},
     "report": {"kernels", "tuning", "engine", "searching", "train", "models", "data", "graph"},

@@ -9,23 +9,24 @@ from __future__ import annotations
 import hashlib
 import itertools
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import nn
 from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from autosparse import data, factories, models
+from autosparse import data, factories, graph, models
 from autosparse.data import ImageData, Split
 from autosparse.errors import DataError
 from autosparse.patterns import Criterion, sparsify
 from autosparse.plan import Plan
 from autosparse.progress import Step
-from autosparse.records import Accuracy, AccuracyKind, Record, short_hash
+from autosparse.records import Accuracy, AccuracyKind, AccuracySource, Record, short_hash
 
 log = logging.getLogger(__name__)
 
@@ -46,10 +47,29 @@ class Score(Record):
     samples: int
     classes: int
 
-    def as_accuracy(self, kind: AccuracyKind, split: str) -> Accuracy:
-        """Labels the accuracy with how it came about."""
-        return Accuracy.from_json(
-            {"value": self.accuracy, "kind": kind, "split": split, "samples": self.samples}
+    def as_accuracy(
+        self,
+        kind: AccuracyKind,
+        split: Literal["validation", "test"],
+        *,
+        dtype: str = "f32",
+        through: AccuracySource | None = None,
+    ) -> Accuracy:
+        """Labels the accuracy with how it came about.
+
+        Args:
+            kind: how much training is behind it.
+            split: what it was evaluated on.
+            dtype: arithmetic type of the evaluated module.
+            through: what computed it; None is torch, and its emulation where it is not f32.
+        """
+        return Accuracy(
+            value=self.accuracy,
+            kind=kind,
+            split=split,
+            samples=self.samples,
+            dtype=dtype,
+            through=through or ("torch" if dtype == "f32" else "emulation"),
         )
 
 
@@ -88,6 +108,27 @@ def score(
     return Score(
         accuracy=right / samples, cross_entropy=loss / samples, samples=samples, classes=classes
     )
+
+
+def computed_in(dtype: str, module: nn.Module, sample: torch.Tensor) -> nn.Module:
+    """Gives what computes a module's outputs in a dtype: the module itself for f32, else an emulation.
+
+    Args:
+        dtype: ``f32`` or ``bf16``.
+        module: maps images NCHW to logits.
+        sample: images of the size that it shall be run on.
+
+    Raises:
+        ModelError: torch cannot export the module.
+        UsageError: the executor lacks an operator of the module, so that it computes in f32 only.
+    """
+    return _emulated(dtype, module, lambda: graph.Exported(module, (sample,)))
+
+
+def _emulated(dtype: str, module: nn.Module, export: Callable[[], graph.Exported]) -> nn.Module:
+    if dtype == "f32":
+        return module
+    return graph.Emulation(graph.fuse(export().graph()))
 
 
 def accuracy(module: nn.Module, split: Split, batch_size: int = 256, limit: int | None = None) -> float:
@@ -144,6 +185,7 @@ def recalibrate_batchnorm(
 class OneShotEvaluator(Record):
     """Accuracy of a plan without training: masks by importance, batch-norm recalibration, validation.
 
+    A bf16 plan is evaluated in bf16, by emulation: pruned and recalibrated in float32, then rounded.
     Plain values only, so it travels to worker processes; each loads model and data on first use and
     keeps those of the last evaluator it ran.
 
@@ -183,7 +225,7 @@ class OneShotEvaluator(Record):
         Raises:
             PlanError: the plan does not fit the model.
         """
-        return self.score(plan).as_accuracy("one-shot", "validation")
+        return self.score(plan).as_accuracy("one-shot", "validation", dtype=plan.dtype)
 
     def open(self, images: ImageData) -> None:
         """Loads the model in this process now, with images that it has read already.
@@ -194,17 +236,18 @@ class OneShotEvaluator(Record):
         _BENCHES.clear()
         _BENCHES[self] = _Bench(self, images)
 
-    def dense(self) -> Score:
+    def dense(self, dtype: str = "f32") -> Score:
         """Evaluates the un-pruned model, its batch-norm statistics as they were saved."""
         bench = _bench(self)
         bench.restore()
-        return score(bench.module, bench.images.validation, self.batch_size, self.limit)
+        return self._evaluated(bench, dtype)
 
-    def reference(self) -> Score:
+    def reference(self, dtype: str = "f32") -> Score:
         """Evaluates the un-pruned model after the recalibration that every pruned one gets."""
         bench = _bench(self)
         bench.restore()
-        return self._recalibrated(bench)
+        self._recalibrate(bench)
+        return self._evaluated(bench, dtype)
 
     def score(self, plan: Plan) -> Score:
         """Gives accuracy and cross-entropy of a plan; the dense weights come back for the next one.
@@ -212,13 +255,22 @@ class OneShotEvaluator(Record):
         Raises:
             PlanError: the plan does not fit the model.
         """
+        self.pruned(plan)
+        return self._evaluated(_bench(self), plan.dtype)
+
+    def pruned(self, plan: Plan) -> nn.Module:
+        """Gives the float32 module that `score` evaluates; the next call changes it.
+
+        Raises:
+            PlanError: the plan does not fit the model.
+        """
         bench = _bench(self)
         bench.restore()
-        if not sparsify(bench.module, plan, criterion=self.criterion):
-            return self.dense()
-        return self._recalibrated(bench)
+        if sparsify(bench.module, plan, criterion=self.criterion):
+            self._recalibrate(bench)
+        return bench.module
 
-    def _recalibrated(self, bench: _Bench) -> Score:
+    def _recalibrate(self, bench: _Bench) -> None:
         recalibrate_batchnorm(
             bench.module,
             bench.images.train,
@@ -226,7 +278,10 @@ class OneShotEvaluator(Record):
             batch_size=self.recalibration_batch_size,
             seed=self.seed,
         )
-        return score(bench.module, bench.images.validation, self.batch_size, self.limit)
+
+    def _evaluated(self, bench: _Bench, dtype: str) -> Score:
+        module = bench.computed_in(dtype)
+        return score(module, bench.images.validation, self.batch_size, self.limit)
 
     def fingerprint(self) -> str:
         """Gives a hash of everything that decides a score: the fields, and the content they name."""
@@ -269,8 +324,20 @@ class _Bench:
         ).module
         self._dense = {k: v.clone() for k, v in self.module.state_dict().items()}
 
+        self._exported: graph.Exported | None = None
+
     def restore(self) -> None:
         self.module.load_state_dict(self._dense)
+
+    def computed_in(self, dtype: str) -> nn.Module:
+        """Gives the module as it is now in a dtype; it is exported once, which takes seconds."""
+        return _emulated(dtype, self.module, self._export)
+
+    def _export(self) -> graph.Exported:
+        if self._exported is None:
+            sample, _ = next(iter(self.images.validation.batches(2, limit=2)))
+            self._exported = graph.Exported(self.module, (sample,))
+        return self._exported
 
 
 # One entry: a search evaluates one model, and two of them may not fit into memory.

@@ -23,7 +23,7 @@ from autosparse.locks import exclusive
 from autosparse.progress import Progress, Step
 from autosparse.records import short_hash
 from autosparse.train import checkpoint
-from autosparse.train.evaluate import Score, recalibrate_batchnorm, score
+from autosparse.train.evaluate import Score, computed_in, recalibrate_batchnorm, score
 from autosparse.train.job import (
     TrainJob,
     TrainResult,
@@ -44,7 +44,7 @@ def train(job: TrainJob, progress: Progress) -> TrainResult:
 
     Stopping and killing lose at most the epoch under way: the next call repeats it and ends with the
     same weights as an uninterrupted run (bit for bit on one thread). A finished job gives its result
-    at once.
+    at once. It trains in float32 whatever the plan's dtype; the result's accuracies are in that dtype.
 
     Raises:
         UsageError: the model, data, weights or plan cannot be used.
@@ -259,7 +259,7 @@ def _finish(run: _Run, best: _Best, folder: Path) -> TrainResult:
             batch_size=run.job.recipe.batch_size,
             seed=run.job.recipe.seed,
         )
-    validation, test = score(run.module, run.images.validation), score(run.module, run.images.test)
+    validation, test = _scores(run)
     weights = folder / "weights.safetensors"
     _save_weights(run.module, weights)
     result = _result(run, best, validation, test, weights)
@@ -268,11 +268,18 @@ def _finish(run: _Run, best: _Best, folder: Path) -> TrainResult:
     return result
 
 
+def _scores(run: _Run) -> tuple[Score, Score]:
+    """Scores the saved weights on validation and test split, in the dtype of the plan."""
+    sample, _ = next(iter(run.images.validation.batches(2, limit=2)))
+    module = computed_in(run.job.plan.dtype, run.module, sample)
+    return score(module, run.images.validation), score(module, run.images.test)
+
+
 def _result(run: _Run, best: _Best, validation: Score, test: Score, weights: Path) -> TrainResult:
-    kind = run.job.recipe.kind
+    kind, dtype = run.job.recipe.kind, run.job.plan.dtype
     return TrainResult(
-        accuracy=test.as_accuracy(kind, "test"),
-        validation=validation.as_accuracy(kind, "validation"),
+        accuracy=test.as_accuracy(kind, "test", dtype=dtype),
+        validation=validation.as_accuracy(kind, "validation", dtype=dtype),
         weights=str(weights),
         masks_checksum=run.pruner.checksum(),
         epochs=run.job.recipe.epochs,

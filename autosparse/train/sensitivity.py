@@ -44,8 +44,8 @@ _REFERENCE = ("", "dense")
 class Evaluator(Protocol):
     """What scores a plan; `OneShotEvaluator` does."""
 
-    def reference(self) -> Score:
-        """Scores the un-pruned model, treated as pruned ones are."""
+    def reference(self, dtype: str = "f32") -> Score:
+        """Scores the un-pruned model in a dtype, treated as pruned ones are."""
         ...
 
     def score(self, plan: Plan) -> Score:
@@ -164,7 +164,7 @@ def measure(
     scores = _Scores(cache, evaluator.fingerprint())
     wanted = measured_choices(choices, settings or SensitivitySettings())
     with progress.step("sensitivity", len(wanted) + 1) as step:
-        _reference(evaluator, scores)
+        _reference(evaluator, scores, "f32")
         missing = [(k, c) for k, c in wanted if (k, c.label) not in scores.known]
         step.advance(len(wanted) + 1 - len(missing))
         if pool is None:
@@ -174,15 +174,16 @@ def measure(
     return _losses(choices, wanted, scores.known)
 
 
-def reference(evaluator: Evaluator, *, cache: Path) -> Score:
-    """Gives the un-pruned model's score that `measure` counts from, evaluated if it is not on disk."""
-    return _reference(evaluator, _Scores(cache, evaluator.fingerprint()))
+def reference(evaluator: Evaluator, *, cache: Path, dtype: str = "f32") -> Score:
+    """Gives the un-pruned model's score, evaluated if it is not on disk; `measure` counts from f32."""
+    return _reference(evaluator, _Scores(cache, evaluator.fingerprint()), dtype)
 
 
-def _reference(evaluator: Evaluator, scores: _Scores) -> Score:
-    if _REFERENCE not in scores.known:
-        scores.put(_REFERENCE, evaluator.reference())
-    return scores.known[_REFERENCE]
+def _reference(evaluator: Evaluator, scores: _Scores, dtype: str) -> Score:
+    key = _REFERENCE if dtype == "f32" else (_REFERENCE[0], f"{_REFERENCE[1]}/{dtype}")
+    if key not in scores.known:
+        scores.put(key, evaluator.reference(dtype))
+    return scores.known[key]
 
 
 def _plan(layer: str, choice: LayerChoice) -> Plan:

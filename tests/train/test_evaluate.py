@@ -12,10 +12,11 @@ from torch import nn
 from torch.nn import functional
 
 from autosparse import data, models
+from autosparse.engine import compile
 from autosparse.errors import DataError, PlanError
 from autosparse.patterns import sparsify
 from autosparse.plan import Plan
-from autosparse.records import LayerChoice, onexn
+from autosparse.records import DENSE, LayerChoice, onexn
 from autosparse.train import evaluate
 from autosparse.train.evaluate import OneShotEvaluator, accuracy, recalibrate_batchnorm, score
 
@@ -172,3 +173,62 @@ def test_uncertain_outputs_are_not_hidden(images):
             return torch.full((len(x), 10), math.nan)
 
     assert math.isnan(score(Broken(), images.validation).cross_entropy)
+
+
+# ------------------------------------------------------------------------------------------- bf16
+
+BF16_PLAN = Plan(
+    model=NET,
+    layers={
+        name: LayerChoice(
+            pattern=onexn(8) if name == "3" else DENSE,
+            sparsity=0.5 if name == "3" else 0.0,
+            dtype="bf16",
+        )
+        for name in ("0", "3", "6", "12")
+    },
+)
+
+
+def test_a_bf16_plan_is_evaluated_as_the_compiled_model_computes(images):
+    found = evaluator()
+    assert found(BF16_PLAN).dtype == "bf16" and found(BF16_PLAN).through == "emulation"
+    assert found(PLAN).dtype == "f32" and found(PLAN).through == "torch"
+    emulated = found.score(BF16_PLAN)
+    split = data.resolve("digits", resolution=8, seed=3).validation
+    inputs, labels = next(iter(split.batches(len(split))))
+    with compile(found.pruned(BF16_PLAN), (inputs,), plan=BF16_PLAN, threads=1) as compiled:
+        assert compiled.dtype == "bf16" and compiled.engine == "autosparse"
+        logits = compiled(inputs)
+    module = evaluate._bench(found).computed_in("bf16")
+    with torch.no_grad():
+        ours, exact = module(inputs), evaluate._bench(found).module(inputs)
+    assert (logits - ours).abs().max() < 4 * 2**-8 * exact.abs().max()
+    assert not torch.equal(ours, exact)
+    assert (logits.argmax(1) == ours.argmax(1)).double().mean() > 0.99
+    right = float((logits.argmax(1) == labels).double().mean())
+    assert abs(emulated.accuracy - right) <= 0.01
+
+
+def test_a_bf16_evaluation_leaves_no_trace_in_a_later_one():
+    found = evaluator()
+    before, dense = found.score(PLAN), found.dense("bf16")
+    assert found.score(BF16_PLAN) == found.score(BF16_PLAN)
+    assert found.score(PLAN) == before
+    assert found.dense("bf16") == dense != found.dense()
+    assert found.reference("bf16") != found.reference()
+    all_dense = Plan(model=NET, layers={"0": LayerChoice(dtype="bf16")})
+    assert found.score(all_dense) == dense
+
+
+def test_a_model_is_exported_once_however_many_plans_are_evaluated(monkeypatch):
+    exports = []
+    export = evaluate.graph.Exported
+    monkeypatch.setattr(
+        evaluate.graph, "Exported", lambda *a: exports.append(a) or export(*a), raising=True
+    )
+    evaluate._BENCHES.clear()
+    found = evaluator(limit=30)
+    for plan in (PLAN, BF16_PLAN, BF16_PLAN):
+        found(plan)
+    assert len(exports) == 1

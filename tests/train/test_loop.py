@@ -21,7 +21,7 @@ from autosparse.plan import Plan
 from autosparse.progress import Progress
 from autosparse.records import LayerChoice, onexn
 from autosparse.train import checkpoint
-from autosparse.train.evaluate import accuracy
+from autosparse.train.evaluate import accuracy, computed_in
 from autosparse.train.job import (
     TrainJob,
     TrainResult,
@@ -303,3 +303,17 @@ def test_masks_that_keep_moving_are_saved_with_their_own_weights(tmp_path):
     }
     pruner.restore(units)
     assert pruner.checksum() == result.masks_checksum
+
+
+def test_a_bf16_plan_is_trained_alike_and_its_accuracy_is_that_of_bf16(whole, tmp_path):
+    layers = {name: dataclasses.replace(choice, dtype="bf16") for name, choice in PLAN.layers.items()}
+    job = job_in(tmp_path, plan=dataclasses.replace(PLAN, layers=layers))
+    found = train(job, Progress())
+    assert_same_weights(found.weights, whole[1].weights)
+    images = data.resolve("digits", resolution=8)
+    module = models.resolve(NET, classes=10, weights=Path(found.weights)).module
+    sample, _ = next(iter(images.test.batches(2)))
+    emulated = computed_in("bf16", module, sample)
+    assert found.accuracy.value == accuracy(emulated, images.test)
+    assert (found.accuracy.dtype, found.accuracy.through) == ("bf16", "emulation")
+    assert (found.validation.dtype, found.validation.through) == ("bf16", "emulation")

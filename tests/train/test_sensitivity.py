@@ -43,8 +43,8 @@ class FakeEvaluator:
     key: str = "fake"
     calls: list = dataclasses.field(default_factory=list)
 
-    def reference(self):
-        self.calls.append("dense")
+    def reference(self, dtype="f32"):
+        self.calls.append("dense" if dtype == "f32" else f"dense/{dtype}")
         return Score(accuracy=0.9, cross_entropy=0.2, samples=100, classes=10)
 
     def score(self, plan):
@@ -250,3 +250,13 @@ def test_settings_are_checked():
         SensitivitySettings(sparsities=1)
     with pytest.raises(UsageError, match="ends or all"):
         SensitivitySettings(block_ns="some")
+
+
+def test_the_reference_of_another_dtype_is_kept_apart_and_evaluated_once(tmp_path):
+    evaluator = FakeEvaluator()
+    for _ in range(2):
+        reference(evaluator, cache=tmp_path / "c")
+        reference(evaluator, cache=tmp_path / "c", dtype="bf16")
+    assert evaluator.calls == ["dense", "dense/bf16"]
+    measure(evaluator, {"a": OFFERED}, cache=tmp_path / "c", progress=Progress())
+    assert len(evaluator.calls) == 2 + 6
