@@ -16,7 +16,7 @@ import ctypes
 import itertools
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -48,7 +48,7 @@ class Feasibility(Record):
 
     Attributes:
         fastest_us: the fastest assignment.
-        dense_us: everything dense.
+        dense_us: everything dense, in f32 where the table has it.
         slowest_us: the slowest assignment.
         smallest_feasible_us: the least budget that some assignment meets; no smaller one can be met.
         budget_us: the budget asked for, None without one.
@@ -85,7 +85,8 @@ def solve(problem: Problem, budget_us: float, *, note: str = "knapsack") -> Plan
     """Finds the plan of least predicted loss within a budget.
 
     Of plans with equal loss (to a billionth of the greatest single loss per layer) it takes one with
-    the fewest sparse layers.
+    the fewest sparse layers. Every dtype of the table is solved by itself, so that no plan mixes two;
+    the better plan wins, of equally good ones the faster.
 
     Args:
         problem: measured options and losses.
@@ -98,6 +99,26 @@ def solve(problem: Problem, budget_us: float, *, note: str = "knapsack") -> Plan
     certificate = feasibility(problem, budget_us)
     if not certificate.feasible:
         raise infeasible(certificate)
+    parts = [problem.of(dtype) for dtype in problem.dtypes]
+    solved = [
+        (part, _solve_one_dtype(part, budget_us, note))
+        for part in parts
+        if feasibility(part, budget_us).feasible
+    ]
+    if len(solved) == 1:
+        return solved[0][1]
+    scale = _loss_scale(problem)
+    return min(solved, key=lambda pair: _price(pair[0], pair[1], scale))[1]
+
+
+def _price(problem: Problem, plan: Plan, scale: float) -> tuple[float, float]:
+    """Prices a whole plan as the solver does its layers; then by latency."""
+    sparse = sum(not choice.pattern.is_dense for choice in plan.layers.values())
+    cost = scale * problem.predicted_loss(plan) + sparse * _TIE_BREAK
+    return cost, problem.predicted_us(plan)
+
+
+def _solve_one_dtype(problem: Problem, budget_us: float, note: str) -> Plan:
     scale = _loss_scale(problem)
     menus = [_menu(problem, layer, scale) for layer in problem.layers]
     best = [len(menu) - 1 for menu in menus]  # the slowest of an undominated menu costs the least
@@ -116,20 +137,26 @@ def fastest(problem: Problem) -> tuple[Plan, float]:
     Returns:
         The plan and its predicted latency in microseconds.
     """
+    found = [_fastest_in_one_dtype(problem.of(dtype)) for dtype in problem.dtypes]
+    plan = min(found, key=lambda plan: (problem.predicted_us(plan), problem.predicted_loss(plan)))
+    return plan, problem.predicted_us(plan)
+
+
+def _fastest_in_one_dtype(problem: Problem) -> Plan:
     scale = _loss_scale(problem)
     chosen = {layer: _menu(problem, layer, scale)[0].option.choice for layer in problem.layers}
-    plan = problem.plan(chosen, "fastest")
-    return plan, problem.predicted_us(plan)
+    return problem.plan(chosen, "fastest")
 
 
 def feasibility(problem: Problem, budget_us: float | None = None) -> Feasibility:
     """Says what the table can reach, and if a budget (by default the problem's own) is in reach."""
     budget = problem.budget_us if budget_us is None else budget_us
-    least = problem.total_us([min(_medians(problem, layer)) for layer in problem.layers])
+    parts = [problem.of(dtype) for dtype in problem.dtypes]
+    least = min(_sum_us(part, min) for part in parts)
     return Feasibility(
         fastest_us=least,
-        dense_us=problem.total_us([problem.dense_option(layer).median_us for layer in problem.layers]),
-        slowest_us=problem.total_us([max(_medians(problem, layer)) for layer in problem.layers]),
+        dense_us=problem.predicted_us(problem.dense_plan()),
+        slowest_us=max(_sum_us(part, max) for part in parts),
         smallest_feasible_us=least,
         budget_us=budget,
         feasible=budget is None or least <= budget,
@@ -185,8 +212,11 @@ def _point(problem: Problem, plan: Plan) -> FrontPoint:
     return FrontPoint(plan, problem.predicted_us(plan), problem.predicted_loss(plan))
 
 
-def _medians(problem: Problem, layer: str) -> list[float]:
-    return [option.median_us for option in problem.options[layer]]
+def _sum_us(problem: Problem, pick: Callable[[Iterable[float]], float]) -> float:
+    """Composes the fastest or slowest options of one dtype."""
+    return problem.total_us(
+        [pick(option.median_us for option in problem.options[layer]) for layer in problem.layers]
+    )
 
 
 def _menu(problem: Problem, layer: str, scale: float) -> list[_Item]:
@@ -219,7 +249,8 @@ def _total_us(problem: Problem, menus: list[list[_Item]], picks: Sequence[int]) 
 
 def _solve_exactly(problem: Problem, menus: list[list[_Item]], budget_us: float) -> list[int]:
     """Leaves to the solver what bounds cannot settle, and gives the picks of the whole."""
-    capacity = (budget_us - problem.overhead_us) / problem.correction
+    terms = problem.terms_of(problem.dtypes[0])
+    capacity = (budget_us - terms.overhead_us) / terms.correction
     kept = core.reduce(
         [np.array([item.cost for item in menu]) for menu in menus],
         [np.array([item.us for item in menu]) for menu in menus],

@@ -9,7 +9,8 @@ study have the same parameters, as some samplers need:
     staged   one block size, and one sparsity per stage; with equal stages the uniform baseline
     local    a plan of the current front with one stage moved one step
 
-A stage is a run of layers of one resolution.
+A stage is a run of layers of one resolution. Where the table holds several dtypes, one more knob says
+which: all of a trial's plan is in that dtype, and a local move starts from a plan of that dtype.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from optuna.distributions import (
 from autosparse.plan import Plan
 from autosparse.records import LatencyOption, LayerChoice
 from autosparse.searching.knapsack import feasibility, solve
-from autosparse.searching.problem import Problem
+from autosparse.searching.problem import Problem, in_words
 
 Kind = Literal["policy", "staged", "local"]
 TrialKind = Literal["seed-knapsack", "dense", "uniform", "policy", "staged", "local"]
@@ -47,6 +48,7 @@ class Knobs:
 
     Attributes:
         problem: prepared table.
+        parts: what of it is of one dtype, by dtype, f32 first.
         stages: layers with a sparse option, cut into runs.
         block_ns: block sizes on offer, ascending.
         grid: sparsities on offer, ascending.
@@ -54,6 +56,7 @@ class Knobs:
     """
 
     problem: Problem
+    parts: Mapping[str, Problem]
     stages: tuple[tuple[str, ...], ...]
     block_ns: tuple[int, ...]
     grid: tuple[float, ...]
@@ -66,6 +69,7 @@ class Knobs:
         sparse = [choice for choice in choices if not choice.pattern.is_dense]
         return cls(
             problem,
+            {dtype: problem.of(dtype) for dtype in problem.dtypes},
             stages(problem),
             tuple(sorted({choice.pattern.group_out for choice in sparse})),
             tuple(sorted({choice.sparsity for choice in sparse})),
@@ -87,10 +91,12 @@ class Knobs:
         }
         for index in range(len(self.stages)):
             knobs[f"stage_{index}"] = IntDistribution(-_STAGE_REACH, _STAGE_REACH)
+        if len(self.parts) > 1:
+            knobs["dtype"] = CategoricalDistribution(tuple(self.parts))
         return knobs
 
     def neutral(self) -> Params:
-        """Gives the setting that bends nothing: the plain knapsack at the full budget."""
+        """Gives the setting that bends nothing: the plain knapsack at the full budget, first dtype."""
         values: Params = {
             "kind": "policy",
             "budget_fraction": 1.0,
@@ -101,6 +107,8 @@ class Knobs:
             "move_stage": 0,
             "move_slower": 0,
         }
+        if len(self.parts) > 1:
+            values["dtype"] = self.problem.dtypes[0]
         return values | {f"stage_{index}": 0 for index in range(len(self.stages))}
 
     def plan(self, params: Params, front: Sequence[Plan]) -> Plan:
@@ -110,19 +118,29 @@ class Knobs:
             params: one value for every key of `distributions`.
             front: plans of the current front, fastest first; only a local move looks at them.
         """
+        part = self.parts[params.get("dtype", self.problem.dtypes[0])]
         if params["kind"] == "staged":
-            return self._staged(params)
-        if params["kind"] == "local" and front:
-            return self._moved(params, front)
-        return self._policy(params)
+            return self._staged(part, params)
+        alike = [plan for plan in front if plan.dtype == part.dtypes[0]]
+        if params["kind"] == "local" and alike:
+            return self._moved(part, params, alike)
+        return self._policy(part, params)
 
     def seeds(self, points: int, uniform_sparsity: Sequence[float]) -> list[tuple[TrialKind, Params]]:
         """Gives the settings every study starts from: dense, exact optima, uniform baselines.
 
+        Every one in each dtype, turn and turn about, so that a short study sees something of all.
+
         Args:
-            points: budgets for the exact optimum.
+            points: budgets for the exact optimum, per dtype.
             uniform_sparsity: sparsities of the baselines; those not in the grid are left out.
         """
+        seeds = self._seeds(points, uniform_sparsity)
+        if len(self.parts) == 1:
+            return seeds
+        return [(kind, params | {"dtype": dtype}) for kind, params in seeds for dtype in self.parts]
+
+    def _seeds(self, points: int, uniform_sparsity: Sequence[float]) -> list[tuple[TrialKind, Params]]:
         dense = self.neutral() | {"kind": "staged"}
         seeds: list[tuple[TrialKind, Params]] = [("dense", dense)]
         for index in range(points):
@@ -138,39 +156,39 @@ class Knobs:
 
     # ------------------------------------------------------------------------------------- policy
 
-    def _policy(self, params: Params) -> Plan:
-        bent = self._bent(params)
+    def _policy(self, part: Problem, params: Params) -> Plan:
+        bent = self._bent(part, params)
         reach = feasibility(bent)
         top = reach.dense_us
-        if self.problem.budget_us is not None:
-            top = min(top, self.problem.budget_us * (1 - self.safety_margin))
+        if part.budget_us is not None:
+            top = min(top, part.budget_us * (1 - self.safety_margin))
         # With small blocks alone the budget may be out of reach: then the fastest plan is the answer,
         # and the study learns from its excess.
         target = reach.fastest_us + params["budget_fraction"] * max(0.0, top - reach.fastest_us)
         note = ", ".join(f"{key}={value}" for key, value in params.items() if key in _POLICY_KNOBS)
         found = solve(bent, max(target, reach.fastest_us), note=f"knapsack: {note}")
-        return self.problem.plan(found.layers, found.note)
+        return part.plan(found.layers, found.note)
 
-    def _bent(self, params: Params) -> Problem:
+    def _bent(self, part: Problem, params: Params) -> Problem:
         """Gives the problem with fewer block sizes and with losses bent by the knobs."""
         limit = self.block_ns[params["block_n_rank"]] if self.block_ns else 0
-        scale = max((x for table in self.problem.losses.values() for x in table.values()), default=0.0)
+        scale = max((x for table in part.losses.values() for x in table.values()), default=0.0)
         options: dict[str, tuple[LatencyOption, ...]] = {}
-        losses: dict[str, dict[str, float]] = {layer: {} for layer in self.problem.layers}
+        losses: dict[str, dict[str, float]] = {layer: {} for layer in part.layers}
         stage_of = {layer: i for i, stage in enumerate(self.stages) for layer in stage}
-        for layer in self.problem.layers:
-            allowed = [o for o in self.problem.options[layer] if o.choice.pattern.group_out <= limit]
+        for layer in part.layers:
+            allowed = [o for o in part.options[layer] if o.choice.pattern.group_out <= limit]
             options[layer] = tuple(allowed)
             for choice in (o.choice for o in allowed if not o.choice.pattern.is_dense):
-                relative = self.problem.loss(layer, choice) / (scale or 1.0)
+                relative = part.loss(layer, choice) / (scale or 1.0)
                 bent = relative + params["smoothing"] * _PRIOR * choice.sparsity
                 factor = 2.0 ** params[f"stage_{stage_of[layer]}"]
                 losses[layer][choice.label] = factor * bent ** params["loss_exponent"]
-        return dataclasses.replace(self.problem, options=options, losses=losses)
+        return dataclasses.replace(part, options=options, losses=losses)
 
     # ------------------------------------------------------------------------------------- staged
 
-    def _staged(self, params: Params) -> Plan:
+    def _staged(self, part: Problem, params: Params) -> Plan:
         base = round((1 - params["budget_fraction"]) * len(self.grid))
         block_n = self.block_ns[params["block_n_rank"]] if self.block_ns else 0
         offsets = [params[f"stage_{index}"] for index in range(len(self.stages))]
@@ -178,44 +196,26 @@ class Knobs:
         choices: dict[str, LayerChoice] = {}
         for stage, step in zip(self.stages, steps, strict=True):
             for layer in stage if step else ():
-                choice = self._nearest_block(layer, block_n, self.grid[step - 1])
+                choice = _nearest_block(part, layer, block_n, self.grid[step - 1])
                 if choice is not None:
                     choices[layer] = choice
         if not choices:
-            return self.problem.dense_plan()
+            return part.dense_plan()
         is_uniform = not any(offsets)
         what = "uniform" if is_uniform else "staged"
         at = f"{self.grid[base - 1]:g}" if is_uniform else ", ".join(map(str, steps))
-        return self.problem.plan(choices, f"{what} 1x{block_n}@{at}")
-
-    def _nearest_block(self, layer: str, block_n: int, sparsity: float) -> LayerChoice | None:
-        """Gives a layer's option of that sparsity with the largest block up to `block_n`, if any."""
-        fitting = [
-            option.choice
-            for option in self.problem.options[layer]
-            if 0 < option.choice.pattern.group_out <= block_n and option.choice.sparsity == sparsity
-        ]
-        return max(fitting, key=lambda choice: choice.pattern.group_out, default=None)
+        return part.plan(choices, f"{what} 1x{block_n}@{at}{in_words(part.dtypes[0])}")
 
     # -------------------------------------------------------------------------------------- local
 
-    def _moved(self, params: Params, front: Sequence[Plan]) -> Plan:
+    def _moved(self, part: Problem, params: Params, front: Sequence[Plan]) -> Plan:
         base = front[round(params["front_position"] * (len(front) - 1))]
         stage = self.stages[params["move_stage"]] if self.stages else ()
         step = 1 if params["move_slower"] else -1
-        moved = {layer: self._neighbour(layer, base.choice(layer), step) for layer in stage}
+        moved = {layer: _neighbour(part, layer, base.choice(layer), step) for layer in stage}
         way = "slower" if step > 0 else "faster"
         note = f"{base.id} with stage {params['move_stage']} one step {way}"
-        return self.problem.plan({**base.layers, **moved}, note)
-
-    def _neighbour(self, layer: str, choice: LayerChoice, step: int) -> LayerChoice:
-        """Gives the next faster or slower option that is worth having, seen from a choice."""
-        ladder = ladder_of(self.problem, layer)
-        now = self.problem.option(layer, choice).median_us
-        beyond = [o for o in ladder if (o.median_us - now) * step > 0]
-        if not beyond:
-            return choice
-        return min(beyond, key=lambda option: abs(option.median_us - now)).choice
+        return part.plan({**base.layers, **moved}, note)
 
 
 _POLICY_KNOBS = ("budget_fraction", "loss_exponent", "smoothing")
@@ -224,8 +224,33 @@ _POLICY_KNOBS = ("budget_fraction", "loss_exponent", "smoothing")
 _PRIOR = 0.05
 
 
+def _nearest_block(part: Problem, layer: str, block_n: int, sparsity: float) -> LayerChoice | None:
+    """Gives a layer's option of that sparsity with the largest block up to `block_n`, if any."""
+    fitting = [
+        option.choice
+        for option in part.options[layer]
+        if 0 < option.choice.pattern.group_out <= block_n and option.choice.sparsity == sparsity
+    ]
+    return max(fitting, key=lambda choice: choice.pattern.group_out, default=None)
+
+
+def _neighbour(part: Problem, layer: str, choice: LayerChoice, step: int) -> LayerChoice:
+    """Gives the next faster or slower option that is worth having, seen from a choice."""
+    ladder = ladder_of(part, layer)
+    now = part.option(layer, choice).median_us
+    beyond = [o for o in ladder if (o.median_us - now) * step > 0]
+    if not beyond:
+        return choice
+    return min(beyond, key=lambda option: abs(option.median_us - now)).choice
+
+
 def ladder_of(problem: Problem, layer: str) -> list[LatencyOption]:
-    """Gives a layer's options that no other one beats in both latency and loss, fastest first."""
+    """Gives a layer's options that no other one beats in both latency and loss, fastest first.
+
+    Args:
+        problem: of one dtype.
+        layer: the layer.
+    """
     ladder: list[LatencyOption] = []
     options = problem.options[layer]
     for option in sorted(options, key=lambda o: (o.median_us, problem.loss(layer, o.choice))):
@@ -242,7 +267,11 @@ def stages(problem: Problem) -> tuple[tuple[str, ...], ...]:
     of the layers' names. If everything is one run it is cut into up to four equal parts, and more than
     eight runs become eight equal parts: neither one knob nor dozens would tell the sampler anything.
     """
-    free = [layer for layer in problem.layers if len(problem.options[layer]) > 1]
+    free = [
+        layer
+        for layer in problem.layers
+        if any(not option.choice.pattern.is_dense for option in problem.options[layer])
+    ]
     runs = [
         tuple(run) for _, run in itertools.groupby(free, key=lambda n: _stage_key(problem.extents, n))
     ]

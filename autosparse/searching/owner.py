@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -34,7 +34,7 @@ from autosparse.searching.trials import StudySettings, TrialRecord
 CONSTRAINT = "latency_over_budget_ms"
 _LOG = logging.getLogger(__name__)
 _DUPLICATES_IN_A_ROW = 50
-_KEPT_IN_RETRIES = ("kind", "plan", "plan_note")
+_KEPT_IN_RETRIES = ("kind", "plan", "plan_note", "dtype")
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +147,7 @@ class StudyOwner:
             plan=plan_labels(plan),
             plan_note=plan.note,
             plan_id=plan.id,
+            dtype=plan.dtype,
             latency_ms=latency_ms,
             attempt=self._failures(plan.id),
         )
@@ -160,9 +161,7 @@ class StudyOwner:
 
     def _make_plan(self, trial: optuna.Trial) -> Plan:
         if "plan" in trial.user_attrs:  # a retry repeats the plan, wherever the front is by now
-            return self.problem.plan_from_labels(
-                trial.user_attrs["plan"], trial.user_attrs["plan_note"]
-            )
+            return _noted_plan(self.problem, trial.user_attrs)
         return self._knobs.plan(trial.params, self._front() if trial.params["kind"] == "local" else ())
 
     def _front(self) -> list[Plan]:
@@ -283,8 +282,12 @@ class StudyOwner:
         return self._study.get_trials(deepcopy=False, states=states)
 
     def _plan_of(self, trial: FrozenTrial) -> Plan:
-        notes = trial.user_attrs
-        return self.problem.plan_from_labels(notes["plan"], notes["plan_note"])
+        return _noted_plan(self.problem, trial.user_attrs)
+
+
+def _noted_plan(problem: Problem, notes: Mapping[str, Any]) -> Plan:
+    """Rebuilds a trial's plan; studies from before there were dtypes note none."""
+    return problem.plan_from_labels(notes["plan"], notes["plan_note"], notes.get("dtype", "f32"))
 
 
 def _excess(problem: Problem, latency_ms: float | None) -> float:
@@ -323,6 +326,7 @@ def _record(trial: FrozenTrial) -> TrialRecord:
         state="COMPLETE" if trial.state == TrialState.COMPLETE else "FAIL",
         kind=kind,
         plan_id=notes.get("plan_id", ""),
+        dtype=notes.get("dtype", "f32"),
         latency_ms=notes.get("latency_ms", 0.0),
         accuracy=Accuracy.from_json(accuracy) if accuracy else None,
         excess_ms=trial.constraints.get(CONSTRAINT, 0.0),

@@ -3,6 +3,9 @@
 Predicted latency is ``overhead + correction * sum of the chosen options' medians``. Predicted accuracy
 is the dense accuracy less the sum of the chosen options' losses. Both are additive models; what they
 miss is what the rest of the search is for.
+
+A table may hold options of several dtypes. A plan has one dtype over all its layers, so whoever chooses
+layer by layer does so in `Problem.of` one dtype.
 """
 
 from __future__ import annotations
@@ -13,9 +16,31 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from autosparse.errors import MissingMeasurement, UsageError
+from autosparse.errors import MissingMeasurement, PlanError, UsageError
 from autosparse.plan import Plan
 from autosparse.records import Accuracy, LatencyOption, LayerChoice, Record, short_hash
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Terms(Record):
+    """What computing in one dtype adds to the sums over layers.
+
+    Attributes:
+        overhead_us: time of a run outside the listed layers.
+        correction: factor from the sum of layers to the measured whole.
+        loss: accuracy that the dtype costs by itself, nothing pruned.
+    """
+
+    overhead_us: float = 0.0
+    correction: float = 1.0
+    loss: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not (self.correction > 0 and math.isfinite(self.overhead_us) and math.isfinite(self.loss)):
+            raise UsageError(
+                "correction must be positive, overhead_us and loss finite, but got "
+                f"{self.correction}, {self.overhead_us} and {self.loss}"
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,12 +50,14 @@ class Problem(Record):
     Attributes:
         model: the model's name as the user gave it.
         layers: all weight-bearing layers in the order they run.
-        options: per layer, the ways to run it; always a dense one among them.
-        losses: per layer, a choice's label (``1x16@0.75``) to the accuracy that it costs alone.
-        overhead_us: time of a run outside the listed layers.
+        options: per layer, the ways to run it; always a dense one among them, in every dtype there is.
+        losses: per layer, a choice's label (``1x16@0.75``) to the accuracy that it costs alone, in
+            whatever dtype.
+        overhead_us: time of a run outside the listed layers, in dtypes that `terms` does not name.
         budget_us: latency budget, None to search the whole front.
-        correction: factor from the sum of layers to the measured whole.
-        dense_accuracy: accuracy of the un-pruned model on the data the losses come from.
+        correction: factor from the sum of layers to the measured whole, likewise.
+        terms: per dtype, what it adds to the sums over layers.
+        dense_accuracy: accuracy of the un-pruned model, in f32, on the data the losses come from.
         extents: output pixels per layer; layers of one extent in a row form a stage. May be empty.
     """
 
@@ -41,6 +68,7 @@ class Problem(Record):
     overhead_us: float = 0.0
     budget_us: float | None = None
     correction: float = 1.0
+    terms: Mapping[str, Terms] = field(default_factory=dict)
     dense_accuracy: float = 1.0
     extents: Mapping[str, int] = field(default_factory=dict)
 
@@ -50,13 +78,11 @@ class Problem(Record):
                 "options must be given for exactly the layers of a model, at least one, but got "
                 f"layers {list(self.layers)} and options for {list(self.options)}"
             )
+        every = itertools.chain.from_iterable(self.options.values())
+        dtypes: set[str] = {option.choice.dtype for option in every}
         for layer in self.layers:
-            _check_options(layer, self.options[layer])
-        if not (self.correction > 0 and math.isfinite(self.overhead_us)):
-            raise UsageError(
-                "correction must be positive and overhead_us finite, but got "
-                f"{self.correction} and {self.overhead_us}"
-            )
+            _check_options(layer, self.options[layer], dtypes)
+        Terms(overhead_us=self.overhead_us, correction=self.correction)
         if self.budget_us is not None and not self.budget_us > 0:
             raise UsageError(f"budget_us must be greater than zero, but got {self.budget_us}")
 
@@ -68,10 +94,57 @@ class Problem(Record):
         }
         return short_hash([self.model, list(self.layers), labels, dict(self.extents)])
 
-    def dense_option(self, layer: str) -> LatencyOption:
-        """Gives the dense option that sparse ones are held against: f32 if there is one."""
-        dense = [option for option in self.options[layer] if option.choice.pattern.is_dense]
-        return min(dense, key=lambda option: (option.choice.dtype != "f32", option.median_us))
+    @property
+    def dtypes(self) -> tuple[str, ...]:
+        """Arithmetic types that the model can run in, f32 first."""
+        found = {option.choice.dtype for option in self.options[self.layers[0]]}
+        return tuple(sorted(found, key=lambda dtype: (dtype != "f32", dtype)))
+
+    def of(self, dtype: str) -> Problem:
+        """Gives the part of the table that is of one dtype.
+
+        Raises:
+            MissingMeasurement: there is none.
+        """
+        if self.dtypes == (dtype,):
+            return self
+        if dtype not in self.dtypes:
+            raise MissingMeasurement(
+                f"a dtype must be measured before it is chosen, but got {dtype}; "
+                f"measured: {', '.join(self.dtypes)}"
+            )
+        options = {
+            layer: tuple(option for option in self.options[layer] if option.choice.dtype == dtype)
+            for layer in self.layers
+        }
+        return dataclasses.replace(self, options=options)
+
+    def terms_of(self, dtype: str) -> Terms:
+        """Gives what a dtype adds to the sums over layers."""
+        shared = Terms(overhead_us=self.overhead_us, correction=self.correction)
+        return self.terms.get(dtype, shared)
+
+    def corrected(self, corrections: Mapping[str, float]) -> Problem:
+        """Gives the problem with other corrections of some dtypes."""
+        terms = {
+            dtype: dataclasses.replace(self.terms_of(dtype), correction=factor)
+            for dtype, factor in corrections.items()
+        }
+        return dataclasses.replace(self, terms={**self.terms, **terms})
+
+    def dense_option(self, layer: str, dtype: str | None = None) -> LatencyOption:
+        """Gives the option that sparse ones of a dtype are held against; None is the first dtype."""
+        wanted = dtype or self.dtypes[0]
+        dense = [
+            option
+            for option in self.options[layer]
+            if option.choice.pattern.is_dense and option.choice.dtype == wanted
+        ]
+        if not dense:
+            raise MissingMeasurement(
+                f"a plan may use only measured options, but layer {layer!r} has none in {wanted}"
+            )
+        return min(dense, key=lambda option: option.median_us)
 
     def option(self, layer: str, choice: LayerChoice) -> LatencyOption:
         """Gives the option that stands for a choice, the named kernel's or else the fastest.
@@ -106,9 +179,10 @@ class Problem(Record):
                 "none; measure its sensitivity, or drop such options with search.problem.prepare"
             ) from None
 
-    def total_us(self, medians_us: list[float]) -> float:
-        """Composes layer latencies to the latency of the whole model."""
-        return self.overhead_us + self.correction * math.fsum(medians_us)
+    def total_us(self, medians_us: list[float], dtype: str | None = None) -> float:
+        """Composes layer latencies in a dtype, None being the first, to that of the whole model."""
+        terms = self.terms_of(dtype or self.dtypes[0])
+        return terms.overhead_us + terms.correction * math.fsum(medians_us)
 
     def predicted_us(self, plan: Plan) -> float:
         """Predicts a plan's latency in microseconds.
@@ -116,33 +190,55 @@ class Problem(Record):
         Raises:
             MissingMeasurement: the plan uses an option that was not measured.
         """
-        return self.total_us([self._chosen(plan, layer).median_us for layer in self.layers])
+        dtype = plan.dtype
+        medians_us = [self._chosen(plan, layer, dtype).median_us for layer in self.layers]
+        return self.total_us(medians_us, dtype)
 
     def predicted_loss(self, plan: Plan) -> float:
         """Predicts how much accuracy a plan costs, as a fraction; it may exceed what there is to lose.
 
+        What its dtype costs by itself is counted.
+
         Raises:
             MissingMeasurement: the plan uses a choice without a measured loss.
         """
-        return math.fsum(self.loss(layer, plan.choice(layer)) for layer in self.layers)
+        losses = [self.loss(layer, plan.choice(layer)) for layer in self.layers]
+        return math.fsum([self.terms_of(plan.dtype).loss, *losses])
 
     def predicted_accuracy(self, plan: Plan) -> Accuracy:
         """Predicts a plan's accuracy: dense accuracy less the summed losses, at least 0."""
         value = max(0.0, self.dense_accuracy - self.predicted_loss(plan))
         return Accuracy(value=value, kind="predicted", split="validation", samples=0)
 
-    def plan(self, choices: Mapping[str, LayerChoice], note: str) -> Plan:
-        """Makes a plan of per-layer choices, taking each option's own kernel; the rest is dense."""
+    def plan(self, choices: Mapping[str, LayerChoice], note: str, dtype: str | None = None) -> Plan:
+        """Makes a plan of per-layer choices, taking each option's own kernel; the rest is dense.
+
+        Args:
+            choices: of some layers, all in one dtype.
+            note: the plan's.
+            dtype: the plan's; None is that of the choices, without any the problem's first.
+
+        Raises:
+            PlanError: several dtypes.
+            MissingMeasurement: an option that was not measured.
+        """
+        found: set[str] = {choice.dtype for choice in choices.values()}
+        found |= {dtype} if dtype else set()
+        if len(found) > 1:
+            raise PlanError(
+                f"all layers of a plan must have one dtype, but got {', '.join(sorted(found))}"
+            )
+        own = found.pop() if found else None
         full = {
             layer: self.option(layer, choices[layer]).choice
             if layer in choices
-            else self.dense_option(layer).choice
+            else self.dense_option(layer, own).choice
             for layer in self.layers
         }
         return Plan(model=self.model, layers=full, note=note)
 
-    def plan_from_labels(self, labels: Mapping[str, str], note: str) -> Plan:
-        """Rebuilds a plan from `plan_labels`.
+    def plan_from_labels(self, labels: Mapping[str, str], note: str, dtype: str = "f32") -> Plan:
+        """Rebuilds a plan of some dtype from `plan_labels`.
 
         Raises:
             MissingMeasurement: a label that no option has.
@@ -153,25 +249,29 @@ class Problem(Record):
             if not found:
                 raise MissingMeasurement(f"no option of layer {layer!r} is called {label!r}")
             choices[layer] = found[0]
-        return self.plan(choices, note)
+        return self.plan(choices, note, dtype)
 
-    def dense_plan(self) -> Plan:
-        """Gives the plan in which nothing is pruned."""
-        return self.plan({}, "dense")
+    def dense_plan(self, dtype: str | None = None) -> Plan:
+        """Gives the plan of a dtype, None being the first, in which nothing is pruned."""
+        own = dtype or self.dtypes[0]
+        return self.plan({}, f"dense{in_words(own)}", own)
 
-    def uniform_plan(self, block_n: int, sparsity: float) -> Plan:
+    def uniform_plan(self, block_n: int, sparsity: float, dtype: str | None = None) -> Plan:
         """Gives the plan of one block size and sparsity where the table offers it, dense elsewhere."""
+        own = self.of(dtype or self.dtypes[0])
         choices = {
             layer: option.choice
-            for layer in self.layers
-            for option in self.options[layer]
+            for layer in own.layers
+            for option in own.options[layer]
             if option.choice.pattern.group_out == block_n and option.choice.sparsity == sparsity
         }
-        return self.plan(choices, f"uniform 1x{block_n}@{sparsity:g}")
+        what = in_words(own.dtypes[0])
+        return own.plan(choices, f"uniform 1x{block_n}@{sparsity:g}{what}", own.dtypes[0])
 
-    def _chosen(self, plan: Plan, layer: str) -> LatencyOption:
-        choice = plan.choice(layer)
-        return self.dense_option(layer) if choice == LayerChoice() else self.option(layer, choice)
+    def _chosen(self, plan: Plan, layer: str, dtype: str) -> LatencyOption:
+        if layer not in plan.layers or plan.layers[layer] == LayerChoice():
+            return self.dense_option(layer, dtype)
+        return self.option(layer, plan.layers[layer])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -196,6 +296,11 @@ def option_key(choice: LayerChoice) -> str:
     return choice.label if choice.dtype == "f32" else f"{choice.label}/{choice.dtype}"
 
 
+def in_words(dtype: str) -> str:
+    """Gives what a plan's note says of its dtype: nothing for f32, `` in bf16`` for others."""
+    return "" if dtype == "f32" else f" in {dtype}"
+
+
 def plan_labels(plan: Plan) -> dict[str, str]:
     """Gives the sparse part of a plan as layer to `option_key`, a short form for study records."""
     return {
@@ -209,16 +314,16 @@ def prepare(problem: Problem) -> Prepared:
     """Completes the losses and drops every option that a plan must not use.
 
     Losses become the monotone envelope described at `complete_losses`. An option is dropped if no loss
-    is known for it, or if it is not faster than the dense layer beyond both confidence intervals: a
-    layer that is faster dense stays dense. Preparing twice changes nothing.
+    is known for it, or if it is not faster than the dense layer in its dtype beyond both confidence
+    intervals: a layer that is faster dense stays dense. Preparing twice changes nothing.
     """
     losses = {layer: complete_losses(problem, layer) for layer in problem.layers}
     options: dict[str, tuple[LatencyOption, ...]] = {}
     dropped: list[Dropped] = []
     for layer in problem.layers:
-        dense = problem.dense_option(layer)
         kept = []
         for option in problem.options[layer]:
+            dense = problem.dense_option(layer, option.choice.dtype)
             reason = _why_drop(option, dense, losses[layer])
             if reason:
                 dropped.append(Dropped(layer=layer, label=option_key(option.choice), reason=reason))
@@ -293,9 +398,13 @@ def _read_off(curves: Mapping[int, list[tuple[float, float]]], choice: LayerChoi
     return None
 
 
-def _check_options(layer: str, options: tuple[LatencyOption, ...]) -> None:
-    if not any(option.choice.pattern.is_dense for option in options):
-        raise UsageError(f"every layer must have a dense option, but {layer!r} has none; tune it first")
+def _check_options(layer: str, options: tuple[LatencyOption, ...], dtypes: set[str]) -> None:
+    dense = {option.choice.dtype for option in options if option.choice.pattern.is_dense}
+    if missing := dtypes - dense or (not dense and {"f32"}):
+        raise UsageError(
+            f"every layer must have a dense option in every dtype there is, but {layer!r} has none in "
+            f"{', '.join(sorted(missing))}; tune it first"
+        )
     for option in options:
         if not (math.isfinite(option.median_us) and option.median_us > 0):
             raise UsageError(

@@ -86,6 +86,7 @@ class TrialRecord(Record):
         state: whether it has values.
         kind: how its plan came about.
         plan_id: `Plan.id`, with plans/<id>.yaml beside the study; empty if it died before it had one.
+        dtype: arithmetic type of its plan.
         latency_ms: predicted from the table.
         accuracy: what the evaluation gave, None after a failure.
         excess_ms: predicted latency over the budget; 0 or less is feasible.
@@ -101,6 +102,7 @@ class TrialRecord(Record):
     state: Literal["COMPLETE", "FAIL"]
     kind: TrialKind
     plan_id: str = ""
+    dtype: str = "f32"
     latency_ms: float = 0.0
     accuracy: Accuracy | None = None
     excess_ms: float = 0.0
