@@ -23,6 +23,7 @@ from autosparse.kernels.probes import probe_bf16_gflops, probe_f32_gflops, probe
 
 __all__ = [
     "DTYPE_NAMES",
+    "ISA_NAMES",
     "Activation",
     "FloatArray",
     "IntArray",
@@ -41,7 +42,7 @@ __all__ = [
     "time_in_turn",
 ]
 
-_ISA_NAMES = ("generic", "avx2", "avx512", "avx512bf16", "amx")
+ISA_NAMES = ("generic", "avx2", "avx512", "avx512bf16", "amx")
 DTYPE_NAMES = ("f32", "bf16")
 
 
@@ -64,7 +65,7 @@ def detect_isa() -> str:
     """Gives the widest usable instruction set: ``generic``, ``avx2``, ``avx512``,
     ``avx512bf16`` or ``amx``.
     """
-    return _ISA_NAMES[native().as_detect_isa()]
+    return ISA_NAMES[native().as_detect_isa()]
 
 
 def limit_isa(isa: str) -> None:
@@ -73,9 +74,9 @@ def limit_isa(isa: str) -> None:
     Raises:
         UsageError: not one of ``generic``, ``avx2``, ``avx512``, ``avx512bf16``, ``amx``.
     """
-    if isa not in _ISA_NAMES:
-        raise UsageError(f"isa must be one of {', '.join(_ISA_NAMES)}, but got {isa!r}")
-    checked(native().as_limit_isa(_ISA_NAMES.index(isa)))
+    if isa not in ISA_NAMES:
+        raise UsageError(f"isa must be one of {', '.join(ISA_NAMES)}, but got {isa!r}")
+    checked(native().as_limit_isa(ISA_NAMES.index(isa)))
 
 
 def kernel_table() -> tuple[KernelInfo, ...]:
@@ -89,7 +90,7 @@ def kernel_table() -> tuple[KernelInfo, ...]:
                 name=info.name.decode(),
                 family=info.family.decode(),
                 method=info.method.decode(),
-                isa=_ISA_NAMES[info.isa],
+                isa=ISA_NAMES[info.isa],
                 block_n=info.block_n,
                 tile_out=info.tile_out,
                 tile_pixels=info.tile_pixels,

@@ -74,6 +74,23 @@ def get(name: str) -> KernelSpec:
     )
 
 
+def why_not_native(dtype: str) -> str:
+    """Says why no kernel computes in `dtype` with this CPU's own instructions; empty if one does.
+
+    Every build has portable kernels of every type, but those of bf16 are for checking only: they
+    convert each operand, and are far slower than kernels of float32.
+    """
+    if dtype == "f32":
+        return ""
+    isas = {kernel.isa for kernel in all_kernels() if kernel.dtype == dtype} - {"generic"}
+    needed = sorted(isas, key=binding.ISA_NAMES.index)
+    has = binding.detect_isa()
+    if any(binding.ISA_NAMES.index(isa) <= binding.ISA_NAMES.index(has) for isa in needed):
+        return ""
+    words = " or ".join(needed) or "another build"
+    return f"kernels of {dtype} need {words}, but the widest that runs here is {has}"
+
+
 def native_op(
     shape: LayerShape, pattern: Pattern, *, inputs: tuple[int, ...] = (0,), output: int = 0
 ) -> NativeOp:

@@ -2,6 +2,7 @@
 
     compile(model, example_inputs) -> CompiledModel
     export(model, example_inputs, path)    the same into a file
+    why_not_native(graph, dtype) -> str    what would make the model run through torch
 
 measured    what the tuning database knows of a layer
 select      a kernel per layer, and why
@@ -17,7 +18,7 @@ from __future__ import annotations
 
 from autosparse.deploy import LayerReport
 from autosparse.engine.compiled import CompiledModel
-from autosparse.engine.compiling import compile
+from autosparse.engine.compiling import compile, why_not_native
 from autosparse.engine.exporting import export
 
-__all__ = ["CompiledModel", "LayerReport", "compile", "export"]
+__all__ = ["CompiledModel", "LayerReport", "compile", "export", "why_not_native"]

@@ -96,6 +96,22 @@ def compile(
     )
 
 
+def why_not_native(graph: Graph, dtype: str = "f32") -> str:
+    """Says what keeps a model from running natively as a whole in a dtype; empty if nothing does.
+
+    Args:
+        graph: the model, fused.
+        dtype: arithmetic type.
+    """
+    if graph.unsupported:
+        return graph.unsupported[0].describe()
+    try:
+        lower(graph, {}, threads=1, pin=False, dtype=dtype).program.close()
+    except Refused as refusal:
+        return replace(refusal.node, op=Op.UNSUPPORTED, reason=refusal.reason).describe()
+    return ""
+
+
 def _checked_dtype(dtype: str | None, plan: Plan | None) -> str:
     planned = plan.dtype if plan is not None and plan.layers else None
     wanted = dtype or planned or "f32"

@@ -72,7 +72,7 @@ def measure_break_even(request: BreakEvenRequest, progress: Progress | None = No
         sparsities=GRID,
         threads=threads,
         dtype=request.dtype,
-        model_weight_bytes=dense_weight_bytes(layers),
+        model_weight_bytes=dense_weight_bytes(layers, request.dtype),
     )
     with TuningDatabase(request.database) as database:
         found = bisect(tuning, hardware, database, progress=progress)

@@ -71,7 +71,7 @@ def tune(
         deadline=float("inf") if budget_us is None else begun + budget_us / 1e6,
     )
     try:
-        with (progress or Progress()).step("tune kernels", total) as step:
+        with (progress or Progress()).step(f"tune {request.dtype} kernels", total) as step:
             narrowing = Narrowing(asker, asker.roofline, table, step.advance)
             explore(narrowing, request, works)
     finally:

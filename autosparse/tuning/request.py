@@ -10,6 +10,7 @@ from autosparse.errors import UsageError
 from autosparse.records import DENSE, LatencyOption, LayerInfo, LayerShape, Measurement, onexn
 from autosparse.serial import Record
 from autosparse.tuning.narrowing import Catalogue, Narrowing, steps
+from autosparse.tuning.roofline import BYTES
 from autosparse.tuning.stopwatch import LAYERS, MeasurementPolicy
 
 
@@ -25,7 +26,8 @@ class TuneRequest(Record):
         dtype: arithmetic type.
         policy: how to measure; `MeasurementPolicy.for_model` gives it the model's reuse distance.
         sparse_layers: names of those that may be sparse; None takes all without a reason against it.
-        model_weight_bytes: dense weight bytes of the model, for a policy without a reuse distance.
+        model_weight_bytes: dense weight bytes of the model in that type, for a policy without a reuse
+            distance.
         time_budget_us: no measurement begins after this much time, but for dense ones; None: no limit.
         retry_failed: measure again what has crashed, hung or been unstable before.
     """
@@ -142,9 +144,9 @@ class Work:
         return self.shape.flops * len(self.layers)
 
 
-def dense_weight_bytes(layers: Iterable[LayerInfo]) -> int:
-    """Gives the bytes of a dense model's layer weights in f32, which set the reuse distance."""
-    return 4 * sum(layer.shape.weights for layer in layers if layer.shape)
+def dense_weight_bytes(layers: Iterable[LayerInfo], dtype: str = "f32") -> int:
+    """Gives the bytes of a dense model's layer weights, which set the reuse distance."""
+    return BYTES[dtype] * sum(layer.shape.weights for layer in layers if layer.shape)
 
 
 def distinct(request: TuneRequest) -> tuple[Work, ...]:

@@ -16,7 +16,8 @@ MARGIN = 0.8
 # The portable baseline on x86-64 multiplies and adds four floats apart; any wider set fuses eight.
 _BASELINE_SHARE = 0.5
 _LANES = {"generic": 4, "avx2": 8, "avx512": 16, "avx512bf16": 16, "amx": 16}  # floats per vector
-_BYTES = {"f32": 4, "bf16": 2}
+BYTES = {"f32": 4, "bf16": 2}
+"""Bytes of one element, by arithmetic type."""
 
 
 def kept_flops(shape: LayerShape, kept: int) -> int:
@@ -69,11 +70,11 @@ class Roofline:
         gflops = self._gflops(kernel.isa if kernel else "")
         arithmetic_us = flops / (gflops * 1e3) * (_lane_waste(shape, kernel) if kernel else 1.0)
         weight_bytes = (
-            _BYTES[self.dtype] * flops // (2 * shape.batch_size * shape.out_height * shape.out_width)
+            BYTES[self.dtype] * flops // (2 * shape.batch_size * shape.out_height * shape.out_width)
         )
         distance = min(self.policy.reuse_bytes, self.policy.max_copies * weight_bytes)
         weights_us = weight_bytes / self._bytes_per_us(max(distance, weight_bytes))
-        touched = _BYTES[self.dtype] * _activations(shape, with_input=kept != 0)
+        touched = BYTES[self.dtype] * _activations(shape, with_input=kept != 0)
         return MARGIN * max(arithmetic_us, weights_us, touched / self._bytes_per_us(touched))
 
     def _gflops(self, isa: str) -> float:
