@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from autosparse.errors import RunError
 from autosparse.files import read_json
-from autosparse.records import Accuracy, AccuracyKind, WholeLatency
+from autosparse.records import Accuracy, AccuracyKind, AccuracySource, WholeLatency
 
 SCHEMA = 1
 FILE = "pareto.json"
@@ -28,11 +28,27 @@ class _Part(BaseModel):
 
 
 class Dense(_Part):
-    """The un-pruned model: our executor, other engines (`peers`), and its accuracy."""
+    """The un-pruned model: on our executor in the run's first type, beside it (`peers`), its accuracy.
+
+    Peers are other engines, and our executor in other types, by `run_name`. `accuracy` is that in f32,
+    `accuracies` that in every type of the run.
+    """
 
     latency: WholeLatency | None = None
     accuracy: Accuracy | None = None
+    accuracies: dict[str, Accuracy] = {}
     peers: dict[str, WholeLatency] = {}
+
+    @property
+    def runs(self) -> dict[str, WholeLatency]:
+        """Every dense run by its name, ours first."""
+        ours = {} if self.latency is None else {run_name(self.latency): self.latency}
+        return ours | self.peers
+
+
+def run_name(latency: WholeLatency) -> str:
+    """Names a dense run: its engine, and its type where that is not f32."""
+    return latency.engine if latency.dtype == "f32" else f"{latency.engine} {latency.dtype}"
 
 
 class Baseline(_Part):
@@ -48,6 +64,7 @@ class Baseline(_Part):
     latency_ci_ms: tuple[Positive, Positive] | None = None
     accuracy: Fraction
     accuracy_kind: AccuracyKind
+    dtype: str = "f32"
     plan: str = ""
     weights: str | None = None
 
@@ -56,11 +73,12 @@ class Layer(_Part):
     """One layer of a configuration.
 
     `measured_us` is its time inside the compiled model, `predicted_us` the tuning table's row for what
-    it became, `dense_us` the row of its fastest dense kernel.
+    it became, `dense_us` the row of its fastest dense kernel of that type.
     """
 
     name: str
     label: str
+    dtype: str = "f32"
     kernel: str | None = None
     predicted_us: float | None = None
     measured_us: float | None = None
@@ -75,6 +93,8 @@ class Config(_Part):
     `plan` and `weights` are files of the run, relative to its folder. `weights` holds the trained
     weights with the plan's zeros in place; without one, the dense weights pruned by the plan ran.
     `accuracy_samples` and `latency_repeats` say what the figures rest on; 0 where that was not noted.
+    `dtype` is the type that it computes in, `accuracy_dtype` and `accuracy_through` the type in which
+    its accuracy was found and what computed it.
     """
 
     id: str
@@ -86,6 +106,8 @@ class Config(_Part):
     accuracy_kind: AccuracyKind
     accuracy_split: Literal["validation", "test"] = "validation"
     accuracy_samples: int = 0
+    accuracy_dtype: str = "f32"
+    accuracy_through: AccuracySource = "torch"
     one_shot_accuracy: Fraction | None = None
     sparsity: Fraction
     feasible: bool
@@ -100,6 +122,7 @@ class FrontPoint(_Part):
 
     latency_ms: Positive
     accuracy: Fraction
+    dtype: str = "f32"
 
 
 class CalibrationPoint(_Part):
@@ -166,7 +189,11 @@ class Feasibility(_Part):
 
 
 class Document(_Part):
-    """pareto.json as a whole."""
+    """pareto.json as a whole.
+
+    `dtypes` are the types that configurations could have, `no_dtypes` maps those that were asked for
+    beside them to the reason why they could not.
+    """
 
     schema_: Literal[1] = Field(alias="schema")
     model: str
@@ -174,6 +201,7 @@ class Document(_Part):
     threads: int
     batch_size: int
     dtypes: tuple[str, ...]
+    no_dtypes: dict[str, str] = {}
     budget_ms: Positive | None = None
     input_shape: tuple[int, ...] = ()
     data: str = ""

@@ -30,18 +30,30 @@ def key_facts(source: Source) -> list[Fact]:
     return [
         ("Device", device),
         ("Threads", str(document.threads)),
-        ("Arithmetic", ", ".join(document.dtypes)),
+        ("Arithmetic", _arithmetic(document)),
         ("Latency measured at", shape if document.input_shape else f"batch {document.batch_size}"),
         ("Accuracy on", data),
         ("Budget", words.budget(document.budget_ms) if document.budget_ms else "none, whole front"),
     ]
 
 
+def _arithmetic(document: Document) -> str:
+    left_out = (f"no {dtype}: {why}" for dtype, why in document.no_dtypes.items())
+    return "; ".join([" or ".join(document.dtypes), *left_out])
+
+
+def dense_accuracies(document: Document) -> str:
+    """Says what the dense model's accuracy is in every type of the run; empty where there is one."""
+    found = document.dense.accuracies
+    if len(found) < 2:
+        return ""
+    parts = (f"{words.percent(each.value)} in {dtype}" for dtype, each in found.items())
+    split = next(iter(found.values())).split
+    return f"Accuracy of the dense model, {split} split: {', '.join(parts)}."
+
+
 def dense_rows(document: Document) -> list[tuple[str, str, str, str, str]]:
     """Gives engine, median, interval, runs and setting of every dense run, fastest first."""
-    runs = dict(document.dense.peers)
-    if document.dense.latency is not None:
-        runs[document.dense.latency.engine] = document.dense.latency
     return [
         (
             engine,
@@ -50,7 +62,7 @@ def dense_rows(document: Document) -> list[tuple[str, str, str, str, str]]:
             str(run.repeats),
             f"{run.dtype}, {words.count(run.threads, 'thread')}, batch {run.batch_size}",
         )
-        for engine, run in sorted(runs.items(), key=lambda item: item[1].median_ms)
+        for engine, run in sorted(document.dense.runs.items(), key=lambda item: item[1].median_ms)
     ]
 
 

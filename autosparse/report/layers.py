@@ -82,13 +82,14 @@ def totals(layers: Sequence[LayerView]) -> Totals:
 
 def _view(layer: Layer, options: Mapping[str, Sequence[Option]]) -> LayerView:
     pattern = "" if layer.label == "dense" else layer.label.partition("@")[0]
-    rows = options.get(layer.name, ())
+    every = options.get(layer.name, ())
+    rows = [option for option in every if option.dtype == layer.dtype]
     after = layer.measured_us if layer.measured_us is not None else layer.predicted_us
     ratio = layer.dense_us / after if layer.dense_us and after else None
     return LayerView(
         layer=layer,
         pattern=pattern,
-        shape=rows[0].shape if rows else "",
+        shape=every[0].shape if every else "",
         after_us=after,
         after_is_measured=layer.measured_us is not None,
         speedup=ratio,

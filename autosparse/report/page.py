@@ -117,6 +117,7 @@ def _context(source: Source) -> dict[str, Any]:
         "rows": [_row(document, config) for config in ordered],
         "reference_note": facts.reference_note(document),
         "dense_rows": facts.dense_rows(document),
+        "dense_accuracies": facts.dense_accuracies(document),
         "matrix": _matrix(source, ordered),
         "break_even": break_even.view(source),
         "blocks": [_block(source, config) for config in ordered],
@@ -154,7 +155,9 @@ def _tiles(document: Document, chosen: Config | None) -> list[tuple[str, str, st
             words.ms_ci(chosen.measured_latency_ms, chosen.latency_ci_ms)
             if measured
             else words.ms(chosen.predicted_latency_ms),
-            "measured, whole model, 95 % interval" if measured else "predicted, not measured",
+            f"measured, whole model in {chosen.dtype}, 95 % interval"
+            if measured
+            else f"predicted in {chosen.dtype}, not measured",
         ),
         (
             "Speed-up",
@@ -166,7 +169,8 @@ def _tiles(document: Document, chosen: Config | None) -> list[tuple[str, str, st
         (
             "Top-1 accuracy",
             words.percent(chosen.accuracy),
-            f"{words.kind(chosen.accuracy_kind)}, {chosen.accuracy_split} split",
+            f"{words.kind(chosen.accuracy_kind)}, {chosen.accuracy_split} split, computed in "
+            f"{chosen.accuracy_dtype}",
         ),
         ("Change", words.points(change), against),
         ("Zero weights", words.percent(chosen.sparsity), f"configuration {chosen.id}"),

@@ -118,7 +118,7 @@ def _add_trials(canvas: Canvas, trials: Sequence[Trial]) -> int:
                 hover(
                     f"trial {t.number}" + (f" · {t.kind}" if t.kind else ""),
                     f"{words.ms(t.latency_ms)} predicted",
-                    f"{words.percent(t.accuracy)} {words.kind(t.accuracy_kind)}",
+                    f"{words.percent(t.accuracy)} {words.kind(t.accuracy_kind)}, {t.dtype}",
                     "" if t.feasible else "over budget",
                 )
                 for t in drawn
@@ -146,7 +146,7 @@ def _add_front(canvas: Canvas, document: Document) -> None:
                 hover(
                     "additive model",
                     f"{words.ms(p.latency_ms)} predicted",
-                    f"{words.percent(p.accuracy)} predicted",
+                    f"{words.percent(p.accuracy)} predicted, {p.dtype}",
                 )
                 for p in front
             ],
@@ -185,7 +185,7 @@ def _add_baselines(canvas: Canvas, baselines: Iterable[Baseline]) -> None:
                     hover(
                         b.name,
                         f"{words.ms_ci(_latency_of(b), b.latency_ci_ms)} {how}",
-                        f"{words.percent(b.accuracy)} {words.kind(b.accuracy_kind)}",
+                        f"{words.percent(b.accuracy)} {words.kind(b.accuracy_kind)}, {b.dtype}",
                     )
                     for b in group
                 ],
@@ -202,14 +202,12 @@ def _latency_of(item: Baseline | Config) -> float | None:
 
 
 def _add_dense(canvas: Canvas, document: Document) -> None:
-    accuracy = document.dense.accuracy
-    if accuracy is None:
+    in_f32 = document.dense.accuracy
+    if in_f32 is None:
         return
-    runs = dict(document.dense.peers)
-    if document.dense.latency is not None:
-        runs = {document.dense.latency.engine: document.dense.latency, **runs}
-    for engine, run in runs.items():
-        symbol = "diamond" if engine == "autosparse" else "diamond-open"
+    for engine, run in document.dense.runs.items():
+        accuracy = document.dense.accuracies.get(run.dtype, in_f32)
+        symbol = "diamond" if run.engine == "autosparse" else "diamond-open"
         canvas.add(
             go.Scatter(
                 x=[run.median_ms],
@@ -306,8 +304,7 @@ def _view(document: Document) -> tuple[list[float], list[float]] | None:
     framed: list[Baseline | Config] = [*measured, *trained]
     xs = [x for x in map(_latency_of, framed) if x is not None]
     ys = [item.accuracy for item in framed]
-    xs += [run.median_ms for run in document.dense.peers.values()]
-    xs += [document.dense.latency.median_ms] if document.dense.latency else []
+    xs += [run.median_ms for run in document.dense.runs.values()]
     xs += [document.budget_ms] if document.budget_ms else []
     ys += [document.dense.accuracy.value] if document.dense.accuracy else []
     if not xs or not ys:

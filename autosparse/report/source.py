@@ -32,6 +32,7 @@ class Trial:
         feasible: whether its predicted latency meets the budget.
         accuracy_kind: how the accuracy came about.
         reason: why it failed, or empty.
+        dtype: arithmetic type of its plan.
     """
 
     number: int
@@ -42,6 +43,7 @@ class Trial:
     feasible: bool
     accuracy_kind: str = "one-shot"
     reason: str = ""
+    dtype: str = "f32"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -147,6 +149,7 @@ def _trials(path: Path) -> tuple[Trial, ...]:
             feasible=row["feasible"].lower() in ("true", "1"),
             accuracy_kind=row.get("accuracy_kind") or "one-shot",
             reason=row.get("reason", ""),
+            dtype=row.get("dtype") or "f32",
         )
         for row in rows
     )

@@ -10,7 +10,7 @@ from autosparse.report.document import Config, Document
 from autosparse.report.facts import reference_note
 from autosparse.report.verdict import best, sentence, smallest_feasible_ms, speedup, status
 
-_HEADER = ("", "id", "measured", "predicted", "speed-up", "accuracy", "kind", "zeros", "budget")
+_HEADER = ("", "id", "measured", "predicted", "speed-up", "accuracy", "kind", "zeros", "type", "budget")
 
 
 def summary(document: Document, *, width: int = 100, limit: int = 12) -> str:
@@ -18,7 +18,7 @@ def summary(document: Document, *, width: int = 100, limit: int = 12) -> str:
 
     Args:
         document: the parsed pareto.json.
-        width: columns to wrap the sentences at; the table takes about 90.
+        width: columns to wrap the sentences at; the table takes about 95.
         limit: most configurations to list.
 
     Returns:
@@ -65,6 +65,7 @@ def _cells(document: Document, config: Config, chosen: bool) -> tuple[str, ...]:
         f"{words.percent(config.accuracy)} {config.accuracy_split}",
         config.accuracy_kind,
         words.percent(config.sparsity, 0),
+        config.dtype,
         met,
     )
 

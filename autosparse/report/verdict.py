@@ -18,9 +18,9 @@ class Reference:
     """The dense run that speed-ups are counted from: the fastest there is.
 
     Attributes:
-        engine: what ran it, such as ``autosparse`` or ``torch``.
+        engine: what ran it, such as ``autosparse``, ``autosparse bf16`` or ``torch``.
         latency: its latency.
-        beaten: the slower engines that were measured too.
+        beaten: the slower ones that were measured too.
     """
 
     engine: str
@@ -30,9 +30,7 @@ class Reference:
 
 def dense_reference(document: Document) -> Reference | None:
     """Gives the fastest dense run, ours or a peer's; None if no dense run was measured."""
-    runs = dict(document.dense.peers)
-    if document.dense.latency is not None:
-        runs[document.dense.latency.engine] = document.dense.latency
+    runs = document.dense.runs
     if not runs:
         return None
     order = sorted(runs, key=lambda engine: runs[engine].median_ms)
@@ -105,11 +103,11 @@ def sentence(document: Document) -> str:
     front = f"{words.count(len(document.configs), 'configuration')} on the front of {model}"
     if chosen is None:
         return f"{front}; none is singled out."
+    of_type = f" in {chosen.dtype}" if document.dtypes != ("f32",) else ""
     budget = f", within the budget of {words.budget(document.budget_ms)}" if how == "met" else ""
     opening = model if how == "met" else f"{front}; the best trade-off"
-    return (
-        f"{opening} runs in {_latency(document, chosen)}{budget}, with {_accuracy(document, chosen)}."
-    )
+    runs = f"{opening} runs{of_type} in {_latency(document, chosen)}{budget}"
+    return f"{runs}, with {_accuracy(document, chosen)}."
 
 
 def _no_result(document: Document, how: Status) -> str:
