@@ -19,6 +19,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError, Va
 
 from autosparse import data, hardware, models, values
 from autosparse.errors import ConfigError, DatabaseError
+from autosparse.kernels.spec import why_not_native
 from autosparse.paths import check_writable, writable_folder
 from autosparse.records import short_hash
 from autosparse.searching import space as spaces
@@ -33,9 +34,8 @@ OTHER_VARIABLES = frozenset({"AUTOSPARSE_HOME", "AUTOSPARSE_DATA", "AUTOSPARSE_L
 _OTHER_NAMES = {"data": "AUTOSPARSE_DATASET"}
 
 TRAIN_KINDS = ("none", "short", "full")
-_DTYPES_TO_COME = {
-    name: "this version computes in f32 only" for name in ("bf16", "auto", "fp16", "f16", "int8")
-}
+_DTYPES = ("f32", "bf16", "auto")
+_DTYPES_TO_COME = dict.fromkeys(("fp16", "f16", "int8"), "this version has no kernels of that type")
 _DEVICES_TO_COME = {
     name: "this version has no GPU kernels; latencies are those of the CPU" for name in ("cuda", "gpu")
 }
@@ -74,7 +74,8 @@ class SearchConfig(BaseModel):
         latency_budget: microseconds the model may take; None searches the whole front.
         batch_size: samples per timed run.
         input_shape: channels, height and width of a timed sample; None is the model's own.
-        dtype: arithmetic type.
+        dtype: arithmetic type: ``f32``, ``bf16``, or ``auto``, which lets the search choose one of the
+            two per configuration where this host computes in bf16, and is f32 elsewhere.
         threads: worker threads of a timed run; ``auto`` is every usable core.
         device: where latencies are measured.
         trials: configurations the study may try; None is what the search space says.
@@ -102,7 +103,7 @@ class SearchConfig(BaseModel):
     latency_budget: Annotated[float | None, _by(values.optional(values.duration("5ms")))] = None
     batch_size: Annotated[int, _by(values.count(1))] = 1
     input_shape: Annotated[tuple[int, int, int] | None, _by(values.optional(values.shape))] = None
-    dtype: Annotated[str, _by(values.choice(("f32",), _DTYPES_TO_COME))] = "f32"
+    dtype: Annotated[str, _by(values.choice(_DTYPES, _DTYPES_TO_COME))] = "auto"
     threads: Annotated[int | str, _by(values.count_or("auto", 1))] = "auto"
     device: Annotated[str, _by(values.choice(("auto", "cpu"), _DEVICES_TO_COME))] = "auto"
     trials: Annotated[int | None, _by(values.optional(values.count(1)))] = None
@@ -190,7 +191,8 @@ def validate(config: SearchConfig, *, writing: bool = True) -> None:
     Raises:
         ModelError: no such model, or its weight file is missing, damaged or something else.
         DataError: the data set is missing or truncated.
-        ConfigError: the search space breaks a rule, a URL or a thread count cannot be meant.
+        ConfigError: the search space breaks a rule, a URL or a thread count cannot be meant, or this
+            host does not compute in the type.
         RunError: the results folder cannot be written.
         MissingDependency: a library that the model needs is not installed.
     """
@@ -200,6 +202,7 @@ def validate(config: SearchConfig, *, writing: bool = True) -> None:
     data.check_source(config.data)
     spaces.load(config.space)
     _check_threads(config.threads)
+    _check_dtype(config.dtype)
     _check_storage(config.storage)
     _check_database(config.database)
     (writable_folder if writing else check_writable)(config.out, "the results folder")
@@ -211,6 +214,16 @@ def _check_threads(threads: int | str) -> None:
         raise ConfigError(
             f"threads must be at most the {usable} cores this process may use, but got {threads}; "
             "leave --threads out to use them all"
+        )
+
+
+def _check_dtype(dtype: str) -> None:
+    if dtype != "bf16":  # auto makes do without
+        return
+    if why := why_not_native(dtype):
+        raise ConfigError(
+            f"dtype must be one that this host computes in, but got {dtype}: {why}; write "
+            "--dtype f32, or auto to take bf16 where there is any"
         )
 
 

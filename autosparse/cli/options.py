@@ -95,7 +95,16 @@ InputShape = Annotated[
     str | None,
     _text("--input-shape", help="Timed sample, as 3x224x224.", default="the model's own", panel=_WHERE),
 ]
-Dtype = Annotated[str | None, _text("--dtype", help="Arithmetic type.", default="f32", panel=_WHERE)]
+Dtype = Annotated[
+    str | None,
+    _text(
+        "--dtype",
+        help="Arithmetic type: f32, bf16, or auto: whichever is better per configuration, f32 where "
+        "the CPU does not compute in bf16.",
+        default="auto",
+        panel=_WHERE,
+    ),
+]
 Threads = Annotated[
     str | None,
     _text("--threads", help="Threads of a timed run.", default="every usable core", panel=_WHERE),

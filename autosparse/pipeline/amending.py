@@ -45,7 +45,7 @@ def amended(values: Mapping[str, Any], amendment: Amendment, run: Path) -> dict[
         run: the run's folder.
     """
     after = copy.deepcopy(dict(values))
-    after["dense"] |= publish.dense_latencies(amendment.references)
+    after["dense"] |= publish.dense_latencies(amendment.references, after["dtypes"])
     for row in measured_rows(after):
         _train(row, amendment.trained.get(row["id"]), run)
         row |= publish.latency_values(amendment.figures[row["id"]].latency)
@@ -78,6 +78,8 @@ def _train(row: dict[str, Any], result: TrainResult | None, run: Path) -> None:
     row["accuracy_kind"] = result.accuracy.kind
     row["accuracy_split"] = result.accuracy.split
     row["accuracy_samples"] = result.accuracy.samples
+    row["accuracy_dtype"] = result.accuracy.dtype
+    row["accuracy_through"] = result.accuracy.through
     row["weights"] = weights_in(run, result)
 
 

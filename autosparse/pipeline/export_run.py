@@ -107,6 +107,7 @@ def export(
         bytes=path.stat().st_size,
         accuracy=config.accuracy,
         accuracy_kind=config.accuracy_kind,
+        dtype=config.dtype,
         latency_ms=config.measured_latency_ms,
         threads=document.threads,
         notes=notes,
@@ -215,6 +216,8 @@ def _accuracy(config: form.Config) -> Accuracy:
         kind=config.accuracy_kind,
         split=config.accuracy_split,
         samples=config.accuracy_samples,
+        dtype=config.accuracy_dtype,
+        through=config.accuracy_through,
     )
 
 

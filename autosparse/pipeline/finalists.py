@@ -19,7 +19,7 @@ from autosparse.plan import Plan
 from autosparse.progress import Progress
 from autosparse.records import Accuracy, LayerChoice
 from autosparse.searching import knapsack
-from autosparse.searching.problem import Problem
+from autosparse.searching.problem import Problem, in_words
 from autosparse.searching.trials import StudyResult
 from autosparse.statistics import median_ci
 
@@ -119,7 +119,7 @@ def qualify(
             ledger.measure(new)
             problem = corrected(problem, ledger)
             wanted = _next_plans(problem, ledger, wanted, reverted)
-            step.advance(1, f"{len(ledger.measured)} plans, correction {problem.correction:.3f}")
+            step.advance(1, f"{len(ledger.measured)} plans, {_corrections(problem)}")
         step.advance(_ROUNDS - step.done)
     finalists = _finalists(problem, ledger, progress)
     inside = [finalist for finalist in finalists if finalist.excess_ms <= 0]
@@ -135,18 +135,36 @@ def qualify(
 
 
 def corrected(problem: Problem, ledger: Ledger) -> Problem:
-    """Fits the table's correction: the median of (measured - overhead) over the sum of layers."""
-    ratios = []
+    """Fits the table's correction in every dtype: median of (measured - overhead) over sum of layers.
+
+    A dtype that no measured plan has keeps the correction it has.
+    """
+    plain = uncorrected(problem)
+    ratios: dict[str, list[float]] = {}
     for plan_id, measured in ledger.measured.items():
         plan = ledger.plans[plan_id]
-        bare = dataclasses.replace(problem, correction=1.0, overhead_us=0.0).predicted_us(plan)
-        ratios.append((measured.latency.median_ms * 1e3 - problem.overhead_us) / bare)
-    factor = median_ci(ratios)[0]
-    if factor <= 0:
-        raise AutosparseError(
-            f"layers must add up to part of the measured whole, but their share is {factor:.3g}"
-        )
-    return dataclasses.replace(problem, correction=factor)
+        overhead_us = problem.terms_of(plan.dtype).overhead_us
+        layers_us = plain.predicted_us(plan) - overhead_us
+        ratio = (measured.latency.median_ms * 1e3 - overhead_us) / layers_us
+        ratios.setdefault(plan.dtype, []).append(ratio)
+    factors = {dtype: median_ci(found)[0] for dtype, found in ratios.items()}
+    for dtype, factor in factors.items():
+        if factor <= 0:
+            raise AutosparseError(
+                "layers must add up to part of the measured whole, but their share in "
+                f"{dtype} is {factor:.3g}"
+            )
+    return problem.corrected(factors)
+
+
+def uncorrected(problem: Problem) -> Problem:
+    """Gives the table as it was measured."""
+    return problem.corrected(dict.fromkeys(problem.dtypes, 1.0))
+
+
+def _corrections(problem: Problem) -> str:
+    factors = (f"{problem.terms_of(dtype).correction:.3f} in {dtype}" for dtype in problem.dtypes)
+    return f"correction {', '.join(factors)}"
 
 
 def _first_plans(study: StudyResult, top_k: int) -> list[Plan]:
@@ -154,14 +172,17 @@ def _first_plans(study: StudyResult, top_k: int) -> list[Plan]:
     chosen = [study.plans[trial.plan_id] for trial in promote(complete, 2 * top_k)]
     uniform = [t for t in complete if t.kind == "uniform"]
     baseline = [study.plans[trial.plan_id] for trial in promote(uniform, 1)] if uniform else []
-    exact = [_optimum(study.problem, share) for share in _SHARES if study.problem.budget_us]
-    return _distinct([*chosen, *baseline, *exact, knapsack.fastest(study.problem)[0]])
+    parts = [study.problem.of(dtype) for dtype in study.problem.dtypes]
+    exact = [_optimum(part, share) for part in parts for share in _SHARES if part.budget_us]
+    fastest = [knapsack.fastest(part)[0] for part in parts]
+    return _distinct([*chosen, *baseline, *exact, *fastest])
 
 
 def _optimum(problem: Problem, share: float) -> Plan:
-    """The exact optimum at a share of the budget, or the fastest plan if that is out of reach."""
+    """The exact optimum of one dtype at a share of the budget, or its fastest plan out of reach."""
     target_us = max(share * (problem.budget_us or math.inf), knapsack.fastest(problem)[1])
-    return knapsack.solve(problem, target_us, note=f"knapsack at {share:.0%} of the budget")
+    what = in_words(problem.dtypes[0])
+    return knapsack.solve(problem, target_us, note=f"knapsack at {share:.0%} of the budget{what}")
 
 
 def _next_plans(
@@ -173,16 +194,17 @@ def _next_plans(
         slow = _slow_layers(plan, ledger)
         if slow:
             reverted.update({f"{plan.id}:{name}": why for name, why in slow.items()})
-            kept = {n: LayerChoice() if n in slow else c for n, c in plan.layers.items()}
+            dense = LayerChoice(dtype=plan.dtype)
+            kept = {name: dense if name in slow else c for name, c in plan.layers.items()}
             plans.append(dataclasses.replace(plan, layers=kept, note=f"{plan.note}; slow layers dense"))
     if problem.budget_us is not None:
-        plans.append(_optimum(problem, _SHARES[0]))
+        plans += [_optimum(problem.of(dtype), _SHARES[0]) for dtype in problem.dtypes]
     return _distinct(plans)
 
 
 def _slow_layers(plan: Plan, ledger: Ledger) -> dict[str, str]:
-    """Sparse layers that ran slower inside the whole model than the dense layer did there."""
-    dense = {layer.name: layer.median_us for layer in ledger.reference.layers}
+    """Sparse layers that ran slower inside the whole model than the same layer did dense there."""
+    dense = {layer.name: layer.median_us for layer in ledger.dense(plan.dtype).layers}
     slow = {}
     for layer in ledger.measured[plan.id].layers if plan.id in ledger.measured else ():
         if layer.sparsity > 0 and layer.median_us > dense.get(layer.name, float("inf")):
@@ -195,7 +217,7 @@ def _slow_layers(plan: Plan, ledger: Ledger) -> dict[str, str]:
 
 def finalist(plan: Plan, problem: Problem, ledger: Ledger) -> Finalist:
     """Puts together what is known of a plan that was run whole."""
-    bare = dataclasses.replace(problem, correction=1.0)
+    bare = uncorrected(problem)
     return Finalist(
         plan=plan,
         accuracy=ledger.accuracy(plan),
@@ -211,8 +233,9 @@ def _finalists(problem: Problem, ledger: Ledger, progress: Progress) -> list[Fin
     found = []
     with progress.step("accuracy of what was run", len(plans)) as step:
         for plan in plans:
+            # Dense in f32 is what a budget is set against; dense in another type may be what meets it.
             sparse = any(not choice.pattern.is_dense for choice in plan.layers.values())
-            if sparse or problem.budget_us is None:
+            if sparse or problem.budget_us is None or plan.dtype != "f32":
                 found.append(finalist(plan, problem, ledger))
             step.advance(1, plan.id)
     return found

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 from autosparse.config import SearchConfig, validate
-from autosparse.pipeline.outcomes import Forecast
-from autosparse.pipeline.survey import survey
+from autosparse.pipeline.outcomes import Forecast, TypeForecast
+from autosparse.pipeline.survey import Survey, survey
 from autosparse.progress import Progress
 from autosparse.tuning.autotune import count
 from autosparse.tuning.database import TuningDatabase
@@ -27,25 +28,44 @@ def forecast(config: SearchConfig, progress: Progress | None = None) -> Forecast
     validate(config, writing=False)
     subject = survey(config, progress or Progress(), keep=False)
     with TuningDatabase(_existing(subject.database)) as database:
-        counted = count(subject.tune_request(), subject.hardware, database)
+        types = tuple(_of_type(subject, dtype, database) for dtype in subject.dtypes)
     size = subject.space.size(subject.layers)
+    fastest_ms = min(each.fastest_ms for each in types)
+    slowest = [each.slowest_ms for each in types if each.slowest_ms is not None]
     budget_ms = None if config.latency_budget is None else config.latency_budget / 1e3
     return Forecast(
         model=config.model,
         layers=len(subject.layers),
         sparse_layers=size.sparse_layers,
-        configurations_log10=size.log10,
+        configurations_log10=size.log10 + math.log10(len(types)),
+        considered=sum(each.considered for each in types),
+        to_time=sum(each.to_time for each in types),
+        reused=sum(each.reused for each in types),
+        tuning_s=sum(each.tuning_s for each in types),
+        trials=config.trials or subject.space.study.trials,
+        fastest_ms=fastest_ms,
+        dense_ms=types[0].dense_ms,
+        slowest_ms=max(slowest) if len(slowest) == len(types) else None,
+        basis="measured" if all(each.basis == "measured" for each in types) else "roofline",
+        budget_ms=budget_ms,
+        met=None if budget_ms is None else fastest_ms <= budget_ms,
+        types=types,
+        no_types=subject.arithmetic.why_not,
+    )
+
+
+def _of_type(subject: Survey, dtype: str, database: TuningDatabase) -> TypeForecast:
+    counted = count(subject.tune_request(dtype), subject.hardware, database)
+    return TypeForecast(
+        dtype=dtype,
         considered=counted.considered,
         to_time=counted.to_time,
         reused=counted.reused,
         tuning_s=counted.estimated_s,
-        trials=config.trials or subject.space.study.trials,
         fastest_ms=counted.fastest_us / 1e3,
         dense_ms=counted.dense_us / 1e3,
         slowest_ms=None if counted.slowest_us is None else counted.slowest_us / 1e3,
         basis=counted.basis,
-        budget_ms=budget_ms,
-        met=None if budget_ms is None else counted.fastest_us / 1e3 <= budget_ms,
     )
 
 

@@ -24,13 +24,17 @@ from autosparse.searching.trials import TrialRecord
 from autosparse.tuning.stopwatch import DISTURBED
 
 Measured = ContestantResult
-DENSE = "dense"
 TORCH = "torch"
 
 # Hosts of virtual machines move their processors about: for seconds to minutes two cores may share no
 # cache, and what needs both takes up to 2.5 times as long. Dense, part of every session, tells.
 _TRIES = 3
 _PAUSE_S = 5.0
+
+
+def dense_name(dtype: str) -> str:
+    """Names the dense model in a type, as a contestant on our engine."""
+    return "dense" if dtype == "f32" else f"dense-{dtype}"
 
 
 def run_alone(pool: AbstractPool, request: SessionRequest, progress: Progress) -> SessionResult:
@@ -53,6 +57,7 @@ class Ledger:
         pool: whose work must rest while a session runs.
         evaluate: gives a plan's one-shot accuracy on validation data.
         progress: told of every session.
+        dtypes: types that the dense model is measured in; the first one tells of disturbances.
     """
 
     def __init__(
@@ -63,7 +68,9 @@ class Ledger:
         pool: AbstractPool,
         evaluate: Callable[[Plan], Accuracy],
         progress: Progress,
+        dtypes: Sequence[str] = ("f32",),
     ) -> None:
+        self._dtypes = tuple(dtypes)
         self._path = path
         self._request = request
         self._weights = dense_weights
@@ -79,21 +86,23 @@ class Ledger:
         for row in read_jsonl(path):
             self._take(row)
 
-    @property
-    def reference(self) -> Measured:
-        """Figures of the dense model on our engine, from the latest session."""
-        return self.references[DENSE]
+    def dense(self, dtype: str) -> Measured:
+        """Gives the dense model's figures on our engine in a type, from the latest session."""
+        return self.references[dense_name(dtype)]
 
     def measure_references(self) -> None:
         """Measures the dense model, on our engine and on torch, unless that was done before."""
-        if not self.references:
+        if not self.references.keys() >= {contestant.name for contestant in self._references()}:
             self.measure([])
 
     def measure(self, plans: Sequence[Plan]) -> None:
         """Measures plans in one session with the dense model, and writes the figures down."""
         contestants = (
-            *self._dense(),
-            *(Contestant(name=plan.id, weights=self._weights, plan=plan) for plan in plans),
+            *self._references(),
+            *(
+                Contestant(name=plan.id, weights=self._weights, plan=plan, dtype=plan.dtype)
+                for plan in plans
+            ),
         )
         by_id = {plan.id: plan for plan in plans}
         result = self._run_undisturbed(contestants)
@@ -108,10 +117,10 @@ class Ledger:
 
         The references of this session replace the earlier ones, so that ratios are of one session.
         """
-        everyone = (*self._dense(), *contestants)
+        everyone = (*self._references(), *contestants)
         result = self._run_undisturbed(everyone)
         figures = {figure.name: figure for figure in result.results}
-        self.references = {name: figures.pop(name) for name in (DENSE, TORCH)}
+        self.references = {each.name: figures.pop(each.name) for each in self._references()}
         return figures
 
     def _run_undisturbed(self, contestants: tuple[Contestant, ...]) -> SessionResult:
@@ -126,25 +135,30 @@ class Ledger:
                 self._progress.check()
                 time.sleep(_PAUSE_S)
             sessions.append(run_alone(self._pool, request, self._progress))
-            dense_ms = sessions[-1].of(DENSE).latency.median_ms
+            dense_ms = self._dense_ms(sessions[-1])
             least_ms = self._least_dense_ms = min(self._least_dense_ms, dense_ms)
             if dense_ms <= DISTURBED * least_ms:
                 return sessions[-1]
             self._progress.log(
                 f"the host is disturbed: dense took {dense_ms:.4g} ms, {least_ms:.4g} ms before"
             )
-        best = min(sessions, key=lambda session: session.of(DENSE).latency.median_ms)
+        best = min(sessions, key=self._dense_ms)
         self.disturbances.append(
-            f"dense ran in {best.of(DENSE).latency.median_ms:.4g} ms, but in "
+            f"dense ran in {self._dense_ms(best):.4g} ms, but in "
             f"{self._least_dense_ms:.4g} ms in another session of this run; {_TRIES} were tried"
         )
         return best
 
-    def _dense(self) -> tuple[Contestant, Contestant]:
-        return (
-            Contestant(name=DENSE, weights=self._weights),
-            Contestant(name=TORCH, weights=self._weights, engine="torch"),
+    def _dense_ms(self, session: SessionResult) -> float:
+        return session.of(dense_name(self._dtypes[0])).latency.median_ms
+
+    def _references(self) -> tuple[Contestant, ...]:
+        """The dense model on our engine in every type, and on torch in f32."""
+        ours = (
+            Contestant(name=dense_name(dtype), weights=self._weights, dtype=dtype)
+            for dtype in self._dtypes
         )
+        return (*ours, Contestant(name=TORCH, weights=self._weights, engine="torch"))
 
     def know(self, trials: Iterable[TrialRecord]) -> None:
         """Takes over what a study has evaluated in the same way, so that it is not done again."""
@@ -162,7 +176,7 @@ class Ledger:
         figure = ContestantResult.from_json(row["figure"])
         if row["plan"] is None:
             self.references[figure.name] = figure
-            if figure.name == DENSE:
+            if figure.name == dense_name(self._dtypes[0]):
                 self._least_dense_ms = min(self._least_dense_ms, figure.latency.median_ms)
             return
         plan = Plan.from_json(row["plan"])

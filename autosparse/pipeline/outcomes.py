@@ -49,6 +49,7 @@ class TuneOutcome(Record):
         reused: found in the database.
         skipped: reason to count.
         table: one row per layer and option.
+        notes: types that were asked for and are left out, and why.
     """
 
     model: str
@@ -58,22 +59,24 @@ class TuneOutcome(Record):
     reused: int
     skipped: dict[str, int]
     table: tuple[dict[str, Any], ...]
+    notes: tuple[str, ...] = ()
 
     def text(self) -> str:
-        """Gives counts, and per layer the dense latency and the best sparse one."""
+        """Gives counts, and per layer and type the dense latency and the best sparse one."""
         lines = [
             f"{self.model}: {self.considered} options, {self.timed} timed now, "
             f"{self.reused} already known, {sum(self.skipped.values())} not worth timing",
             *(f"  not timed: {count} {reason}" for reason, count in self.skipped.items()),
-            f"{'layer':32} {'dense us':>10} {'best us':>10} {'ratio':>6}  best option",
+            *self.notes,
+            f"{'layer':32} {'type':>5} {'dense us':>10} {'best us':>10} {'ratio':>6}  best option",
         ]
-        for layer in dict.fromkeys(row["layer"] for row in self.table):
-            rows = [row for row in self.table if row["layer"] == layer]
+        for layer, dtype in dict.fromkeys((row["layer"], row["dtype"]) for row in self.table):
+            rows = [r for r in self.table if (r["layer"], r["dtype"]) == (layer, dtype)]
             dense = min(row["median_us"] for row in rows if row["label"] == "dense")
             best = min(rows, key=lambda row: row["median_us"])
             ratio = dense / best["median_us"]
             lines.append(
-                f"{layer:32} {dense:10.1f} {best['median_us']:10.1f} {ratio:5.2f}x  "
+                f"{layer:32} {dtype:>5} {dense:10.1f} {best['median_us']:10.1f} {ratio:5.2f}x  "
                 f"{best['label']} ({best['kernel']})"
             )
         return "\n".join([*lines, f"database: {self.database}"])
@@ -94,8 +97,8 @@ class TrainOutcome(Record):
     def text(self) -> str:
         """Gives one line per configuration."""
         lines = [
-            f"{row['id']}: accuracy {100 * row['accuracy']:.2f} % ({row['accuracy_kind']}, "
-            f"{row['accuracy_split']}), {row['measured_latency_ms']:.3f} ms, "
+            f"{row['id']}: {row['dtype']}, accuracy {100 * row['accuracy']:.2f} % "
+            f"({row['accuracy_kind']}, {row['accuracy_split']}), {row['measured_latency_ms']:.3f} ms, "
             f"{self.run}/{row['weights']}"
             for row in self.rows
         ]
@@ -114,6 +117,7 @@ class ExportOutcome(Record):
         bytes: size of the file.
         accuracy: of the configuration.
         accuracy_kind: how it came about.
+        dtype: arithmetic type of the configuration.
         latency_ms: as measured in the run, None where nobody did.
         threads: of that measurement.
         notes: what the receiver should know.
@@ -128,6 +132,7 @@ class ExportOutcome(Record):
     accuracy_kind: str
     latency_ms: float | None
     threads: int
+    dtype: str = "f32"
     notes: tuple[str, ...] = ()
 
     def text(self) -> str:
@@ -136,7 +141,7 @@ class ExportOutcome(Record):
             "" if self.latency_ms is None else f", {self.latency_ms:.3f} ms on {self.threads} threads"
         )
         lines = [
-            f"{self.path}: {self.model} {self.id}, {format_bytes(self.bytes)}, accuracy "
+            f"{self.path}: {self.model} {self.id}, {self.dtype}, {format_bytes(self.bytes)}, accuracy "
             f"{100 * self.accuracy:.2f} % ({self.accuracy_kind}){latency}",
             *self.notes,
         ]
@@ -146,19 +151,45 @@ class ExportOutcome(Record):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TypeForecast(Record):
+    """What a search would do and find in one arithmetic type; the fields are those of `Forecast`."""
+
+    dtype: str
+    considered: int
+    to_time: int
+    reused: int
+    tuning_s: float
+    fastest_ms: float
+    dense_ms: float
+    slowest_ms: float | None
+    basis: str
+
+    def latencies(self) -> str:
+        """Gives the latencies of this type in one line."""
+        slowest = "" if self.slowest_ms is None else f" / slowest {self.slowest_ms:.3f}"
+        return (
+            f"latency in {self.dtype}, {self.basis}: fastest {self.fastest_ms:.3f} / dense "
+            f"{self.dense_ms:.3f}{slowest} ms"
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Forecast(Record):
     """What a search would do, without doing it.
 
     Attributes:
         model: the model.
+        types: the same for every arithmetic type that configurations may have.
+        no_types: types that were asked for beside them, and why they are left out.
         layers: weight-bearing layers, and `sparse_layers` of them may be sparse.
         configurations_log10: decimal logarithm of the number of assignments.
         considered: options in all; `to_time` of them would be measured, `reused` are known.
         tuning_s: estimated time of those measurements.
         trials: configurations that the study would try.
-        fastest_ms: predicted from the table or, where rows are missing, from the roofline.
-        dense_ms: likewise.
-        slowest_ms: likewise; None where nothing slower than dense is known.
+        fastest_ms: over all types, predicted from the table or, where rows are missing, from the
+            roofline.
+        dense_ms: likewise, in the first type.
+        slowest_ms: likewise, over all types; None where nothing slower than dense is known.
         basis: ``measured`` or ``roofline``: where the three latencies come from.
         budget_ms: the budget, None without.
         met: whether it can be met by this estimate, None without a budget.
@@ -179,18 +210,19 @@ class Forecast(Record):
     basis: str
     budget_ms: float | None = None
     met: bool | None = None
+    types: tuple[TypeForecast, ...] = ()
+    no_types: tuple[tuple[str, str], ...] = ()
 
     def text(self) -> str:
         """Gives the forecast in a few lines."""
-        slowest = "" if self.slowest_ms is None else f" / slowest {self.slowest_ms:.3f}"
         lines = [
             f"{self.model}: {self.layers} layers, {self.sparse_layers} may be sparse, "
             f"10^{self.configurations_log10:.1f} configurations",
             f"options: {self.considered}; to measure: {self.to_time} (about {self.tuning_s:.0f} s); "
             f"known: {self.reused}",
             f"trials: {self.trials}",
-            f"latency, {self.basis}: fastest {self.fastest_ms:.3f} / dense {self.dense_ms:.3f}"
-            f"{slowest} ms",
+            *(each.latencies() for each in self.types),
+            *(f"no {dtype}: {why}" for dtype, why in self.no_types),
         ]
         if self.budget_ms is not None:
             verdict = "can be met" if self.met else "cannot be met"

@@ -18,7 +18,7 @@ from autosparse import report
 from autosparse.files import write_json, write_rows_csv, write_text, write_yaml
 from autosparse.front import Scored, feasible_front, knee
 from autosparse.pipeline.finalists import Finalist
-from autosparse.pipeline.ledger import DENSE, Ledger, Measured
+from autosparse.pipeline.ledger import Ledger, Measured, dense_name
 from autosparse.pipeline.survey import Survey
 from autosparse.plan import Plan
 from autosparse.records import Accuracy, LatencyOption, WholeLatency
@@ -35,7 +35,7 @@ LATENCY_COLUMNS = (
     "median_us", "ci_low_us", "ci_high_us", "flops_kept",
 )  # fmt: skip
 TRIAL_COLUMNS = (
-    "number", "state", "kind", "plan_id", "latency_ms", "accuracy", "accuracy_kind",
+    "number", "state", "kind", "plan_id", "dtype", "latency_ms", "accuracy", "accuracy_kind",
     "feasible", "reason", "params",
 )  # fmt: skip
 _FRONT_POINTS = 24
@@ -85,7 +85,7 @@ class Findings:
     Attributes:
         survey: the run's subject.
         command: how to get the same run.
-        dense_accuracy: of the un-pruned model on the test split.
+        dense_accuracies: of the un-pruned model on the test split by dtype, f32 always among them.
         tuning: the tuner's result.
         study: the study's result.
         problem: the table with its fitted correction.
@@ -97,7 +97,7 @@ class Findings:
 
     survey: Survey
     command: str
-    dense_accuracy: Accuracy
+    dense_accuracies: Mapping[str, Accuracy]
     tuning: TuneResult
     study: StudyResult | None
     problem: Problem
@@ -188,6 +188,7 @@ def _trial_row(trial: TrialRecord) -> dict[str, Any]:
         "state": trial.state,
         "kind": trial.kind,
         "plan_id": trial.plan_id,
+        "dtype": trial.dtype,
         "latency_ms": trial.latency_ms if done else None,
         "accuracy": trial.accuracy_value if done else None,
         "accuracy_kind": trial.accuracy_kind,
@@ -211,7 +212,8 @@ def to_document(findings: Findings) -> dict[str, Any]:
         "hardware_id": survey.hardware.hardware_id,
         "threads": survey.threads,
         "batch_size": survey.config.batch_size,
-        "dtypes": [survey.config.dtype],
+        "dtypes": list(survey.dtypes),
+        "no_dtypes": dict(survey.arithmetic.why_not),
         "budget_ms": _ms(survey.config.latency_budget),
         "input_shape": list(survey.input_shape),
         "data": survey.config.data,
@@ -221,8 +223,11 @@ def to_document(findings: Findings) -> dict[str, Any]:
         "version": autosparse.__version__,
         "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "dense": {
-            **dense_latencies(findings.ledger.references),
-            "accuracy": findings.dense_accuracy.to_json(),
+            **dense_latencies(findings.ledger.references, survey.dtypes),
+            "accuracy": findings.dense_accuracies["f32"].to_json(),
+            "accuracies": {
+                dtype: accuracy.to_json() for dtype, accuracy in findings.dense_accuracies.items()
+            },
         },
         "baselines": _baselines(findings),
         "configs": [_config(entrant, findings) for entrant in findings.entrants],
@@ -241,7 +246,7 @@ def to_document(findings: Findings) -> dict[str, Any]:
             "slowest_ms": reach.slowest_us / 1e3,
             "smallest_feasible_ms": reach.smallest_feasible_us / 1e3,
         },
-        "policy": survey.tune_request().policy.to_json(),
+        "policy": _policy(survey),
         "versions": versions(),
     }
     document = form.parse(values)
@@ -264,10 +269,29 @@ def _ms(value_us: float | None) -> float | None:
     return None if value_us is None else value_us / 1e3
 
 
-def dense_latencies(references: Mapping[str, Measured]) -> dict[str, Any]:
-    """Gives the un-pruned model's latencies: on our engine, and on others as peers."""
-    latencies = {name: figure.latency.to_json() for name, figure in references.items()}
-    return {"latency": latencies.pop(DENSE), "peers": latencies}
+def dense_latencies(references: Mapping[str, Measured], dtypes: Sequence[str]) -> dict[str, Any]:
+    """Gives the un-pruned model's latencies: on our engine, and as peers on others and in other types.
+
+    Args:
+        references: the dense runs of a session, by contestant.
+        dtypes: types of the run; the first one's dense run is ``latency``.
+    """
+    first = dense_name(dtypes[0])
+    peers = {
+        form.run_name(figure.latency): figure.latency.to_json()
+        for name, figure in references.items()
+        if name != first
+    }
+    return {"latency": references[first].latency.to_json(), "peers": peers}
+
+
+def _policy(survey: Survey) -> dict[str, Any]:
+    """Gives how layers were measured; the distance of their weights differs with the type."""
+    policies = {dtype: survey.tune_request(dtype).policy for dtype in survey.dtypes}
+    values: dict[str, Any] = policies[survey.dtypes[0]].to_json()
+    if len(policies) > 1:
+        values["reuse_bytes"] = {dtype: policy.reuse_bytes for dtype, policy in policies.items()}
+    return values
 
 
 def latency_values(latency: WholeLatency) -> dict[str, Any]:
@@ -309,6 +333,7 @@ def _baseline(trial: TrialRecord, findings: Findings, plan: Plan) -> dict[str, A
         **(latency_values(measured.latency) if measured else unmeasured),
         "accuracy": deployed.accuracy.value if deployed else trial.accuracy_value,
         "accuracy_kind": deployed.accuracy.kind if deployed else trial.accuracy_kind,
+        "dtype": plan.dtype,
         "plan": plan_file(plan.id) if measured else "",
         "weights": deployed.weights if deployed else None,
     }
@@ -325,6 +350,8 @@ def _config(entrant: Entrant, findings: Findings) -> dict[str, Any]:
         "accuracy_kind": entrant.accuracy.kind,
         "accuracy_split": entrant.accuracy.split,
         "accuracy_samples": entrant.accuracy.samples,
+        "accuracy_dtype": entrant.accuracy.dtype,
+        "accuracy_through": entrant.accuracy.through,
         "one_shot_accuracy": entrant.finalist.accuracy.value,
         "sparsity": weight_sparsity(plan, findings.survey),
         "feasible": entrant.excess_ms <= 0,
@@ -340,11 +367,12 @@ def _layer(name: str, entrant: Entrant, findings: Findings) -> dict[str, Any]:
     ran = next((layer for layer in entrant.measured.layers if layer.name == name), None)
     scope = next((s for s in findings.survey.scopes if s.name == name), None)
     why = "; ".join(scope.why_dense) if scope and scope.why_dense else ""
-    dense = findings.problem.dense_option(name)
+    dense = findings.problem.dense_option(name, entrant.finalist.plan.dtype)
     row = dense if choice.pattern.is_dense else findings.problem.option(name, choice)
     return {
         "name": name,
         "label": choice.label,
+        "dtype": entrant.finalist.plan.dtype,
         "kernel": ran.kernel if ran else row.choice.kernel,
         "predicted_us": row.median_us,
         "measured_us": ran.median_us if ran else None,
@@ -370,6 +398,7 @@ def _predicted_front(findings: Findings) -> list[dict[str, Any]]:
         {
             "latency_ms": point.us / 1e3,
             "accuracy": max(0.0, problem.dense_accuracy - point.loss),
+            "dtype": point.plan.dtype,
         }
         for point in knapsack.front(problem, _FRONT_POINTS)
     ]

@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from autosparse.errors import RunError
+from autosparse.pipeline.ledger import Ledger
 from autosparse.pipeline.session import Contestant, SessionRequest
 from autosparse.pipeline.survey import Survey
 from autosparse.plan import Plan
 from autosparse.progress import Progress
 from autosparse.runs import RunFolder
 from autosparse.searching.parallel import Pool
+from autosparse.searching.pool import AbstractPool
 from autosparse.train.baseline import baseline, find_baseline
 from autosparse.train.evaluate import OneShotEvaluator
 from autosparse.train.job import TrainJob, TrainResult
@@ -79,6 +81,26 @@ def evaluator_for(subject: Survey, weights: Path) -> OneShotEvaluator:
     return evaluator
 
 
+def ledger_for(
+    subject: Survey,
+    run: RunFolder,
+    pool: AbstractPool,
+    weights: Path,
+    evaluate: OneShotEvaluator,
+    progress: Progress,
+) -> Ledger:
+    """Gives a run's whole-model figures, those of earlier processes among them."""
+    return Ledger(
+        run.path / "sessions.jsonl",
+        session_request(subject),
+        str(weights.resolve()),
+        pool,
+        evaluate,
+        progress,
+        dtypes=subject.dtypes,
+    )
+
+
 def session_request(subject: Survey) -> SessionRequest:
     """Gives what all measuring sessions of a run have in common."""
     config = subject.config
@@ -88,7 +110,6 @@ def session_request(subject: Survey) -> SessionRequest:
         input_shape=subject.input_shape,
         batch_size=config.batch_size,
         threads=subject.threads,
-        dtype=config.dtype,
         contestants=(),
         policy=WHOLE,
         database=subject.database,
@@ -140,4 +161,5 @@ def contestant(plan: Plan, result: TrainResult | None, weights: Path) -> Contest
         weights=result.weights if result else str(weights),
         plan=plan,
         pruned=result is not None,
+        dtype=plan.dtype,
     )

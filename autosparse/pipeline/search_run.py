@@ -26,14 +26,19 @@ from autosparse.pipeline.requests import (
     contestant,
     dense_weights,
     evaluator_for,
+    ledger_for,
     pool_for,
     recipe_for,
-    session_request,
     train_job,
     weights_in,
 )
 from autosparse.pipeline.survey import Survey, survey
-from autosparse.pipeline.tables import measure_losses, measure_options, to_problem
+from autosparse.pipeline.tables import (
+    measure_losses,
+    measure_options,
+    measured_arithmetic,
+    to_problem,
+)
 from autosparse.pipeline.training import train_all
 from autosparse.progress import Progress
 from autosparse.records import Accuracy
@@ -44,8 +49,9 @@ from autosparse.searching.pool import AbstractPool
 from autosparse.searching.problem import Problem, prepare
 from autosparse.searching.study import run_study
 from autosparse.searching.trials import StudyResult, StudySettings
-from autosparse.train.evaluate import OneShotEvaluator, score
+from autosparse.train.evaluate import OneShotEvaluator, computed_in, score
 from autosparse.train.job import TrainResult
+from autosparse.tuning.autotune import TuneResult
 
 # Part of what is left of --time-budget that the study may take; the rest trains and measures.
 _STUDY_SHARE = 0.4
@@ -148,21 +154,24 @@ def open_run(subject: Survey, resume: bool | None) -> RunFolder:
 def _search(work: _Work) -> SearchOutcome:
     with _stage(work, "baseline"):
         weights = dense_weights(work.survey, work.progress)
-        dense_accuracy = _dense_accuracy(work.survey, weights, work.progress)
+        dense_accuracies = _dense_accuracies(work.survey, weights, work.progress)
     evaluator = evaluator_for(work.survey, weights)
-    ledger = _ledger(work, weights, evaluator)
     with _stage(work, "tune"):
         tuning = measure_options(work.survey, _us(work.left_s), work.progress)
         publish.write_latency_table(work.run, work.survey, tuning.options)
+    work = _measurable(work, tuning)
     with _stage(work, "measure dense"):
+        ledger = ledger_for(work.survey, work.run, work.pool, weights, evaluator, work.progress)
         ledger.measure_references()
     with _stage(work, "sensitivity"):
-        losses, reference = measure_losses(work.survey, evaluator, work.pool, work.progress)
-    problem = to_problem(work.survey, tuning, losses, reference.accuracy, ledger)
+        losses, references = measure_losses(work.survey, evaluator, work.pool, work.progress)
+    problem = to_problem(work.survey, tuning, losses, references, ledger)
     findings = Findings(
         survey=work.survey,
         command=command(work.survey.config),
-        dense_accuracy=dense_accuracy,
+        dense_accuracies={
+            dtype: dense_accuracies[dtype] for dtype in dict.fromkeys(("f32", *work.survey.dtypes))
+        },
         tuning=tuning,
         study=None,
         problem=prepare(problem).problem,
@@ -250,23 +259,29 @@ def _stage(work: _Work, name: str) -> Iterator[None]:
     yield
 
 
-def _dense_accuracy(subject: Survey, weights: Path, progress: Progress) -> Accuracy:
+def _dense_accuracies(subject: Survey, weights: Path, progress: Progress) -> dict[str, Accuracy]:
+    """Evaluates the dense model on the test split, in f32 and in every type of the run."""
     module = models.resolve(subject.config.model, classes=subject.classes, weights=weights).module
     torch.set_num_threads(subject.hardware.cpu.cores_usable)
-    test = subject.images.test
-    with progress.step("accuracy of the dense model", len(test)) as step:
-        return score(module, test, step=step).as_accuracy("dense", "test")
+    test, dtypes = subject.images.test, tuple(dict.fromkeys(("f32", *subject.dtypes)))
+    sample, _ = next(iter(test.batches(2, limit=2)))
+    found = {}
+    with progress.step("accuracy of the dense model", len(dtypes) * len(test)) as step:
+        for dtype in dtypes:
+            computed = score(computed_in(dtype, module, sample), test, step=step)
+            found[dtype] = computed.as_accuracy("dense", "test", dtype=dtype)
+    return found
 
 
-def _ledger(work: _Work, weights: Path, evaluator: OneShotEvaluator) -> Ledger:
-    return Ledger(
-        work.run.path / "sessions.jsonl",
-        session_request(work.survey),
-        str(weights.resolve()),
-        work.pool,
-        evaluator,
-        work.progress,
-    )
+def _measurable(work: _Work, tuning: TuneResult) -> _Work:
+    """Leaves out the types that some layer could not be measured in, and says so."""
+    before = work.survey.arithmetic
+    after = measured_arithmetic(before, tuning)
+    if after == before:
+        return work  # with the images that its survey has read
+    for dtype, why in after.why_not[len(before.why_not) :]:
+        work.progress.log(f"no {dtype}: {why}")
+    return dataclasses.replace(work, survey=dataclasses.replace(work.survey, arithmetic=after))
 
 
 def _study(work: _Work, problem: Problem, evaluator: OneShotEvaluator) -> StudyResult:
@@ -344,7 +359,8 @@ def _skipped(
     findings: Findings, study: StudyResult | None = None, qualifying: Qualifying | None = None
 ) -> tuple[tuple[str, str], ...]:
     scopes = findings.survey.scopes
-    rows = [(scope.name, "; ".join(scope.why_dense)) for scope in scopes if scope.why_dense]
+    rows = [(f"arithmetic in {dtype}", why) for dtype, why in findings.survey.arithmetic.why_not]
+    rows += [(scope.name, "; ".join(scope.why_dense)) for scope in scopes if scope.why_dense]
     rows += [(scope.name, reason) for scope in scopes for reason in scope.refused]
     rows += [(f"{item.layer} {item.label}", item.reason) for item in (study.dropped if study else ())]
     rows += qualifying.reverted if qualifying else ()

@@ -54,6 +54,7 @@ class Contestant(Record):
         plan: what to prune before compiling, and which kernels to use; None leaves all dense.
         pruned: whether the weights hold the plan's zeros already.
         engine: ``autosparse`` compiles it, ``torch`` runs it eagerly, the better of two layouts.
+        dtype: arithmetic type; that of the plan, if there is one.
     """
 
     name: str
@@ -61,6 +62,7 @@ class Contestant(Record):
     plan: Plan | None = None
     pruned: bool = False
     engine: Literal["autosparse", "torch"] = "autosparse"
+    dtype: str = "f32"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,7 +74,6 @@ class SessionRequest(Record):
     input_shape: tuple[int, ...]
     batch_size: int
     threads: int
-    dtype: str
     contestants: tuple[Contestant, ...]
     policy: MeasurementPolicy
     database: str | None = None
@@ -226,7 +227,7 @@ def _compiled(
     program = compile(
         module,
         (sample,),
-        dtype=request.dtype,
+        dtype=contestant.dtype,
         threads=request.threads,
         plan=contestant.plan,
         database=request.database,
@@ -246,7 +247,7 @@ def _result(
     latency = timing.whole_latency(
         threads=request.threads,
         batch_size=request.batch_size,
-        dtype=request.dtype,
+        dtype=contestant.dtype,
         engine=contestant.engine,
     )
     if program is None:

@@ -11,6 +11,7 @@ from autosparse import data, graph, limits, models, paths
 from autosparse.config import SearchConfig
 from autosparse.data import ImageData
 from autosparse.errors import DataError
+from autosparse.pipeline.arithmetic import F32, Arithmetic, settle
 from autosparse.progress import Progress
 from autosparse.records import HardwareProfile, LayerInfo
 from autosparse.searching import space as spaces
@@ -38,6 +39,7 @@ class Survey:
         data_resolution: height and width of training images.
         threads: worker threads of a timed run.
         database: URL of the tuning database.
+        arithmetic: types that configurations may have.
         loaded: the data set, at its own resolution if none was asked for.
     """
 
@@ -52,11 +54,12 @@ class Survey:
     threads: int
     database: str
     loaded: ImageData = field(repr=False, compare=False)
+    arithmetic: Arithmetic = F32
 
     @property
-    def weight_bytes(self) -> int:
-        """Bytes of the dense model's layer weights, f32."""
-        return dense_weight_bytes(self.layers)
+    def dtypes(self) -> tuple[str, ...]:
+        """Types that configurations may have, f32 first."""
+        return self.arithmetic.dtypes
 
     @cached_property
     def images(self) -> ImageData:
@@ -71,8 +74,8 @@ class Survey:
             seed=self.config.seed,
         )
 
-    def tune_request(self, time_budget_us: float | None = None) -> TuneRequest:
-        """Gives what the tuner has to measure."""
+    def tune_request(self, dtype: str, time_budget_us: float | None = None) -> TuneRequest:
+        """Gives what the tuner has to measure in one dtype."""
         sparse = {scope.name for scope in self.scopes if scope.choices}
         return TuneRequest(
             layers=self.layers,
@@ -80,8 +83,8 @@ class Survey:
             block_ns=self.space.block_n,
             sparsities=self.space.sparsity,
             threads=self.threads,
-            dtype=self.config.dtype,
-            policy=LAYERS.for_model(self.weight_bytes),
+            dtype=dtype,
+            policy=LAYERS.for_model(dense_weight_bytes(self.layers, dtype)),
             time_budget_us=time_budget_us,
         )
 
@@ -109,8 +112,12 @@ def survey(config: SearchConfig, progress: Progress, *, keep: bool = True) -> Su
         )
         step.advance(1, f"{config.model} is loaded")
         shape = config.input_shape or _image_shape(loaded.input_shape)
-        layers = graph.capture_layers(loaded.module, (torch.zeros(config.batch_size, *shape),))
-        step.advance(1, f"{len(layers)} layers")
+        fused = graph.fuse(graph.trace(loaded.module, (torch.zeros(config.batch_size, *shape),)))
+        layers = graph.layers(fused)
+        arithmetic = settle(config.dtype, fused)
+        step.advance(1, f"{len(layers)} layers, computed in {' or '.join(arithmetic.dtypes)}")
+    for dtype, why in arithmetic.why_not:
+        progress.log(f"no {dtype}: {why}")
     space = spaces.load(config.space).narrowed(include=config.include, exclude=config.exclude)
     threads = config.threads if isinstance(config.threads, int) else hardware.cpu.cores_usable
     return Survey(
@@ -125,6 +132,7 @@ def survey(config: SearchConfig, progress: Progress, *, keep: bool = True) -> Su
         threads=threads,
         database=config.database or paths.tuning_database_url(),
         loaded=images,
+        arithmetic=arithmetic,
     )
 
 

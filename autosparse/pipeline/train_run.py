@@ -14,14 +14,14 @@ from autosparse.events import EventLog
 from autosparse.files import read_json, write_json
 from autosparse.front import Point, knee
 from autosparse.pipeline.amending import Amendment, amended, measured_rows
-from autosparse.pipeline.ledger import Ledger
+from autosparse.pipeline.arithmetic import Arithmetic
 from autosparse.pipeline.outcomes import TrainOutcome
 from autosparse.pipeline.requests import (
     dense_weights,
     evaluator_for,
+    ledger_for,
     pool_for,
     recipe_for,
-    session_request,
     train_job,
 )
 from autosparse.pipeline.session import Contestant
@@ -100,6 +100,8 @@ def train(
                 f"a run is trained and measured on its own kind of host, but {run.name} is of "
                 f"{document.hardware_id} and this is {subject.hardware.hardware_id}; search here first"
             )
+        arithmetic = Arithmetic(dtypes=document.dtypes)  # what the run came to, not what it could be
+        subject = dataclasses.replace(subject, arithmetic=arithmetic)
         weights = dense_weights(subject, progress)
         with pool_for(subject, folder, progress) as pool:
             work = _Work(
@@ -181,14 +183,8 @@ def _train(
 def _amend(work: _Work, trained: Mapping[str, TrainResult]) -> list[dict[str, Any]]:
     """Measures all configurations with dense in one session, and writes results and report."""
     work.progress.log("stage: final measurement")
-    ledger = Ledger(
-        work.run.path / "sessions.jsonl",
-        session_request(work.survey),
-        str(work.weights.resolve()),
-        work.pool,
-        evaluator_for(work.survey, work.weights),
-        work.progress,
-    )
+    evaluator = evaluator_for(work.survey, work.weights)
+    ledger = ledger_for(work.survey, work.run, work.pool, work.weights, evaluator, work.progress)
     figures = ledger.measure_deployed(_contestants(work, trained))
     amendment = Amendment(
         trained=trained,
@@ -217,6 +213,7 @@ def _contestants(work: _Work, trained: Mapping[str, TrainResult]) -> list[Contes
                 weights=weights or str(work.weights),
                 plan=work.plans[name],
                 pruned=bool(weights),
+                dtype=work.plans[name].dtype,
             ),
         )
     return list(found.values())

@@ -21,7 +21,7 @@ def tune(
     What the database holds is not measured again; an interrupted tuning continues.
 
     Args:
-        config: model, space, threads; what concerns accuracy plays no part.
+        config: model, space, threads, types; what concerns accuracy plays no part.
         time_budget_us: stop after so many microseconds, the costliest shapes first; None for no limit.
         progress: told of every measurement.
 
@@ -41,4 +41,5 @@ def tune(
         reused=result.reused,
         skipped={skip.reason: skip.count for skip in result.skipped},
         table=tuple(latency_rows(subject, result.options)),
+        notes=tuple(f"no {dtype}: {why}" for dtype, why in subject.arithmetic.why_not),
     )

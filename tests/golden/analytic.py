@@ -6,15 +6,17 @@ layers alone say. So the exact optimum of the additive table is good here, but n
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import json
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from autosparse.plan import Plan
-from autosparse.records import Accuracy
-from autosparse.searching.problem import Problem, prepare
+from autosparse.records import Accuracy, LatencyOption
+from autosparse.searching.problem import Problem, Terms, prepare
 
 TABLE = Path(__file__).with_name("table.json")
 
@@ -22,6 +24,36 @@ TABLE = Path(__file__).with_name("table.json")
 def problem(budget_us: float | None = None) -> Problem:
     values = json.loads(TABLE.read_text())
     return Problem.from_json(values | {"budget_us": budget_us})
+
+
+def with_bf16(
+    problem: Problem,
+    factor: Callable[[LatencyOption], float],
+    *,
+    overhead_us: float = 10.0,
+    loss: float = 0.0,
+) -> Problem:
+    """Gives a table that holds every option in bf16 too, some factor as fast."""
+
+    def again(option: LatencyOption) -> LatencyOption:
+        scale = factor(option)
+        kernel = option.choice.kernel and f"bf16_{option.choice.kernel}"
+        return dataclasses.replace(
+            option,
+            choice=dataclasses.replace(option.choice, dtype="bf16", kernel=kernel),
+            median_us=option.median_us * scale,
+            ci_low_us=option.ci_low_us * scale,
+            ci_high_us=option.ci_high_us * scale,
+        )
+
+    return dataclasses.replace(
+        problem,
+        options={layer: (*options, *map(again, options)) for layer, options in problem.options.items()},
+        terms={
+            "f32": problem.terms_of("f32"),
+            "bf16": Terms(overhead_us=overhead_us, correction=1.1, loss=loss),
+        },
+    )
 
 
 class Analytic:

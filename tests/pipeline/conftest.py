@@ -75,10 +75,11 @@ class Shop:
     home: Path
 
     def command(self, *extra: str) -> list[str]:
+        dtype = () if "--dtype" in extra else ("--dtype", "f32")
         return [
             sys.executable, "-m", "autosparse", "search", "--model", "net.py:build",
             "--data", "my_data.py:load", "--input-shape", "3x96x96", "--space", "space.yaml",
-            "--top-k", "2", "--out", "results", "-q", *extra,
+            "--top-k", "2", "--out", "results", "-q", *dtype, *extra,
         ]  # fmt: skip
 
     def environment(self) -> dict[str, str]:

@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import optuna
+import pytest
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
+from autosparse.kernels.spec import why_not_native
 from autosparse.runs import find_unfinished
 from autosparse.tuning import database as tuning
 
@@ -84,6 +86,28 @@ def test_killed_while_training_further_the_run_stays_finished(shop: Any) -> None
     )
 
 
+@pytest.mark.skipif(bool(why_not_native("bf16")), reason=why_not_native("bf16") or "bf16 is here")
+def test_killed_in_a_search_of_two_types_it_continues(shop: Any) -> None:
+    flags = ("--dtype", "auto", "--seed", "2", "--train", "none")
+    for stage in ("tune", "search", "measure"):
+        kill_in_stage(shop, stage, *flags)
+    run = shop.search(*flags, "--json")
+    assert run.returncode == 0, run.stderr
+    document = json.loads(run.stdout)
+    runs = [path for path in (shop.folder / "results").glob("2*") if is_auto(path)]
+    assert runs == [Path(document["run"]).resolve()], "it must continue the same run"
+    assert document["dtypes"] == ["f32", "bf16"]
+    assert {trial.user_attrs["dtype"] for trial in trials(runs[0])} == {"f32", "bf16"}
+    assert TrialState.RUNNING not in {trial.state for trial in trials(runs[0])}
+    sessions = [json.loads(line) for line in (runs[0] / "sessions.jsonl").read_text().splitlines()]
+    names = [row["figure"]["name"] for row in sessions if row["plan"]]
+    assert len(names) == len(set(names)), "what was measured must not be measured again"
+
+
+def is_auto(run: Path) -> bool:
+    return "dtype: auto" in (run / "config.yaml").read_text()
+
+
 def epochs_of(run: Path) -> list[str]:
     return [
         line
@@ -107,8 +131,8 @@ def launch(shop: Any, command: list[str]) -> subprocess.Popen[str]:
     )
 
 
-def kill_in_stage(shop: Any, stage: str) -> None:
-    process = start(shop)
+def kill_in_stage(shop: Any, stage: str, *extra: str) -> None:
+    process = start(shop, *extra)
     wait_for_stage(shop, process, stage)
     time.sleep(0.5)
     process.kill()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
 import sys
 from collections.abc import Callable
@@ -17,11 +18,17 @@ from autosparse.config import SearchConfig
 from autosparse.errors import ExitCode
 from autosparse.pipeline import ledger as ledgers
 from autosparse.pipeline import search_run
-from autosparse.pipeline.finalists import qualify
-from autosparse.pipeline.ledger import DENSE, Ledger
+from autosparse.pipeline.arithmetic import Arithmetic
+from autosparse.pipeline.finalists import corrected, qualify, uncorrected
+from autosparse.pipeline.ledger import Ledger, dense_name
 from autosparse.pipeline.outcomes import SearchOutcome
 from autosparse.pipeline.publish import Findings
-from autosparse.pipeline.session import ContestantResult, SessionRequest, SessionResult
+from autosparse.pipeline.session import (
+    Contestant,
+    ContestantResult,
+    SessionRequest,
+    SessionResult,
+)
 from autosparse.pipeline.survey import Survey
 from autosparse.plan import Plan
 from autosparse.progress import Progress
@@ -58,18 +65,23 @@ class Bench:
     folder: Path
     budget_us: float
     slowdown: float
+    dtypes: tuple[str, ...] = ("f32",)
     evaluated: list[str] = field(default_factory=list)
+    sessions: list[SessionRequest] = field(default_factory=list)
 
     def session(self, request: SessionRequest, *_: Any) -> SessionResult:
-        return SessionResult(results=tuple(self.figure(c.name, c.plan) for c in request.contestants))
+        self.sessions.append(request)
+        return SessionResult(results=tuple(map(self.figure, request.contestants)))
 
-    def figure(self, name: str, plan: Plan | None) -> ContestantResult:
-        us = REACH.dense_us if plan is None else self.slowdown * BARE.predicted_us(plan)
+    def figure(self, contestant: Contestant) -> ContestantResult:
+        us = REACH.dense_us
+        if contestant.plan is not None:
+            us = self.slowdown * prepare(self.problem).problem.predicted_us(contestant.plan)
         latency = WholeLatency(
             median_ms=us / 1e3, ci_low_ms=0.99 * us / 1e3, ci_high_ms=1.01 * us / 1e3, repeats=9,
-            threads=1, batch_size=1, dtype="f32",
+            threads=1, batch_size=1, dtype=contestant.dtype,
         )  # fmt: skip
-        return ContestantResult(name=name, latency=latency)
+        return ContestantResult(name=contestant.name, latency=latency)
 
     def evaluate(self, plan: Plan) -> Accuracy:
         self.evaluated.append(plan.id)
@@ -77,7 +89,10 @@ class Bench:
 
     @property
     def problem(self) -> Problem:
-        return analytic.problem(self.budget_us)
+        table = analytic.problem(self.budget_us)
+        return (
+            table if self.dtypes == ("f32",) else analytic.with_bf16(table, lambda _: 0.6, loss=0.004)
+        )
 
     def survey(self) -> Survey:
         shape = LayerShape(op="conv2d", batch_size=1, in_channels=64, out_channels=64)
@@ -101,6 +116,7 @@ class Bench:
             threads=1,
             database=f"sqlite:///{self.folder}/t.db",
             loaded=data.resolve("digits", resolution=32),
+            arithmetic=Arithmetic(dtypes=self.dtypes),
         )
 
     def study(self) -> StudyResult:
@@ -117,23 +133,28 @@ class Bench:
     def ledger(self) -> Ledger:
         request = SessionRequest(
             model=BARE.model, classes=10, input_shape=(3, 32, 32), batch_size=1, threads=1,
-            dtype="f32", contestants=(), policy=WHOLE,
+            contestants=(), policy=WHOLE,
         )  # fmt: skip
         ledger = Ledger(
-            self.folder / "sessions.jsonl", request, "w", SerialPool(), self.evaluate, Progress()
-        )
+            self.folder / "sessions.jsonl", request, "w", SerialPool(), self.evaluate, Progress(),
+            self.dtypes,
+        )  # fmt: skip
         ledger.measure_references()
         return ledger
 
     def findings(self) -> Findings:
         tuning = TuneResult(
-            options=BARE.options, considered=9, timed=9, reused=0, beaten=0, skipped=(), failed=(),
+            options=self.problem.options, considered=9, timed=9, reused=0, beaten=0, skipped=(),
+            failed=(),
             rows=(), unmeasured={"norm": "no kernel"}, unfinished=(), seconds=0.0,
         )  # fmt: skip
         return Findings(
             survey=self.survey(),
             command="autosparse search",
-            dense_accuracy=Accuracy(value=0.92, kind="dense", split="test", samples=1000),
+            dense_accuracies={
+                dtype: Accuracy(value=0.92, kind="dense", split="test", samples=1000, dtype=dtype)
+                for dtype in self.dtypes
+            },
             tuning=tuning,
             study=None,
             problem=prepare(self.problem).problem,
@@ -156,9 +177,9 @@ class Bench:
 
 
 @pytest.fixture
-def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[float, float], Bench]:
-    def made(budget_us: float, slowdown: float) -> Bench:
-        bench = Bench(tmp_path, budget_us, slowdown)
+def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Bench]:
+    def made(budget_us: float, slowdown: float, dtypes: tuple[str, ...] = ("f32",)) -> Bench:
+        bench = Bench(tmp_path, budget_us, slowdown, dtypes)
         monkeypatch.setattr(ledgers, "run_apart", bench.session)
         return bench
 
@@ -171,7 +192,7 @@ def rows_of(run: Path) -> list[dict[str, str]]:
 
 
 def test_what_was_searched_is_published_although_nothing_measured_meets_the_budget(
-    make: Callable[[float, float], Bench],
+    make: Callable[..., Bench],
 ) -> None:
     bench = make(1.1 * REACH.fastest_us, 2.0)
     study = bench.study()
@@ -191,7 +212,7 @@ def test_what_was_searched_is_published_although_nothing_measured_meets_the_budg
 
 
 def test_the_smallest_feasible_budget_is_one_that_a_measured_plan_meets(
-    make: Callable[[float, float], Bench],
+    make: Callable[..., Bench],
 ) -> None:
     bench = make(1.1 * REACH.fastest_us, 2.0)
     study = bench.study()
@@ -210,7 +231,7 @@ def test_the_smallest_feasible_budget_is_one_that_a_measured_plan_meets(
 
 
 def test_a_table_without_an_assignment_gives_the_fastest_really_run(
-    make: Callable[[float, float], Bench],
+    make: Callable[..., Bench],
 ) -> None:
     bench = make(0.5 * REACH.fastest_us, 2.0)
     outcome, run = bench.finish(search_run._out_of_reach)
@@ -223,7 +244,7 @@ def test_a_table_without_an_assignment_gives_the_fastest_really_run(
     assert json.loads((run / "state.json").read_text())["status"] == "infeasible"
 
 
-def test_a_met_budget_is_done(make: Callable[[float, float], Bench]) -> None:
+def test_a_met_budget_is_done(make: Callable[..., Bench]) -> None:
     bench = make(0.6 * REACH.dense_us, 1.0)
     study = bench.study()
     outcome, run = bench.finish(
@@ -232,12 +253,12 @@ def test_a_met_budget_is_done(make: Callable[[float, float], Bench]) -> None:
     assert outcome.exit_code is ExitCode.DONE
     assert outcome.document["verdict"]["id"] is not None
     assert outcome.document["feasibility"]["smallest_feasible_ms"] < bench.budget_us / 1e3
-    assert DENSE not in {config["id"] for config in outcome.document["configs"]}
+    assert dense_name("f32") not in {config["id"] for config in outcome.document["configs"]}
     assert json.loads((run / "state.json").read_text())["status"] == "done"
 
 
 def test_what_the_study_evaluated_is_not_evaluated_again(
-    make: Callable[[float, float], Bench],
+    make: Callable[..., Bench],
 ) -> None:
     bench = make(0.6 * REACH.dense_us, 1.05)
     study = bench.study()
@@ -246,3 +267,61 @@ def test_what_the_study_evaluated_is_not_evaluated_again(
     bench.finish(lambda work, findings: search_run._qualify(work, findings, study, Path("w")))
     assert not before & set(bench.evaluated)
     assert len(bench.evaluated) == len(set(bench.evaluated))
+
+
+def test_plans_of_both_types_share_their_sessions(make: Callable[..., Bench]) -> None:
+    bench = make(0.6 * REACH.dense_us, 1.05, ("f32", "bf16"))
+    study = bench.study()
+    outcome, run = bench.finish(
+        lambda work, findings: search_run._qualify(work, findings, study, Path("w"))
+    )
+    first, *others = bench.sessions
+    assert [(c.name, c.dtype) for c in first.contestants] == [
+        ("dense", "f32"),
+        ("dense-bf16", "bf16"),
+        ("torch", "f32"),
+    ]
+    assert len(others) > 1
+    for session in others:
+        assert {c.dtype for c in session.contestants} == {"f32", "bf16"}
+        assert all(c.plan is None or c.plan.dtype == c.dtype for c in session.contestants)
+    values = outcome.document
+    assert values["dtypes"] == ["f32", "bf16"]
+    assert {config["dtype"] for config in values["configs"]} == {"bf16"}, "its table is faster"
+    assert "runs in bf16" in values["verdict"]["text"]
+    assert {row["dtype"] for row in rows_of(run)} == {"f32", "bf16"}
+    fastest, *_, slowest = values["predicted_front"]
+    assert (fastest["dtype"], slowest["dtype"]) == ("bf16", "f32"), "only f32 is as good as dense"
+    assert set(values["policy"]["reuse_bytes"]) == {"f32", "bf16"}
+
+
+def test_every_type_gets_its_own_correction(make: Callable[..., Bench]) -> None:
+    bench = make(0.6 * REACH.dense_us, 1.0, ("f32", "bf16"))
+    slow = {"f32": 1.2, "bf16": 1.5}
+    table = prepare(bench.problem).problem
+    ledger = bench.ledger()
+    plans = [table.dense_plan(dtype) for dtype in table.dtypes]
+    ledger.measure(plans)
+    for plan in plans:
+        terms = table.terms_of(plan.dtype)
+        layers_us = uncorrected(table).predicted_us(plan) - terms.overhead_us
+        us = terms.overhead_us + slow[plan.dtype] * layers_us
+        figure = ledger.measured[plan.id]
+        latency = dataclasses.replace(figure.latency, median_ms=us / 1e3)
+        ledger.measured[plan.id] = dataclasses.replace(figure, latency=latency)
+    found = corrected(table, ledger)
+    for dtype, factor in slow.items():
+        assert found.terms_of(dtype).correction == pytest.approx(factor)
+    del ledger.measured[plans[1].id]
+    assert corrected(table, ledger).terms_of("bf16") == table.terms_of("bf16")
+
+
+def test_a_ledger_of_one_type_is_continued_in_two(make: Callable[..., Bench]) -> None:
+    bench = make(0.6 * REACH.dense_us, 1.0)
+    bench.ledger()
+    bench.dtypes = ("f32", "bf16")
+    ledger = bench.ledger()
+    assert len(bench.sessions) == 2, "the dense model is not known in bf16 yet"
+    assert ledger.dense("bf16").latency.dtype == "bf16"
+    bench.ledger()
+    assert len(bench.sessions) == 2

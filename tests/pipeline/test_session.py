@@ -35,7 +35,7 @@ class FakeProgram:
 
 def request_of(**changes: Any) -> SessionRequest:
     request = SessionRequest(
-        model="net", classes=10, input_shape=(3, 32, 32), batch_size=1, threads=1, dtype="f32",
+        model="net", classes=10, input_shape=(3, 32, 32), batch_size=1, threads=1,
         contestants=(), policy=WHOLE,
     )  # fmt: skip
     return dataclasses.replace(request, **changes)

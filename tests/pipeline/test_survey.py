@@ -42,7 +42,7 @@ def test_the_data_are_read_once(shop: Any, readings: list[dict[str, Any]], tmp_p
     subject = survey(config_for(shop, weights=weights, data_resolution=32), Progress())
     evaluator = requests.evaluator_for(subject, requests.dense_weights(subject, Progress()))
     evaluator.fingerprint()
-    search_run._dense_accuracy(subject, weights, Progress())
+    search_run._dense_accuracies(subject, weights, Progress())
     assert len(subject.images.train) > 0
     assert len(readings) == 1
 
@@ -62,7 +62,7 @@ def test_what_takes_long_tells_how_far_it_is(shop: Any) -> None:
     progress = Progress(events.append)
     subject = survey(config_for(shop, data_resolution=32), progress)
     found = baseline(subject.config.model, "digits", resolution=32, images=subject.images)
-    search_run._dense_accuracy(subject, Path(found.weights), progress)
+    search_run._dense_accuracies(subject, Path(found.weights), progress)
     moved = {event.step: event for event in events if event.kind == "end"}
     for step in ("survey", "accuracy of the dense model"):
         assert moved[step].total is not None

@@ -6,7 +6,6 @@ import dataclasses
 import itertools
 import json
 import math
-from collections.abc import Callable
 from pathlib import Path
 
 import analytic
@@ -34,36 +33,6 @@ from autosparse.searching.study import run_study
 from autosparse.searching.trials import StudyResult, StudySettings
 
 
-def with_bf16(
-    problem: Problem,
-    factor: Callable[[LatencyOption], float],
-    *,
-    overhead_us: float = 10.0,
-    loss: float = 0.0,
-) -> Problem:
-    """Gives a table that holds every option in bf16 too, some factor as fast."""
-
-    def again(option: LatencyOption) -> LatencyOption:
-        scale = factor(option)
-        kernel = option.choice.kernel and f"bf16_{option.choice.kernel}"
-        return dataclasses.replace(
-            option,
-            choice=dataclasses.replace(option.choice, dtype="bf16", kernel=kernel),
-            median_us=option.median_us * scale,
-            ci_low_us=option.ci_low_us * scale,
-            ci_high_us=option.ci_high_us * scale,
-        )
-
-    return dataclasses.replace(
-        problem,
-        options={layer: (*options, *map(again, options)) for layer, options in problem.options.items()},
-        terms={
-            "f32": problem.terms_of("f32"),
-            "bf16": Terms(overhead_us=overhead_us, correction=1.1, loss=loss),
-        },
-    )
-
-
 def random_problem(seed: int, layers: int = 4) -> Problem:
     """A small table in which now one dtype and now the other is faster, layer by layer."""
     random = np.random.default_rng(seed)
@@ -86,7 +55,7 @@ def random_problem(seed: int, layers: int = 4) -> Problem:
         overhead_us=float(random.uniform(0, 30)),
         dense_accuracy=0.9,
     )
-    return with_bf16(
+    return analytic.with_bf16(
         problem,
         lambda _: float(random.uniform(0.6, 1.4)),
         overhead_us=float(random.uniform(0, 30)),
@@ -183,7 +152,7 @@ def test_a_mixed_plan_is_refused_wherever_one_could_be_made() -> None:
 
 @pytest.mark.parametrize(("factor", "winner"), [(0.6, "bf16"), (1.5, "f32")])
 def test_the_faster_table_wins_at_equal_losses(factor: float, winner: str) -> None:
-    problem = with_bf16(analytic.problem(), lambda _: factor)
+    problem = analytic.with_bf16(analytic.problem(), lambda _: factor)
     reach = knapsack.feasibility(problem)
     for share in (0.0, 0.3, 0.6):
         budget = reach.fastest_us + share * (reach.dense_us - reach.fastest_us)
@@ -192,7 +161,7 @@ def test_the_faster_table_wins_at_equal_losses(factor: float, winner: str) -> No
 
 
 def test_what_a_dtype_costs_by_itself_is_weighed_against_its_speed() -> None:
-    problem = with_bf16(analytic.problem(), lambda _: 0.6, loss=0.02)
+    problem = analytic.with_bf16(analytic.problem(), lambda _: 0.6, loss=0.02)
     reach = knapsack.feasibility(problem)
     assert knapsack.solve(problem, reach.dense_us).dtype == "f32"
     assert knapsack.solve(problem, reach.fastest_us).dtype == "bf16"
@@ -202,7 +171,7 @@ def test_what_a_dtype_costs_by_itself_is_weighed_against_its_speed() -> None:
 
 
 def test_a_budget_that_one_dtype_misses_is_met_in_the_other() -> None:
-    problem = with_bf16(analytic.problem(), lambda _: 0.5)
+    problem = analytic.with_bf16(analytic.problem(), lambda _: 0.5)
     least = knapsack.feasibility(problem.of("f32")).fastest_us
     assert knapsack.solve(problem, 0.9 * least).dtype == "bf16"
     with pytest.raises(BudgetInfeasible):
@@ -213,7 +182,7 @@ def test_a_budget_that_one_dtype_misses_is_met_in_the_other() -> None:
 
 
 def test_each_dtype_has_its_own_terms_and_correction() -> None:
-    problem = with_bf16(analytic.problem(), lambda _: 0.5, overhead_us=7.0)
+    problem = analytic.with_bf16(analytic.problem(), lambda _: 0.5, overhead_us=7.0)
     f32, bf16 = problem.dense_plan(), problem.dense_plan("bf16")
     total = math.fsum(problem.dense_option(layer).median_us for layer in problem.layers)
     assert problem.predicted_us(f32) == pytest.approx(12.0 + 1.04 * total)
@@ -227,7 +196,7 @@ def test_each_dtype_has_its_own_terms_and_correction() -> None:
 
 
 def test_a_part_is_a_table_of_one_dtype() -> None:
-    problem = with_bf16(analytic.problem(), lambda _: 0.5)
+    problem = analytic.with_bf16(analytic.problem(), lambda _: 0.5)
     assert problem.dtypes == ("f32", "bf16")
     part = problem.of("bf16")
     assert part.dtypes == ("bf16",) and part.of("bf16") is part
@@ -253,7 +222,9 @@ def test_a_dtype_must_have_a_dense_option_in_every_layer() -> None:
 
 def test_options_are_held_against_dense_in_their_own_dtype() -> None:
     # In bf16 dense is twice as fast and sparse is not: no bf16 option survives, all f32 ones do.
-    problem = with_bf16(analytic.problem(), lambda o: 0.05 if o.choice.pattern.is_dense else 1.0)
+    problem = analytic.with_bf16(
+        analytic.problem(), lambda o: 0.05 if o.choice.pattern.is_dense else 1.0
+    )
     prepared = prepare(problem)
     f32 = prepare(analytic.problem())
     kept = {
@@ -316,7 +287,7 @@ def run(folder: Path, problem: Problem, *, stop_after: int = 10**6, **settings: 
 
 
 def auto(factor: float, *, loss: float = 0.004) -> Problem:
-    problem = with_bf16(analytic.problem(), lambda _: factor, loss=loss)
+    problem = analytic.with_bf16(analytic.problem(), lambda _: factor, loss=loss)
     return dataclasses.replace(problem, budget_us=0.5 * knapsack.feasibility(problem).dense_us)
 
 

@@ -1,0 +1,162 @@
+"""Which types a run computes in: asked for, refused before work, or left out with the reason."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from autosparse.config import SearchConfig, validate
+from autosparse.errors import ConfigError, UsageError
+from autosparse.graph import Graph, fuse, trace
+from autosparse.kernels import binding
+from autosparse.kernels.spec import why_not_native
+from autosparse.pipeline import forecast
+from autosparse.pipeline.arithmetic import F32, Arithmetic, settle
+from autosparse.pipeline.survey import survey
+from autosparse.pipeline.tables import combined, measured_arithmetic
+from autosparse.progress import Progress, ProgressEvent
+from autosparse.records import LatencyOption, LayerChoice
+from autosparse.tuning.request import Skip, TuneResult
+
+BOTH = Arithmetic(dtypes=("f32", "bf16"))
+native = pytest.mark.skipif(bool(why_not_native("bf16")), reason=why_not_native("bf16") or "native")
+
+
+@pytest.fixture
+def old_host() -> Iterator[None]:
+    """A host whose CPU has no instruction for bf16."""
+    widest = binding.detect_isa()
+    binding.limit_isa("avx512")
+    yield
+    binding.limit_isa(widest)
+
+
+def graph_of(*modules: nn.Module) -> Graph:
+    return fuse(trace(nn.Sequential(*modules).eval(), (torch.zeros(1, 3, 8, 8),)))
+
+
+def plain() -> Graph:
+    return graph_of(nn.Conv2d(3, 16, 3), nn.ReLU())
+
+
+def unable() -> Graph:
+    return graph_of(nn.Conv2d(3, 16, 3), nn.GroupNorm(2, 16))
+
+
+@native
+def test_this_host_computes_in_both() -> None:
+    assert settle("f32", plain()) == F32
+    assert settle("bf16", plain()) == Arithmetic(dtypes=("bf16",))
+    assert settle("auto", plain()) == BOTH
+
+
+@pytest.mark.usefixtures("old_host")
+def test_a_host_without_bf16_refuses_it_and_auto_does_without() -> None:
+    for refused in (lambda: settle("bf16", plain()), lambda: validate(config("bf16"), writing=False)):
+        with pytest.raises(UsageError, match=r"bf16.*need avx512bf16 or amx.*here is a?"):
+            refused()
+    assert settle("f32", plain()) == F32
+    found = settle("auto", plain())
+    assert found.dtypes == ("f32",)
+    ((dtype, why),) = found.why_not
+    assert dtype == "bf16" and "avx512bf16 or amx" in why
+    validate(config("auto"), writing=False)
+
+
+@native
+def test_a_model_that_the_executor_does_not_take_whole_is_computed_in_f32() -> None:
+    assert settle("f32", unable()) == F32
+    ((dtype, why),) = settle("auto", unable()).why_not
+    assert dtype == "bf16" and "group_norm" in why
+    with pytest.raises(UsageError, match=r"--dtype bf16 .*group_norm.*write --dtype f32 or auto"):
+        settle("bf16", unable())
+
+
+def config(dtype: str, model: str = "resnet20", **more: Any) -> SearchConfig:
+    return SearchConfig(model=model, dtype=dtype, **more)
+
+
+@pytest.mark.usefixtures("old_host")
+def test_what_is_left_out_is_told_before_any_work(shop: Any) -> None:
+    events: list[ProgressEvent] = []
+    asked = config("auto", f"{shop.folder}/net.py:build", space=str(shop.folder / "space.yaml"))
+    assert survey(asked, Progress(events.append)).dtypes == ("f32",)
+    assert any(event.message.startswith("no bf16: ") for event in events)
+    found = forecast(asked)
+    assert [each.dtype for each in found.types] == ["f32"]
+    assert "no bf16: kernels of bf16 need avx512bf16 or amx" in found.text()
+
+
+@native
+def test_a_dry_run_counts_both_types(shop: Any) -> None:
+    asked = config("auto", f"{shop.folder}/net.py:build", space=str(shop.folder / "space.yaml"))
+    both = forecast(asked)
+    f32, bf16 = both.types
+    assert (f32.dtype, bf16.dtype) == ("f32", "bf16")
+    assert both.to_time == f32.to_time + bf16.to_time > max(f32.to_time, bf16.to_time)
+    assert both.fastest_ms == min(f32.fastest_ms, bf16.fastest_ms)
+    assert both.dense_ms == f32.dense_ms > bf16.dense_ms
+    assert "latency in f32, roofline" in both.text() and "latency in bf16, roofline" in both.text()
+    alone = forecast(config("bf16", asked.model, space=asked.space))
+    assert [each.dtype for each in alone.types] == ["bf16"]
+    assert both.configurations_log10 == pytest.approx(alone.configurations_log10 + math.log10(2))
+
+
+def test_an_unknown_type_is_refused() -> None:
+    with pytest.raises(ConfigError, match="f32 or bf16 or auto"):
+        config("f16")
+
+
+# ------------------------------------------------------------------------------- after tuning
+
+
+def tuned(dtype: Any, layers: str, **more: Any) -> TuneResult:
+    def option(name: str) -> LatencyOption:
+        us = float(ord(name))
+        return LatencyOption(
+            choice=LayerChoice(dtype=dtype), median_us=us, ci_low_us=us, ci_high_us=us, flops_kept=1
+        )
+
+    values: dict[str, Any] = {
+        "options": {name: (option(name),) for name in layers},
+        "considered": 9, "timed": 3, "reused": 4, "beaten": 1,
+        "skipped": (Skip(reason="slow", count=2),),
+        "failed": (), "rows": (), "unmeasured": {}, "unfinished": (), "seconds": 1.5,
+    }  # fmt: skip
+    return TuneResult(**(values | more))
+
+
+def test_results_of_two_types_add_up() -> None:
+    f32, bf16 = (
+        tuned("f32", "ab"),
+        tuned("bf16", "ab", unmeasured={"c": "no kernel"}, unfinished=("a",)),
+    )
+    assert combined({"f32": f32}) is f32
+    both = combined({"f32": f32, "bf16": bf16})
+    assert both.considered == both.timed + both.reused + sum(skip.count for skip in both.skipped) == 18
+    assert [option.choice.dtype for option in both.options["a"]] == ["f32", "bf16"]
+    assert both.unmeasured == {"c": "in bf16: no kernel"}
+    assert both.unfinished == ("a",)
+
+
+def test_a_type_that_a_layer_lacks_is_left_out_with_the_reason() -> None:
+    both = combined({"f32": tuned("f32", "ab"), "bf16": tuned("bf16", "ab")})
+    assert measured_arithmetic(BOTH, both) == BOTH
+    lacking = combined(
+        {"f32": tuned("f32", "ab"), "bf16": tuned("bf16", "a", unmeasured={"b": "it crashed"})}
+    )
+    found = measured_arithmetic(BOTH, lacking)
+    assert found.dtypes == ("f32",)
+    assert found.why_not == (("bf16", "layer b could not be measured in bf16: it crashed"),)
+
+
+def test_a_layer_that_only_the_other_type_has_leaves_both_in() -> None:
+    odd = combined({"f32": tuned("f32", "a"), "bf16": tuned("bf16", "ab")})
+    assert measured_arithmetic(BOTH, odd) == BOTH
+    assert dataclasses.replace(BOTH).without("bf16", "why").dtypes == ("f32",)
