@@ -5,24 +5,26 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
+from autosparse.cli import run as command
 from autosparse.config import SearchConfig, validate
 from autosparse.errors import ConfigError, UsageError
 from autosparse.graph import Graph, fuse, trace
 from autosparse.kernels import binding
 from autosparse.kernels.spec import why_not_native
-from autosparse.pipeline import forecast
+from autosparse.pipeline import forecast, tables
 from autosparse.pipeline.arithmetic import F32, Arithmetic, settle
 from autosparse.pipeline.survey import survey
 from autosparse.pipeline.tables import combined, measured_arithmetic
 from autosparse.progress import Progress, ProgressEvent
 from autosparse.records import LatencyOption, LayerChoice
-from autosparse.tuning.request import Skip, TuneResult
+from autosparse.tuning.request import Skip, TuneRequest, TuneResult
 
 BOTH = Arithmetic(dtypes=("f32", "bf16"))
 native = pytest.mark.skipif(bool(why_not_native("bf16")), reason=why_not_native("bf16") or "native")
@@ -93,6 +95,18 @@ def test_what_is_left_out_is_told_before_any_work(shop: Any) -> None:
     assert "no bf16: kernels of bf16 need avx512bf16 or amx" in found.text()
 
 
+@pytest.mark.usefixtures("old_host")
+def test_the_command_line_refuses_before_any_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for verb in ("search", "tune"):
+        assert command([verb, "--model", "resnet20", "--dtype", "bf16"]) == 2
+        told = capsys.readouterr().err
+        assert "bf16 need avx512bf16 or amx" in told and "--dtype f32" in told
+    assert list(tmp_path.iterdir()) == []
+
+
 @native
 def test_a_dry_run_counts_both_types(shop: Any) -> None:
     asked = config("auto", f"{shop.folder}/net.py:build", space=str(shop.folder / "space.yaml"))
@@ -130,6 +144,28 @@ def tuned(dtype: Any, layers: str, **more: Any) -> TuneResult:
         "failed": (), "rows": (), "unmeasured": {}, "unfinished": (), "seconds": 1.5,
     }  # fmt: skip
     return TuneResult(**(values | more))
+
+
+def test_types_share_the_time_that_tuning_may_take(shop: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = config("f32", f"{shop.folder}/net.py:build", space=str(shop.folder / "space.yaml"))
+    subject = dataclasses.replace(survey(asked, Progress()), arithmetic=BOTH)
+    requests: list[TuneRequest] = []
+
+    def tune(request: TuneRequest, *_: Any, **__: Any) -> TuneResult:
+        requests.append(request)
+        return tuned(request.dtype, "a")
+
+    monkeypatch.setattr(tables, "tune", tune)
+    both = tables.measure_options(subject, 60e6, Progress())
+    assert [option.choice.dtype for option in both.options["a"]] == ["f32", "bf16"]
+    assert [request.dtype for request in requests] == ["f32", "bf16"]
+    first, second = (request.time_budget_us for request in requests)
+    assert first == pytest.approx(30e6, rel=0.1)
+    assert second == pytest.approx(60e6, rel=0.1), "the first type took none of its share"
+    far, near = (request.policy.reuse_bytes for request in requests)
+    assert far == 2 * near, "weights of bf16 are half as large"
+    tables.measure_options(subject, None, Progress())
+    assert [request.time_budget_us for request in requests[2:]] == [None, None]
 
 
 def test_results_of_two_types_add_up() -> None:
