@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import itertools
+import math
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from typing import TypeVar
 
 from autosparse import paths
 from autosparse.pipeline.arithmetic import Arithmetic
-from autosparse.pipeline.ledger import Ledger
+from autosparse.pipeline.ledger import Ledger, Measured
 from autosparse.pipeline.survey import Survey
 from autosparse.progress import Progress
 from autosparse.records import LatencyOption, LayerChoice
@@ -123,8 +124,8 @@ def to_problem(
 ) -> Problem:
     """Puts the table together.
 
-    A type's overhead is what the dense model spends outside its layers in it, its loss what the dense
-    model loses by it.
+    A type's overhead is what the dense model spends outside the table's layers in it, its loss what the
+    dense model loses by it.
 
     Args:
         survey: whose dtypes are taken from the tuner's options.
@@ -150,11 +151,11 @@ def to_problem(
             for name in layers
         },
         losses=losses,
-        overhead_us=ledger.dense(first).other_us,
+        overhead_us=_outside_us(ledger.dense(first), layers),
         budget_us=survey.config.latency_budget,
         terms={
             dtype: Terms(
-                overhead_us=ledger.dense(dtype).other_us,
+                overhead_us=_outside_us(ledger.dense(dtype), layers),
                 loss=loss_of(references[dtype], references["f32"]),
             )
             for dtype in survey.dtypes
@@ -163,3 +164,9 @@ def to_problem(
         dense_accuracy=references["f32"].accuracy,
         extents={name: pixels[name] for name in layers},
     )
+
+
+def _outside_us(dense: Measured, layers: Container[str]) -> float:
+    """Gives the time of operators without weights, and of layers that no kernel of the table runs."""
+    unlisted = (layer.median_us for layer in dense.layers if layer.name not in layers)
+    return dense.other_us + math.fsum(unlisted)

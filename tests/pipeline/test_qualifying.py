@@ -26,10 +26,12 @@ from autosparse.pipeline.publish import Findings
 from autosparse.pipeline.session import (
     Contestant,
     ContestantResult,
+    LayerTime,
     SessionRequest,
     SessionResult,
 )
 from autosparse.pipeline.survey import Survey
+from autosparse.pipeline.tables import to_problem
 from autosparse.plan import Plan
 from autosparse.progress import Progress
 from autosparse.records import (
@@ -47,6 +49,7 @@ from autosparse.searching.pool import SerialPool
 from autosparse.searching.problem import Problem, prepare
 from autosparse.searching.study import run_study
 from autosparse.searching.trials import StudyResult, StudySettings
+from autosparse.train.evaluate import Score
 from autosparse.tuning.request import TuneResult
 from autosparse.tuning.stopwatch import WHOLE
 
@@ -325,3 +328,28 @@ def test_a_ledger_of_one_type_is_continued_in_two(make: Callable[..., Bench]) ->
     assert ledger.dense("bf16").latency.dtype == "bf16"
     bench.ledger()
     assert len(bench.sessions) == 2
+
+
+def test_overheads_are_those_of_the_dense_model_outside_the_table(make: Callable[..., Bench]) -> None:
+    bench = make(0.6 * REACH.dense_us, 1.0, ("f32", "bf16"))
+    ledger = bench.ledger()
+    first, *others = BARE.layers
+    for name, other_us, unlisted_us in (("dense", 30.0, 8.0), ("dense-bf16", 20.0, 5.0)):
+        times = [
+            LayerTime(name=layer, label="dense", kernel="k", sparsity=0.0, median_us=us, why="")
+            for layer, us in ((first, 100.0), ("depthwise", unlisted_us))
+        ]
+        ledger.references[name] = dataclasses.replace(
+            ledger.references[name], layers=tuple(times), other_us=other_us
+        )
+    tuning = bench.findings().tuning
+    scores = {
+        dtype: Score(accuracy=accuracy, cross_entropy=0.3, samples=100, classes=10)
+        for dtype, accuracy in (("f32", 0.9), ("bf16", 0.88))
+    }
+    table = to_problem(bench.survey(), tuning, BARE.losses, scores, ledger)
+    assert table.dtypes == ("f32", "bf16") and set(table.layers) == {first, *others}
+    assert table.terms_of("f32").overhead_us == 38.0
+    assert table.terms_of("bf16").overhead_us == 25.0
+    assert table.terms_of("bf16").loss == pytest.approx(0.02)
+    assert table.dense_accuracy == 0.9
