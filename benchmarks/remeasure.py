@@ -34,7 +34,7 @@ if not asked["pruned"]:
 image = torch.randn(asked["batch_size"], *asked["input_shape"])
 common = {"threads": asked["threads"], "database": asked["database"]}
 whole = models.resolve(asked["model"], classes=module(image).shape[1]).module
-dense = autosparse.compile(whole, (image,), **common)
+dense = autosparse.compile(whole, (image,), dtype=asked["dense_dtype"], **common)
 compiled = autosparse.compile(module, (image,), plan=Plan.load(asked["plan"]), **common)
 found, disturbed = [], 0
 while len(found) < asked["rounds"] and disturbed < 20:
@@ -59,13 +59,16 @@ def main() -> None:
     config = SearchConfig.from_yaml(run / "config.yaml")
     rows = [remeasure(run, document, config, one, options.rounds) for one in document.configs]
     print(
-        f"{document.model}, {document.threads} threads, batch {document.batch_size}, f32, "
-        f"budget {document.budget_ms} ms; dense {document.dense.latency.median_ms:.4f} ms"
+        f"{document.model}, {document.threads} threads, batch {document.batch_size}, "
+        f"budget {document.budget_ms} ms; dense {document.dense.latency.median_ms:.4f} ms "
+        f"in {document.dense.latency.dtype}"
     )
-    print(f"{'id':10} {'reported ms':>12} {'again ms':>10} {'ratio':>7}  budget  disturbed rounds")
+    figures = f"{'reported ms':>12} {'again ms':>10} {'ratio':>7}"
+    print(f"{'id':10} {'type':5} {figures}  budget  disturbed rounds")
     for row in rows:
         print(
-            f"{row['id']:10} {row['reported_ms']:12.4f} {row['again_ms']:10.4f} {row['ratio']:7.3f}  "
+            f"{row['id']:10} {row['dtype']:5} {row['reported_ms']:12.4f} {row['again_ms']:10.4f} "
+            f"{row['ratio']:7.3f}  "
             f"{'met' if row['met'] else 'missed' if row['met'] is not None else '-':6}  "
             f"{row['disturbed_rounds']}"
         )
@@ -88,6 +91,7 @@ def remeasure(
         "threads": document.threads,
         "database": config.database,
         "rounds": rounds,
+        "dense_dtype": document.dense.latency.dtype if document.dense.latency else "f32",
         "dense_ms": document.dense.latency.median_ms if document.dense.latency else float("inf"),
     }
     call = [sys.executable, "-c", _ONE, json.dumps(asked)]
@@ -97,6 +101,7 @@ def remeasure(
     reported = one.measured_latency_ms or float("nan")
     return {
         "id": one.id,
+        "dtype": one.dtype,
         "reported_ms": reported,
         "again_ms": again,
         "ratio": again / reported,
