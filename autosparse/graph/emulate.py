@@ -1,8 +1,8 @@
 """A fused graph in torch as the executor computes it in bf16: to know an accuracy without compiling.
 
-Weights and every operator's result are rounded to bf16, to nearest even; sums, biases, the weights of
-depthwise layers and what an operator does inside are float32, and so are results from the last layers
-on (`float_tail`). What is left to differ from a compiled model is the order of sums.
+Weights and every operator's result are rounded to bf16, to nearest even; sums, biases and what an
+operator does inside are float32, and so are results from the last layers on (`float_tail`). What is
+left to differ from a compiled model is the order of sums.
 """
 
 from __future__ import annotations
@@ -141,9 +141,9 @@ def _tensor(values: FloatArray | None) -> Tensor | None:
 
 
 def _weight(node: Node) -> Tensor | None:
-    """Gives a weight as it is packed: depthwise layers compute in float32 and keep theirs as it is."""
+    """Gives a weight as it is packed."""
     weight = _tensor(node.weight)
-    if weight is None or node.op not in LAYERS or weight.shape[1] == 1 < node.groups:
+    if weight is None or node.op not in LAYERS:
         return weight
     return rounded(weight)
 

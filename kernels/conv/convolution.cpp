@@ -4,6 +4,7 @@
 #include <cmath>
 #include <cstring>
 
+#include "cpu/bf16.h"
 #include "operators/planes.h"
 
 namespace autosparse {
@@ -37,6 +38,9 @@ Convolution::Convolution(const as_op &op, const Shape &input, const Shape &outpu
     // The caller's arrays end with the call.
     op_.weight = op_.bias = nullptr;
     op_.group_start = op_.kept = nullptr;
+    // Whatever the arithmetic, the layer is one of bf16 weights.
+    if (widens())
+        for (float &weight : layer_.weights) weight = to_float(to_bf16(weight));
 }
 
 Padding Convolution::padding() const {

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "cpu/bf16.h"
 #include "operators/planes.h"
 
 namespace autosparse {
@@ -13,10 +14,13 @@ constexpr int kPixelsPerTask = 2048;
 
 }  // namespace
 
-DepthwiseConvolution::DepthwiseConvolution(const as_op &op, const Shape &input, const Shape &output)
+DepthwiseConvolution::DepthwiseConvolution(const as_op &op, int dtype, const Shape &input, const Shape &output)
     : op_(op), input_shape_(input), output_shape_(output) {
     const std::size_t channels = static_cast<std::size_t>(input.channels);
     weights_.assign(op.weight, op.weight + channels * static_cast<std::size_t>(op.kernel_h * op.kernel_w));
+    // It computes in float; the layer is one of bf16 weights none the less.
+    if (dtype == AS_BF16)
+        for (float &weight : weights_) weight = to_float(to_bf16(weight));
     bias_.assign(channels, 0.0f);
     if (op.bias) std::copy_n(op.bias, channels, bias_.begin());
     op_.weight = op_.bias = nullptr;

@@ -9,7 +9,7 @@ namespace autosparse {
 
 class DepthwiseConvolution : public Operator {
 public:
-    DepthwiseConvolution(const as_op &op, const Shape &input, const Shape &output);
+    DepthwiseConvolution(const as_op &op, int dtype, const Shape &input, const Shape &output);
     // Square kernels of 3 or 5, strides of 1 or 2, one type in and out; the rest is Convolution's.
     static bool runs(const as_op &op, const Tensor &input, const Tensor &output);
 

@@ -5,9 +5,8 @@
 
 #include "autosparse.h"
 
-#if defined(__x86_64__) || defined(__i386__)
+#ifdef AS_HAS_X86_LEVELS
 #include <cpuid.h>
-#define AS_X86 1
 #endif
 #if defined(__linux__)
 #include <sys/syscall.h>
@@ -19,7 +18,7 @@ namespace {
 
 std::atomic<int> isa_limit{AS_ISA_AMX};
 
-#ifdef AS_X86
+#ifdef AS_HAS_X86_LEVELS
 struct Leaf {
     uint32_t eax = 0, ebx = 0, ecx = 0, edx = 0;
 };
@@ -77,7 +76,7 @@ int detect_x86() {
 }  // namespace
 
 int detect_isa() {
-#ifdef AS_X86
+#ifdef AS_HAS_X86_LEVELS
     static const int isa = detect_x86();
     return isa;
 #else

@@ -5,8 +5,9 @@
 // Every header gives: Vec, kLanes, kRegisters (architectural vector registers), load/store (unaligned),
 // load_some/store_some (first `count` lanes; the rest reads as 0 and is not written), load_every_second,
 // first_lanes_of (the rest zero), broadcast, fma (a*b+c), max/min (returning the second argument when
-// either is NaN), and_mask, sum, transpose (kLanes x kLanes, in place), zip and unzip (of two vectors),
-// shift_in. Loads and stores take float or Bf16 in memory; a store to Bf16 rounds to nearest even.
+// either is NaN), max_or_nan (NaN when either is), and_mask, sum, transpose (kLanes x kLanes, in place), zip
+// and unzip (of two vectors), shift_in. Loads and stores take float or Bf16 in memory; a store to Bf16 rounds
+// to nearest even.
 //
 // dot_pairs takes vectors whose 32-bit lanes are pairs of bf16 (first of the pair in the low half): acc +
 // first products + second products in float. interleave makes such pairs from two runs of bf16.

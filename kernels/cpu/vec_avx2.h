@@ -50,6 +50,9 @@ AS_INLINE Vec zero() { return _mm256_setzero_ps(); }
 AS_INLINE Vec fma(Vec a, Vec b, Vec c) { return _mm256_fmadd_ps(a, b, c); }
 AS_INLINE Vec max(Vec a, Vec b) { return _mm256_max_ps(a, b); }
 AS_INLINE Vec min(Vec a, Vec b) { return _mm256_min_ps(a, b); }
+AS_INLINE Vec max_or_nan(Vec a, Vec b) {
+    return _mm256_blendv_ps(_mm256_max_ps(a, b), a, _mm256_cmp_ps(a, a, _CMP_UNORD_Q));
+}
 AS_INLINE Vec and_mask(Vec v, const int32_t *mask) {
     return _mm256_and_ps(v, _mm256_loadu_ps(reinterpret_cast<const float *>(mask)));
 }

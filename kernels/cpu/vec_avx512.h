@@ -48,6 +48,9 @@ AS_INLINE Vec zero() { return _mm512_setzero_ps(); }
 AS_INLINE Vec fma(Vec a, Vec b, Vec c) { return _mm512_fmadd_ps(a, b, c); }
 AS_INLINE Vec max(Vec a, Vec b) { return _mm512_max_ps(a, b); }
 AS_INLINE Vec min(Vec a, Vec b) { return _mm512_min_ps(a, b); }
+AS_INLINE Vec max_or_nan(Vec a, Vec b) {
+    return _mm512_mask_mov_ps(_mm512_max_ps(a, b), _mm512_cmp_ps_mask(a, a, _CMP_UNORD_Q), a);
+}
 AS_INLINE Vec and_mask(Vec v, const int32_t *mask) {
     return _mm512_castsi512_ps(_mm512_and_si512(_mm512_castps_si512(v), _mm512_loadu_si512(mask)));
 }

@@ -52,6 +52,7 @@ AS_INLINE Vec zero() { return broadcast(0.0f); }
 AS_INLINE Vec fma(Vec a, Vec b, Vec c) { return a * b + c; }
 AS_INLINE Vec max(Vec a, Vec b) { return a > b ? a : b; }
 AS_INLINE Vec min(Vec a, Vec b) { return a < b ? a : b; }
+AS_INLINE Vec max_or_nan(Vec a, Vec b) { return (a > b) | (a != a) ? a : b; }
 AS_INLINE Vec and_mask(Vec v, const int32_t *mask) {
     VecInt m;
     memcpy(&m, mask, sizeof m);

@@ -48,6 +48,8 @@ Shape checked_shape(const int32_t *shape) {
         elements *= shape[i];
         require(elements < (int64_t{1} << 31), "a tensor must stay below 2^31 elements");
     }
+    // What is added to extents and offsets further on must not leave 32 bits.
+    require(elements / shape[0] < (int64_t{1} << 30), "one image of a tensor must stay below 2^30 elements");
     return {shape[0], shape[1], shape[2], shape[3]};
 }
 

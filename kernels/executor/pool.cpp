@@ -5,6 +5,9 @@
 
 #include <algorithm>
 #include <chrono>
+#include <stdexcept>
+#include <string>
+#include <system_error>
 
 #if defined(__x86_64__)
 #include <immintrin.h>
@@ -73,9 +76,19 @@ struct PoolShelf {
     pid_t process = getpid();
 };
 
-// Never destroyed: threads may outlive static destructors.
+PoolShelf &shelf();
+
+// Never destroyed: threads may outlive static destructors. A child that is forked while another thread holds
+// the lock would find it locked for ever, so forks hold it themselves.
+PoolShelf &make_shelf() {
+    PoolShelf &made = *new PoolShelf;
+    const auto unlock = [] { shelf().mutex.unlock(); };
+    pthread_atfork([] { shelf().mutex.lock(); }, unlock, unlock);
+    return made;
+}
+
 PoolShelf &shelf() {
-    static PoolShelf &instance = *new PoolShelf;
+    static PoolShelf &instance = make_shelf();
     return instance;
 }
 
@@ -114,11 +127,20 @@ void Barrier::wait(int64_t *arrival_ns) {
 Pool::Pool(int threads, bool pin) : threads_(threads), pin_(pin), barrier_(threads) {
     processors_ = allowed_processors();
     workers_.reserve(static_cast<std::size_t>(threads - 1));
-    for (int worker = 1; worker < threads; ++worker)
-        workers_.emplace_back([this, worker] { work(worker); });
+    try {
+        for (int worker = 1; worker < threads; ++worker)
+            workers_.emplace_back([this, worker] { work(worker); });
+    } catch (const std::system_error &error) {
+        end_workers();
+        throw std::runtime_error("the system must start " + std::to_string(threads - 1) +
+                                 " worker threads, but started " + std::to_string(workers_.size()) + ": " +
+                                 error.what());
+    }
 }
 
-Pool::~Pool() {
+Pool::~Pool() { end_workers(); }
+
+void Pool::end_workers() {
     {
         std::lock_guard<std::mutex> lock(mutex_);
         stop_.store(true);

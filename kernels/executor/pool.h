@@ -47,6 +47,7 @@ public:
 
 private:
     void work(int worker);
+    void end_workers();
 
     const int threads_;
     const bool pin_;

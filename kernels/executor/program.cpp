@@ -144,7 +144,8 @@ void Program::lay_out() {
 const int32_t *Program::valid_mask(const Tensor &t) {
     auto &mask = masks_[std::make_tuple(t.shape.height, t.shape.width, t.pitch)];
     if (mask.empty()) {
-        mask.assign(static_cast<std::size_t>(t.rounded_span()), 0);
+        // Activations begin at any row and read whole vectors of it.
+        mask.assign(static_cast<std::size_t>(t.rounded_span() + 16), 0);
         for (int y = 0; y < t.shape.height; ++y)
             std::fill_n(mask.begin() + static_cast<ptrdiff_t>(y) * t.pitch, t.shape.width, -1);
     }

@@ -59,7 +59,7 @@ struct Tensor {
     ptrdiff_t image = 0;  // from one image to the next
     void *data = nullptr;
     const int32_t *valid =
-        nullptr;  // per flattened pixel, rounded up to 16: all ones inside the image, else 0
+        nullptr;  // per flattened pixel and a vector beyond: all ones inside the image, else 0
 
     void *origin(int n, int c) const { return offset(data, dtype, n * image + c * plane + front); }
     // Flattened pixels from the origin to the last pixel of the image.

@@ -106,7 +106,8 @@ typedef struct as_kernel_info {
 int as_abi_version(void);
 const char *as_last_error(void);
 int as_last_status(void); /* as_status of this thread's last call; for calls that return a pointer */
-/* The widest instruction set that both the CPU and the operating system grant, and as_limit_isa allows. */
+/* The widest instruction set that the CPU and the operating system grant, this build has, and as_limit_isa
+ * allows. */
 int as_detect_isa(void);
 /* Nothing above this level is used from now on (new programs only); for tests. */
 int as_limit_isa(int isa);

@@ -132,13 +132,15 @@ void check_mul(const Program &program, const as_op &op) {
 
 void check_concat(const Program &program, const as_op &op) {
     Shape expected = program.tensor(op.inputs[0]).shape;
-    expected.channels = 0;
+    int64_t channels = 0;
     for (int i = 0; i < op.input_count; ++i) {
         const Shape &s = program.tensor(op.inputs[i]).shape;
         require(s.batch == expected.batch && s.height == expected.height && s.width == expected.width,
                 "concatenated tensors must agree in batch, height and width");
-        expected.channels += s.channels;
+        channels += s.channels;
     }
+    require(channels <= INT32_MAX, "concatenated channels must stay below 2^31");
+    expected.channels = static_cast<int>(channels);
     check_shape(expected, program.tensor(op.output).shape);
 }
 
@@ -146,10 +148,9 @@ void check_subsample(const Program &program, const as_op &op) {
     check_inputs(op, 1);
     require(op.stride_h >= 1 && op.stride_w >= 1, "stride_h and stride_w must be at least 1");
     const Shape &in = program.tensor(op.inputs[0]).shape, &out = program.tensor(op.output).shape;
-    require(op.channels_before >= 0 && out.channels >= in.channels + op.channels_before,
+    require(op.channels_before >= 0 && out.channels - in.channels >= op.channels_before,
             "the output must have room for channels_before and all input channels");
-    check_shape({in.batch, out.channels, (in.height + op.stride_h - 1) / op.stride_h,
-                 (in.width + op.stride_w - 1) / op.stride_w},
+    check_shape({in.batch, out.channels, (in.height - 1) / op.stride_h + 1, (in.width - 1) / op.stride_w + 1},
                 out);
 }
 

@@ -331,7 +331,7 @@ std::unique_ptr<Operator> make_convolution(const Program &program, const as_op &
     const int dtype = program.tensor(op.inputs[0]).dtype;
     if (op.kind == AS_OP_CONV_GROUPED &&
         DepthwiseConvolution::runs(op, program.tensor(op.inputs[0]), program.tensor(op.output)))
-        return std::make_unique<DepthwiseConvolution>(op, input, output);
+        return std::make_unique<DepthwiseConvolution>(op, dtype, input, output);
     if (op.kind == AS_OP_CONV_GROUPED) {
         const int tile = grouped_tile(output.channels / op.groups);
         // A single input per output has no pairs of channels.

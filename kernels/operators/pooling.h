@@ -10,7 +10,7 @@ namespace autosparse::AS_ISA_NS {
 
 struct MaxOf {
     static float identity() { return -INFINITY; }
-    AS_INLINE Vec join(Vec a, Vec b) { return max(a, b); }
+    AS_INLINE Vec join(Vec a, Vec b) { return max_or_nan(a, b); }
 };
 
 struct SumOf {

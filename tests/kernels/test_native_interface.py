@@ -95,7 +95,7 @@ def test_broken_operators_are_refused(changes: dict[str, Any]) -> None:
 
 
 def test_kernels_refuse_with_their_reasons() -> None:
-    sparse = next(k for k in spec.all_kernels() if k.block_n == 4)
+    sparse = next(k for k in spec.all_kernels() if k.block_n == 4 and k.isa == "generic")
     with pytest.raises(NoKernel, match=sparse.name):
         program().op(conv(kernel=sparse.row))
     reasons = spec.why_not(sparse, SHAPE, onexn(8))
@@ -264,6 +264,28 @@ if child == 0:
 raise SystemExit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 """
     assert subprocess.run([sys.executable, "-c", code], timeout=60, check=False).returncode == 0
+
+
+def test_threads_that_the_system_refuses_are_an_error() -> None:
+    code = """
+import resource, numpy as np
+from autosparse.errors import AutosparseError
+from autosparse.kernels.layer import LayerProgram
+from autosparse.records import LayerShape
+shape = LayerShape(op="conv2d", batch_size=1, in_channels=1, out_channels=1)
+x = weight = np.ones((1, 1, 1, 1), np.float32)
+many, one = (LayerProgram(shape, weight=weight, threads=n) for n in (1024, 1))
+pages = int(open("/proc/self/statm").read().split()[0])
+resource.setrlimit(resource.RLIMIT_AS, (pages * 4096 + (256 << 20),) * 2)
+try:
+    many.run(x)
+except AutosparseError as error:
+    assert "worker threads" in str(error), error
+    raise SystemExit(0 if one.run(x) == 1 else 3)
+raise SystemExit("1024 threads of 8 MB stack in 256 MB")
+"""
+    done = subprocess.run([sys.executable, "-c", code], timeout=60, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 def test_no_torch_is_imported() -> None:
