@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import math
+import os
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from autosparse.kernels import native
 from autosparse.patterns.structure import BlockStructure
 from autosparse.records import LayerShape
+
+# Another build of the library, such as an instrumented one. Tests ask it for its kernels when they are
+# collected, so it has to be named now.
+if OTHER_LIBRARY := os.environ.get("NATIVE_LIBRARY"):
+    native.library_path = lambda: Path(OTHER_LIBRARY)
 
 Array = NDArray[np.floating[Any]]
 Array64 = NDArray[np.float64]

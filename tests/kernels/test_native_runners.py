@@ -1,0 +1,66 @@
+"""The native tests of kernels/tests: on the installed library, and cross-compiled under an emulator."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from autosparse.kernels.native import library_path
+
+ROOT = Path(__file__).parents[2]
+SOURCES = ROOT / "kernels"
+HARNESS = ("harness.cpp", "reference.cpp")
+RUNNERS = {
+    "conformance": (
+        *("conformance.cpp", "layer.cpp", "operators.cpp", "refusals.cpp", "situations.cpp"),
+        *HARNESS,
+    ),
+    "threads": ("threads.cpp", *HARNESS),
+}
+AARCH64_LIBRARIES = Path("/usr/aarch64-linux-gnu")
+
+
+def run(command: Sequence[str | Path]) -> str:
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, f"{command[0]}:\n{done.stdout}\n{done.stderr}"
+    return done.stdout
+
+
+def program(name: str) -> str:
+    """Finds a tool beside the interpreter or on the path; skips the test where there is none."""
+    found = shutil.which(name, path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+    return found or pytest.skip(f"needs {name}, but it is not installed")
+
+
+@pytest.fixture(scope="module", params=RUNNERS)
+def runner(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Builds a runner against the library that Python uses."""
+    compiler = program(os.environ.get("CXX", "c++"))
+    binary = tmp_path_factory.mktemp("native") / request.param
+    library = Path(library_path())
+    sources = [SOURCES / "tests" / name for name in RUNNERS[request.param]]
+    flags = ["-std=c++17", "-O1", "-pthread", f"-I{SOURCES / 'include'}"]
+    run([compiler, *flags, *sources, library, f"-Wl,-rpath,{library.parent}", "-o", binary])
+    return binary
+
+
+def test_installed_library(runner: Path) -> None:
+    selection = ["--every", "9"] if runner.name == "conformance" else ["--rounds", "30"]
+    assert " 0 failures" in run([runner, *selection])
+
+
+def test_portable_baseline_on_aarch64() -> None:
+    cmake, emulator = program("cmake"), program("qemu-aarch64")
+    program("aarch64-linux-gnu-g++")
+    build = ROOT / "build" / "aarch64"  # where `make test-aarch64` builds: nothing is compiled twice
+    flags = ["-DAUTOSPARSE_TESTS=ON", f"-DCMAKE_TOOLCHAIN_FILE={SOURCES / 'tests' / 'aarch64.cmake'}"]
+    run([cmake, "-S", SOURCES, "-B", build, *flags])
+    run([cmake, "--build", build, "--parallel", str(os.cpu_count())])
+    conformance = [build / "tests" / "conformance", "--every", "9"]
+    assert " 0 failures" in run([emulator, "-L", AARCH64_LIBRARIES, *conformance])
