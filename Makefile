@@ -1,6 +1,10 @@
 # make search   environment, build, and the main job on its defaults   (ARGS="--latency-budget 8ms" adds flags)
 # make test     environment, build, and the tests                      (ARGS="tests/searching" picks some)
 # make check    ruff and mypy
+# make sanitize           native tests, a fuzzed loader and tests/kernels under AddressSanitizer and UndefinedBehaviorSanitizer
+# make sanitize-threads   native tests under ThreadSanitizer
+# make test-aarch64       native tests of a cross build under qemu-aarch64
+#               (EVERY=8 takes each eighth kernel, PORTABLE=ON the portable baseline alone)
 # make wheel    a wheel in dist/
 # make clean    removes all that make made, and leaves results/
 #
@@ -9,6 +13,8 @@
 PYTHON ?= python3
 PIP_FLAGS ?=
 ARGS ?=
+EVERY ?= 1
+PORTABLE ?= OFF
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -16,13 +22,13 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_FL
 
 # The environment is made anew when something that decides it changes: dependencies, native sources, or
 # the set of package folders. Content counts, not dates, so a checkout that changes nothing rebuilds nothing.
-NATIVE := find kernels -type f ! -name '*.py' ! -path '*/__pycache__/*'
+NATIVE := find kernels -type f ! -name '*.py' ! -path '*/__pycache__/*' ! -path 'kernels/tests/*'
 FOLDERS := find autosparse kernels search_spaces -name '*.py' -exec dirname {} +
 STATE := $(shell { cat pyproject.toml constraints.txt; $(NATIVE) | LC_ALL=C sort | xargs cat; \
 	$(FOLDERS) | LC_ALL=C sort -u; } | cksum | tr ' ' '-')
 STAMP := $(VENV)/.installed-$(STATE)
 
-.PHONY: search test check wheel clean install
+.PHONY: search test check sanitize sanitize-threads test-aarch64 run-aarch64 wheel clean install
 .DEFAULT_GOAL := test
 
 search: $(STAMP)
@@ -45,6 +51,49 @@ check: $(STAMP)
 	@rm -rf build/typing && mkdir -p build/typing/autosparse
 	@ln -s $(CURDIR)/autosparse/* $(CURDIR)/kernels $(CURDIR)/search_spaces build/typing/autosparse/
 	cd build/typing && $(CURDIR)/$(BIN)/mypy --strict --config-file $(CURDIR)/pyproject.toml -p autosparse
+
+# Builds of the portable baseline lie beside those of all instruction sets.
+ONLY := $(if $(filter ON,$(PORTABLE)),-portable)
+
+# The native library and its tests in build/$(1), with the CMake flags $(2).
+define build_native
+	@mkdir -p build
+	@$(BIN)/cmake -S kernels -B build/$(1) -DAUTOSPARSE_TESTS=ON -DAUTOSPARSE_PORTABLE=$(PORTABLE) $(2) \
+		> build/$(1).log 2>&1 || { cat build/$(1).log >&2; exit 1; }
+	@$(BIN)/cmake --build build/$(1) --parallel $${CMAKE_BUILD_PARALLEL_LEVEL:-$$(nproc)} \
+		> build/$(1).log 2>&1 || { cat build/$(1).log >&2; exit 1; }
+endef
+
+# The interpreter is not instrumented: the sanitizer's runtime and what it intercepts have to be there first.
+runtime = $(shell $${CXX:-c++} -print-file-name=$(1))
+
+# A forked child may find the locks of AddressSanitizer's own allocator held: forks are ThreadSanitizer's.
+sanitize: $(STAMP)
+	$(call build_native,sanitize$(ONLY),-DAUTOSPARSE_SANITIZE=address)
+	build/sanitize$(ONLY)/tests/conformance --every $(EVERY)
+	build/sanitize$(ONLY)/tests/threads --rounds 20 --no-fork
+	ARTIFACT_FUZZ=$(CURDIR)/build/sanitize$(ONLY)/tests/artifact_fuzz \
+		$(BIN)/python -m pytest -q -p no:cacheprovider tests/deploy/test_fuzz.py
+	NATIVE_LIBRARY=$(CURDIR)/build/sanitize$(ONLY)/_native.so ASAN_OPTIONS=detect_leaks=0 \
+		LD_PRELOAD="$(call runtime,libasan.so) $(call runtime,libstdc++.so)" \
+		$(BIN)/python -m pytest -q -p no:cacheprovider $(or $(ARGS),tests/kernels)
+
+# Children of a process of several threads start threads of their own.
+sanitize-threads: $(STAMP)
+	$(call build_native,sanitize-threads$(ONLY),-DAUTOSPARSE_SANITIZE=thread)
+	TSAN_OPTIONS=die_after_fork=0 build/sanitize-threads$(ONLY)/tests/threads --rounds 20
+	build/sanitize-threads$(ONLY)/tests/conformance --every $(EVERY) --no-operators
+
+test-aarch64: $(STAMP)
+	@for tool in aarch64-linux-gnu-g++ qemu-aarch64; do command -v $$tool >/dev/null || { \
+		echo "skipped: needs $$tool, but it is not installed; on Debian and Ubuntu:" \
+		"apt install g++-aarch64-linux-gnu qemu-user"; exit 0; }; done; \
+	$(MAKE) --no-print-directory run-aarch64
+
+run-aarch64:
+	$(call build_native,aarch64,-DCMAKE_TOOLCHAIN_FILE=$(CURDIR)/kernels/tests/aarch64.cmake)
+	qemu-aarch64 -L /usr/aarch64-linux-gnu build/aarch64/tests/conformance --every $(EVERY)
+	qemu-aarch64 -L /usr/aarch64-linux-gnu build/aarch64/tests/threads --rounds 5 --no-fork
 
 wheel: $(STAMP)
 	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .
