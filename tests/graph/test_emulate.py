@@ -104,3 +104,12 @@ def test_no_tensor_stays_wide_where_a_layer_reads_a_result() -> None:
 def test_what_the_executor_lacks_cannot_be_emulated() -> None:
     with pytest.raises(UsageError, match=r"bf16 needs .*group_norm.*f32"):
         emulation(nn.Sequential(nn.Conv2d(3, 4, 1), nn.GroupNorm(2, 4)))
+
+
+@torch.no_grad()
+def test_the_weights_of_depthwise_layers_are_rounded_like_all_others() -> None:
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Conv2d(3, 6, 3, groups=3, bias=False)).eval()
+    expected = functional.conv2d(rounded(X), rounded(module[0].weight), groups=3)
+    torch.testing.assert_close(emulation(module)(X), expected, rtol=1e-6, atol=1e-7)
+    assert (expected - functional.conv2d(rounded(X), module[0].weight, groups=3)).abs().max() > 1e-4
