@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import gzip
-import os
 import pickle
 import struct
 from collections.abc import Callable
@@ -11,15 +10,6 @@ import numpy as np
 import pytest
 
 CASES = 40  # images per synthetic CIFAR file: four of each class
-
-
-@pytest.fixture(scope="session")
-def real_data() -> Path:
-    """The folder of real data; tests that ask for it are skipped without one."""
-    named = os.environ.get("AUTOSPARSE_DATA")
-    if not named:
-        pytest.skip("AUTOSPARSE_DATA does not name a folder with the real data")
-    return Path(named)
 
 
 @pytest.fixture

@@ -46,10 +46,9 @@ def test_truncated_files_are_refused_by_the_check(stem: str, share: float, fashi
             call(f"fashion-mnist:{fashion}")
 
 
+@pytest.mark.parametrize("fashion", [".gz"], indirect=True)  # a plain file carries no checksum
 def test_a_damaged_middle_is_refused_when_read(fashion: Path) -> None:
     path = named(fashion, "train-images")
-    if path.suffix != ".gz":
-        pytest.skip("a plain file carries no checksum")
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 0xFF
     path.write_bytes(content)

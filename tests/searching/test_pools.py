@@ -82,7 +82,6 @@ def test_threads_are_set_for_the_work_and_put_back(monkeypatch: pytest.MonkeyPat
 
 @pytest.fixture(scope="module")
 def ray_pool(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pool]:
-    pytest.importorskip("ray", reason="Ray is not installed")
     from autosparse.searching.parallel import Pool
 
     before = {child.pid for child in psutil.Process().children(recursive=True)}
