@@ -114,7 +114,8 @@ class RunnableModel:
     def measure_operators(self, repeats: int = 50) -> dict[str, float]:
         """Gives the median time of every operator within whole runs, microseconds.
 
-        Layers go by their name, other operators by the name torch gave them. Empty through torch.
+        Layers go by their name, other operators by the name torch gave them, and copying inputs and
+        outputs by `runner.BORDERS`. Empty through torch.
         """
         _check_repeats(repeats)
         with self._lock:

@@ -2,7 +2,8 @@
 
 `run` is what the measuring process calls: it builds the layer with random weights of the wanted
 sparsity, checks the kernel's output, and only then times it. A layer is timed as the executor runs it:
-as an operator inside a program, between barriers, input in the executor's own layout, threads awake.
+as an operator inside a program, between barriers, input in the executor's own layout and just written by
+another operator, threads awake.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from numpy.typing import NDArray
 from autosparse.errors import NoKernel, UsageError
 from autosparse.kernels import spec
 from autosparse.kernels.bf16 import round_to_bf16
-from autosparse.kernels.binding import NativeProgram
+from autosparse.kernels.binding import NativeOp, NativeProgram, OpKind
 from autosparse.kernels.layer import random_blocks
 from autosparse.kernels.spec import KernelSpec
 from autosparse.patterns.structure import BlockStructure
@@ -128,9 +129,8 @@ def _verified_and_timed(job: LayerJob, kernel: KernelSpec) -> Outcome:
         if wrong := _wrong(job, kernel, program):
             return Outcome(status=Status.WRONG, message=wrong)
         copies = _copies(job, layer, program)
-        if copies == 1:
-            return _timed(job, layer, program)
-    with build(layer, kernel, job.threads, copies=copies) as program:
+    writes_input = job.policy.writes_input
+    with build(layer, kernel, job.threads, copies=copies, writes_input=writes_input) as program:
         return _timed(job, layer, program)
 
 
@@ -148,7 +148,7 @@ def _wrong(job: LayerJob, kernel: KernelSpec, program: NativeProgram) -> str:
 
 def _timed(job: LayerJob, layer: Layer, program: NativeProgram) -> Outcome:
     timing = stopwatch.measure(
-        _operator_times(program, layer.inputs),
+        _operator_times(program, layer.inputs, every=2 if job.policy.writes_input else 1),
         job.policy,
         rival_us=job.rival_us,
         floor_us=job.floor_us,
@@ -177,30 +177,43 @@ def _copies(job: LayerJob, layer: Layer, program: NativeProgram) -> int:
     )
 
 
-def _operator_times(program: NativeProgram, inputs: list[FloatArray]) -> stopwatch.Runner:
-    copies = program.op_count
+def _operator_times(
+    program: NativeProgram, inputs: list[FloatArray], *, every: int = 1
+) -> stopwatch.Runner:
+    """Times operators of a program: all, or each `every`-th, the last one among them."""
+    copies = program.op_count // every
 
     def runner(count: int) -> NDArray[Any]:
         _, op_ns = program.time(inputs, math.ceil(count / copies), per_op=True)
         assert op_ns is not None
-        return op_ns.ravel()
+        return op_ns[:, every - 1 :: every].ravel()
 
     return runner
 
 
-def build(layer: Layer, kernel: KernelSpec, threads: int, *, copies: int = 1) -> NativeProgram:
-    """Makes a program of `copies` operators that all read the same input, each with its own weights."""
+def build(
+    layer: Layer, kernel: KernelSpec, threads: int, *, copies: int = 1, writes_input: bool = False
+) -> NativeProgram:
+    """Makes a program of `copies` operators that all compute the same, each with its own weights.
+
+    Args:
+        layer: what they compute.
+        kernel: computes it.
+        threads: worker threads.
+        copies: how many.
+        writes_input: precede each by an operator that writes its input.
+    """
     shape, structure = layer.shape, layer.structure
     pattern = Pattern(group_out=structure.block_n if structure else 0)
     program = NativeProgram(threads, pin=True)
-    source = program.tensor(spec.input_shape(shape), kernel.dtype)
-    program.input(source)
+    given = program.tensor(spec.input_shape(shape), kernel.dtype)
+    program.input(given)
     residual = -1
     if shape.residual:
         residual = program.tensor(spec.output_shape(shape), kernel.dtype)
         program.input(residual)
     operator = dataclasses.replace(
-        spec.native_op(shape, pattern, inputs=(source,)),
+        spec.native_op(shape, pattern, inputs=(given,)),
         residual=residual,
         kernel=kernel.row,
         weight=layer.weight,
@@ -209,11 +222,19 @@ def build(layer: Layer, kernel: KernelSpec, threads: int, *, copies: int = 1) ->
         kept=structure.kept if structure else None,
     )
     for _ in range(copies):
+        source = _written(program, given, shape, kernel.dtype) if writes_input else given
         sink = program.tensor(spec.output_shape(shape), kernel.dtype)
-        program.op(dataclasses.replace(operator, output=sink))
+        program.op(dataclasses.replace(operator, inputs=(source,), output=sink))
     program.output(sink)
     program.finish()
     return program
+
+
+def _written(program: NativeProgram, given: int, shape: LayerShape, dtype: str) -> int:
+    """Adds an operator that copies a tensor; gives the copy."""
+    copy = program.tensor(spec.input_shape(shape), dtype)
+    program.op(NativeOp(kind=OpKind.ACTIVATION, inputs=(given,), output=copy))
+    return copy
 
 
 # Kernel variants of one layer follow each other, so the last layer is worth keeping.

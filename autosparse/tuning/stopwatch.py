@@ -57,6 +57,9 @@ class MeasurementPolicy(Record):
     of similar size share rows. The set is smaller where `max_copies`, memory or time set a limit, and
     for a kernel that takes over twice as long as its rival: that one has lost anyway.
 
+    Fresh inputs: in a model the operator before has just written a layer's input, on several threads
+    each its own part. With `writes_input` a cheap operator that is not timed does so before each run.
+
     Attributes:
         name: readable part of the id.
         warmup_us: running time before the first sample.
@@ -69,6 +72,7 @@ class MeasurementPolicy(Record):
         reuse_bytes: weights read between two uses of the same weights; 0 times them warm.
         max_copies: copies in the rotating set at most.
         max_copies_bytes: memory of the rotating set at most.
+        writes_input: whether another operator writes the input anew before every run of a layer.
         timeout_s: time after which a measurement counts as hung and its process is killed.
     """
 
@@ -82,6 +86,7 @@ class MeasurementPolicy(Record):
     reuse_bytes: int = 0
     max_copies: int = 64
     max_copies_bytes: int = 256 << 20
+    writes_input: bool = True
     timeout_s: float = 20.0
 
     def __post_init__(self) -> None:

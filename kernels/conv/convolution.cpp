@@ -173,6 +173,15 @@ int64_t Convolution::bytes_per_unit(const Program &program) const {
            static_cast<int64_t>(sizeof(float));
 }
 
+// Workers that share an image read each other's inputs if they divide the outputs among them, and the same
+// weights if they divide the pixels.
+bool Convolution::prefers_bands(const Program &program) const {
+    const int64_t inputs =
+        static_cast<int64_t>(input_shape_.channels) * input_shape_.height * input_shape_.width;
+    const int64_t weights = static_cast<int64_t>(weight_count_) * static_cast<int64_t>(sizeof(float));
+    return program.threads() > 1 && inputs * bytes_of(dtype_) > weights;
+}
+
 int Convolution::units_per_task(const Program &program) const {
     const int all = units(program);
     if (splits_locally()) return all;
@@ -182,6 +191,11 @@ int Convolution::units_per_task(const Program &program) const {
     };
     int64_t most = round_up(kInputBytesPerTask / std::max<int64_t>(1, bytes_per_unit(program)));
     if (most * 3 >= all * 2) most = round_up(all);  // no small rest
+    if (prefers_bands(program)) {
+        const int64_t threads = program.threads(), blocks = (all + most - 1) / most;
+        const int64_t bands = (blocks + threads - 1) / threads * threads;
+        most = round_up((all + bands - 1) / bands);
+    }
     const int64_t strips = static_cast<int64_t>(layer_.strips.size()) * output_shape_.batch;
     const int64_t wanted = program.threads() > 1 ? kTasksPerThread * program.threads() : 1;
     if (strips < wanted) most = std::min(most, round_up(all * strips / wanted));

@@ -64,6 +64,7 @@ private:
     std::vector<Task> cut_tasks(const Program &, std::vector<int64_t> &costs) const;
     // px: vectors of flattened pixels; oc: rows.
     int units(const Program &) const;
+    bool prefers_bands(const Program &) const;
     int units_per_task(const Program &) const;
     int64_t bytes_per_unit(const Program &) const;
     ConvCall call_for(const Task &, const Program &) const;

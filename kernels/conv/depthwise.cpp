@@ -47,29 +47,34 @@ void DepthwiseConvolution::place_weights(float *place) {
     placed_ = place;
 }
 
+// Small planes are taken together, large ones in bands.
 void DepthwiseConvolution::plan(Program &program, int op, void *) {
-    const int planes = output_shape_.batch * output_shape_.channels;
-    const int run = std::max(1, kPixelsPerTask / (output_shape_.height * output_shape_.width));
-    const int tasks = (planes + run - 1) / run;
+    const int channels = output_shape_.channels, bands = program.bands(output_shape_);
+    const int run = std::max(1, kPixelsPerTask * bands / (output_shape_.height * output_shape_.width));
+    const int runs = (channels + run - 1) / run;
+    const int tasks = output_shape_.batch * bands * runs;
     program.add_step(op, std::vector<int64_t>(static_cast<std::size_t>(tasks), 1),
-                     [this, &program, planes, run](int task, int) {
-                         for (int plane = task * run; plane < std::min(planes, (task + 1) * run); ++plane)
-                             run_plane(program, plane / output_shape_.channels,
-                                       plane % output_shape_.channels);
+                     [this, &program, channels, bands, run, runs](int task, int) {
+                         const Rows rows = Program::band(output_shape_, task / runs % bands, bands);
+                         const int first = task % runs * run;
+                         for (int c = first; c < std::min(channels, first + run); ++c)
+                             run_rows(program, task / runs / bands, c, rows);
                      });
 }
 
-void DepthwiseConvolution::run_plane(const Program &program, int image, int channel) const {
+void DepthwiseConvolution::run_rows(const Program &program, int image, int channel,
+                                    const Rows &rows) const {
     const Tensor &input = program.tensor(op_.inputs[0]), &output = program.tensor(op_.output);
     const PlaneKernels &planes = plane_kernels(program.isa(), input.dtype);
     const bool clamps = op_.activation == AS_ACT_RELU || op_.activation == AS_ACT_RELU6;
     void *origin = output.origin(image, channel);
     DepthwiseCall call{};
-    call.input = input.origin(image, channel);
-    call.output = origin;
+    call.input = offset(input.origin(image, channel), input.dtype,
+                        static_cast<ptrdiff_t>(rows.first) * op_.stride_h * input.pitch);
+    call.output = offset(origin, output.dtype, static_cast<ptrdiff_t>(rows.first) * output.pitch);
     call.in_pitch = input.pitch;
     call.out_pitch = output.pitch;
-    call.out_height = output_shape_.height;
+    call.out_height = rows.last - rows.first;
     call.out_width = output_shape_.width;
     call.kernel = op_.kernel_h;
     call.stride = op_.stride_h;
@@ -80,9 +85,11 @@ void DepthwiseConvolution::run_plane(const Program &program, int image, int chan
     call.low = clamps ? 0.0f : -INFINITY;
     call.high = op_.activation == AS_ACT_RELU6 ? 6.0f : INFINITY;
     planes.depthwise(call);
-    zero_padding(output, origin);
-    if (op_.activation != AS_ACT_NONE && !clamps)
-        planes.activate(origin, output.valid, output.span(), op_.activation);
+    zero_padding_of_rows(output, origin, rows.first, rows.last);
+    if (op_.activation == AS_ACT_NONE || clamps) return;
+    const ptrdiff_t begin = static_cast<ptrdiff_t>(rows.first) * output.pitch;
+    const ptrdiff_t end = static_cast<ptrdiff_t>(rows.last - 1) * output.pitch + output_shape_.width;
+    planes.activate(offset(origin, output.dtype, begin), output.valid + begin, end - begin, op_.activation);
 }
 
 }  // namespace autosparse

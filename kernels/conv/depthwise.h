@@ -19,7 +19,7 @@ public:
     void place_weights(float *) override;
 
 private:
-    void run_plane(const Program &, int image, int channel) const;
+    void run_rows(const Program &, int image, int channel, const Rows &) const;
 
     as_op op_;
     const Shape input_shape_, output_shape_;

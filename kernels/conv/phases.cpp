@@ -66,6 +66,16 @@ PhasePlanes phase_planes(const as_op &op, const Shape &output, int pitch) {
     return out;
 }
 
+namespace {
+
+// Rows of a phase plane that hold pixels.
+int phase_rows(const PhasePlanes &phases, const PhasePlanes::Plane &p, int height, int stride) {
+    const int below = height - p.phase_y;
+    return std::min(below > 0 ? (below + stride - 1) / stride : 0, phases.first_row + phases.rows);
+}
+
+}  // namespace
+
 void split_phases(const PhasePlanes &phases, const as_op &op, const Tensor &input, int out_width, int isa,
                   bool widens, int image, int channel, void *to) {
     const PlaneKernels &planes = plane_kernels(isa, input.dtype);
@@ -74,9 +84,7 @@ void split_phases(const PhasePlanes &phases, const as_op &op, const Tensor &inpu
         std::memset(offset(to, dtype, begin), 0, static_cast<std::size_t>((end - begin) * bytes_of(dtype)));
     };
     for (const PhasePlanes::Plane &p : phases.planes) {
-        const int below = input.shape.height - p.phase_y;
-        const int rows = std::min(below > 0 ? (below + op.stride_h - 1) / op.stride_h : 0,
-                                  phases.first_row + phases.rows);
+        const int rows = phase_rows(phases, p, input.shape.height, op.stride_h);
         const int columns =
             phase_columns(input.shape.width, p.phase_x, op.stride_w, phases.max_shift_x, out_width);
         const void *from = offset(input.origin(image, channel), input.dtype,
@@ -91,6 +99,37 @@ void split_phases(const PhasePlanes &phases, const as_op &op, const Tensor &inpu
         zero(0, phases.front);
         zero(phases.front + static_cast<ptrdiff_t>(rows) * phases.pitch, phases.plane);
         to = offset(to, dtype, phases.plane);
+    }
+}
+
+ptrdiff_t front_of_rows(const PhasePlanes &phases) { return (-phases.min_shift_x + 15) / 16 * 16; }
+
+// Whole vectors are written behind the last row.
+ptrdiff_t plane_of_rows(const PhasePlanes &phases, int rows) {
+    return front_of_rows(phases) + (static_cast<ptrdiff_t>(rows) * phases.pitch + 31) / 16 * 16;
+}
+
+void split_phase_rows(const PhasePlanes &phases, const as_op &op, const Tensor &input, int out_width,
+                      int isa, int image, int channel, int first, int rows, float *to) {
+    const ptrdiff_t front = front_of_rows(phases), plane = plane_of_rows(phases, rows);
+    for (const PhasePlanes::Plane &p : phases.planes) {
+        const int have = phase_rows(phases, p, input.shape.height, op.stride_h);
+        const int columns =
+            phase_columns(input.shape.width, p.phase_x, op.stride_w, phases.max_shift_x, out_width);
+        const int begin = std::min(std::max(first, 0), first + rows);
+        const int end = std::max(begin, std::min(first + rows, have));
+        const ptrdiff_t step = static_cast<ptrdiff_t>(input.pitch) * op.stride_h;
+        const void *from =
+            offset(input.origin(image, channel), input.dtype,
+                   p.phase_y * static_cast<ptrdiff_t>(input.pitch) + p.phase_x + begin * step);
+        float *top = to + front + static_cast<ptrdiff_t>(begin - first) * phases.pitch;
+        float *below = to + front + static_cast<ptrdiff_t>(end - first) * phases.pitch;
+        std::fill(to, top, 0.0f);
+        if (end > begin)
+            plane_kernels(isa, input.dtype)
+                .split_rows(from, step, top, phases.pitch, end - begin, columns, op.stride_w);
+        std::fill(below, to + plane, 0.0f);
+        to += plane;
     }
 }
 

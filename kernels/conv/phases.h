@@ -48,6 +48,14 @@ PhasePlanes phase_planes(const as_op &op, const Shape &output, int pitch);
 void split_phases(const PhasePlanes &phases, const as_op &op, const Tensor &input, int out_width, int isa,
                   bool widens, int image, int channel, void *to);
 
+// Rows [first, first + rows) of a channel's phase planes, as split_phases makes them, with zeros outside
+// the image. Row `first` of plane p begins at `to + p * plane_of_rows(phases, rows) +
+// front_of_rows(phases)`.
+void split_phase_rows(const PhasePlanes &phases, const as_op &op, const Tensor &input, int out_width,
+                      int isa, int image, int channel, int first, int rows, float *to);
+ptrdiff_t front_of_rows(const PhasePlanes &phases);
+ptrdiff_t plane_of_rows(const PhasePlanes &phases, int rows);
+
 // Columns of a phase plane that hold pixels; the rest is zero.
 int phase_columns(int width, int phase, int stride, int max_shift, int out_width);
 

@@ -10,12 +10,13 @@ namespace {
 
 // Transformed inputs of a block should stay in the second-level cache while every strip passes over them.
 constexpr ptrdiff_t kBytesPerBlock = 512 << 10;
-// Of one weight, in multiply-adds of vectors.
-constexpr double kCostOfReading = 0.2;
-// Fewer blocks than this per thread would leave threads idle.
-constexpr int kBlocksPerThread = 3;
+// In multiply-adds of vectors: reading one weight, transforming one vector of inputs to one position, and
+// fetching a cache line that another processor wrote.
+constexpr double kCostOfReading = 0.2, kCostOfTransform = 5.0, kCostOfLine = 16.0;
 // Tasks per thread that let uneven groups even out.
 constexpr int kTasksPerThread = 4;
+// Tasks that must wait before a thread transforms the inputs of another thread's tasks once more.
+constexpr int kWorthATransform = 3;
 
 bool clamps(int activation) { return activation == AS_ACT_RELU || activation == AS_ACT_RELU6; }
 
@@ -127,46 +128,46 @@ std::vector<WinogradConvolution::Block> WinogradConvolution::cut(int count) cons
     return blocks;
 }
 
-// Multiply-adds of vectors, more where inputs leave the cache, and what it costs to read the weights again.
-double WinogradConvolution::cost_of(const std::vector<Block> &blocks) const {
-    int vectors = 0;
+// Multiply-adds of vectors that the busiest worker spends. All blocks are shared out in contiguous runs of
+// strips, and every worker transforms the inputs of all blocks that its run touches.
+double WinogradConvolution::cost_of(const std::vector<Block> &blocks, int threads) const {
+    double vectors = 0;
     ptrdiff_t bytes = 0;
     for (const Block &block : blocks) {
         vectors += vectors_of(block);
         bytes = std::max(bytes, floats_of(block) * static_cast<ptrdiff_t>(sizeof(float)));
     }
+    vectors *= output_shape_.batch;
+    const int all = static_cast<int>(blocks.size()) * output_shape_.batch;
+    const double fair = 1.0 / threads;
+    const double touched = all % threads ? std::min(1.0, (all / threads + 1.0) / all) : fair;
     const double words = static_cast<double>(weight_count_);
     const double slowdown = bytes > kBytesPerBlock ? 1.2 : 1.0;
-    return vectors * words * slowdown + static_cast<double>(blocks.size()) * words * kCostOfReading;
+    const double inputs = static_cast<double>(input_shape_.batch) * input_shape_.channels *
+                          input_shape_.height * input_shape_.width;
+    return fair * words * (vectors * slowdown + all * kCostOfReading) +
+           touched * vectors * static_cast<double>(used_.size()) * positions() * kCostOfTransform +
+           (touched - fair) * inputs / 16 * kCostOfLine;
 }
 
 void WinogradConvolution::cut_blocks(int threads) {
     blocks_ = cut(1);
     for (int count = 2; count <= tile_rows_; ++count) {
         const std::vector<Block> blocks = cut(count);
-        if (cost_of(blocks) < cost_of(blocks_)) blocks_ = blocks;
+        if (cost_of(blocks, threads) < cost_of(blocks_, threads)) blocks_ = blocks;
     }
-    const int least = threads > 1 ? kBlocksPerThread * threads : 2;
-    in_blocks_ = static_cast<int>(blocks_.size()) * output_shape_.batch >= least;
-    if (!in_blocks_) blocks_ = cut(1);
+    require(floats_of(blocks_[0]) < INT32_MAX / 2, "one transformed image must stay below 2^30 elements");
 }
 
-std::size_t WinogradConvolution::workspace(const Program &program) {
+std::size_t WinogradConvolution::scratch(const Program &program) {
     cut_blocks(program.threads());
-    const int64_t image = floats_of(blocks_[0]);
-    require(image < INT32_MAX / 2, "one transformed image must stay below 2^30 elements");
-    require(phases_.channel * input_shape_.channels < INT32_MAX / 2,
-            "one image of a strided convolution must stay below 2^30 elements");
-    const int64_t floats = phase_floats() + (in_blocks_ ? 0 : image * input_shape_.batch);
-    return static_cast<std::size_t>(floats) * sizeof(float);
-}
-
-std::size_t WinogradConvolution::scratch(const Program &) {
-    ptrdiff_t floats = kernel_scratch();
-    ptrdiff_t inputs = 0;
-    for (const Block &block : blocks_) inputs = std::max(inputs, floats_of(block));
-    if (in_blocks_) floats += inputs;
-    return static_cast<std::size_t>(floats) * sizeof(float);
+    ptrdiff_t inputs = 0, phases = 0;
+    for (const Block &block : blocks_) {
+        inputs = std::max(inputs, floats_of(block));
+        if (splits_phases()) phases = std::max(phases, phase_floats(block));
+    }
+    transformed_floats_ = inputs;
+    return static_cast<std::size_t>(kernel_scratch() + inputs + phases) * sizeof(float);
 }
 
 void WinogradConvolution::place_weights(float *place) {
@@ -178,30 +179,73 @@ void WinogradConvolution::place_weights(float *place) {
     layer_.bias = std::vector<float>();
 }
 
-void WinogradConvolution::plan(Program &program, int op, void *workspace) {
-    phase_base_ = static_cast<float *>(workspace);
-    workspace_ = phase_base_ + phase_floats();
-    if (splits_phases()) plan_split(program, op);
+void WinogradConvolution::plan(Program &program, int op, void *) {
     for (const Block &block : blocks_) {
         std::vector<int32_t> &offsets = channel_offsets_.emplace_back();
         for (int32_t channel : layer_.channels)
             offsets.push_back(
                 static_cast<int32_t>(slot_of_[static_cast<std::size_t>(channel)] * channel_of(block)));
     }
-    if (in_blocks_)
-        plan_blocks(program, op);
-    else
-        plan_shared(program, op);
+    held_ = std::vector<Held>(static_cast<std::size_t>(program.threads()));
+    const std::vector<int64_t> costs = cut_tasks(program.threads());
+    Step &step = program.add_step(op, costs, [this, &program](int index, int worker) {
+        const Task &task = tasks_[static_cast<std::size_t>(index)];
+        run_strip(task, transformed(program, task, worker), program, worker);
+    });
+    step.prepare = [this](int worker) { held_[static_cast<std::size_t>(worker)] = Held{}; };
+    step.queue->take_only_from(kWorthATransform);
 }
 
-void WinogradConvolution::plan_split(Program &program, int op) {
-    const int channels = input_shape_.channels;
-    program.add_step(op, std::vector<int64_t>(static_cast<std::size_t>(input_shape_.batch * channels), 1),
-                     [this, &program, channels](int task, int) {
-                         split_phases(phases_, op_, program.tensor(op_.inputs[0]), output_shape_.width,
-                                      program.isa(), false, task / channels, task % channels,
-                                      phase_base_ + task * phases_.channel);
-                     });
+// Strips of one block follow each other, and so do the blocks of an image from its top to its bottom.
+std::vector<int64_t> WinogradConvolution::cut_tasks(int threads) {
+    const int granule = row_.tile_pixels / lanes_of(row_.isa);
+    const int strips = static_cast<int>(layer_.strips.size() * blocks_.size()) * output_shape_.batch;
+    const int wanted = threads > 1 ? kTasksPerThread * threads : 1;
+    std::vector<int64_t> costs;
+    for (int n = 0; n < output_shape_.batch; ++n)
+        for (std::size_t b = 0; b < blocks_.size(); ++b) {
+            const int all = vectors_of(blocks_[b]);
+            int step = all;
+            if (strips < wanted)
+                step = std::max(granule, (all * strips / wanted + granule - 1) / granule * granule);
+            for (int first = 0; first < all; first += step)
+                for (std::size_t i = 0; i < layer_.strips.size(); ++i) {
+                    const int last = std::min(all, first + step);
+                    tasks_.push_back({n, static_cast<int32_t>(b), static_cast<int32_t>(i), first, last});
+                    costs.push_back(cost(layer_.strips[i], last - first));
+                }
+        }
+    return costs;
+}
+
+// The inputs of a task's block, transformed by this worker for itself: fetching them from another one costs
+// more than making them.
+const float *WinogradConvolution::transformed(const Program &program, const Task &task, int worker) {
+    Held &held = held_[static_cast<std::size_t>(worker)];
+    float *inputs = program.scratch(worker) + kernel_scratch();
+    if (held.image == task.image && held.block == task.block) return inputs;
+    const Block &block = blocks_[static_cast<std::size_t>(task.block)];
+    float *phases = inputs + transformed_floats_;
+    const int planes = splits_phases() ? static_cast<int>(phases_.planes.size()) : 1;
+    int split = -1;
+    for (int slot = 0; slot < static_cast<int>(used_.size()); ++slot) {
+        const int channel = used_[static_cast<std::size_t>(slot)] / planes;
+        if (splits_phases() && channel != split)
+            split_phase_rows(phases_, op_, program.tensor(op_.inputs[0]), output_shape_.width,
+                             program.isa(), task.image, channel, out_ * block.first + phases_.first_row,
+                             phase_rows_of(block), phases);
+        split = channel;
+        WinogradInput call =
+            splits_phases() ? phase_source(block, slot, phases)
+                            : source(program.tensor(op_.inputs[0]), task.image, slot, out_ * block.first);
+        call.tile_rows = block.rows;
+        call.tile_columns = tile_columns_;
+        call.out = inputs + slot * channel_of(block);
+        call.position = position_of(block);
+        input_transform(row_.method, row_.isa)(call);
+    }
+    held = {task.image, task.block};
+    return inputs;
 }
 
 int64_t WinogradConvolution::cost(const Strip &strip, int vectors) const {
@@ -209,87 +253,29 @@ int64_t WinogradConvolution::cost(const Strip &strip, int vectors) const {
     return static_cast<int64_t>(strip.kept + 4) * positions() * strip.tiles * vectors;
 }
 
-void WinogradConvolution::plan_shared(Program &program, int op) {
-    const int used = static_cast<int>(used_.size());
-    const ptrdiff_t image = floats_of(blocks_[0]);
-    program.add_step(op, std::vector<int64_t>(static_cast<std::size_t>(input_shape_.batch * used), 1),
-                     [this, &program, used, image](int task, int) {
-                         transform(program, task / used, blocks_[0], task % used,
-                                   workspace_ + task / used * image);
-                     });
-    const int all = vectors_of(blocks_[0]), granule = row_.tile_pixels / lanes_of(row_.isa);
-    const int strips = static_cast<int>(layer_.strips.size()) * output_shape_.batch;
-    const int wanted = program.threads() > 1 ? kTasksPerThread * program.threads() : 1;
-    int step = all;
-    if (strips < wanted)
-        step = std::max(granule, (all * strips / wanted + granule - 1) / granule * granule);
-    std::vector<int64_t> costs;
-    for (int n = 0; n < output_shape_.batch; ++n)
-        for (int first = 0; first < all; first += step)
-            for (std::size_t i = 0; i < layer_.strips.size(); ++i) {
-                const int last = std::min(all, first + step);
-                tasks_.push_back({n, 0, static_cast<int32_t>(i), first, last});
-                costs.push_back(cost(layer_.strips[i], last - first));
-            }
-    program.add_step(op, costs, [this, &program, image](int index, int worker) {
-        const Task &task = tasks_[static_cast<std::size_t>(index)];
-        run_strip(task, workspace_ + task.image * image, program, worker);
-    });
-}
-
-void WinogradConvolution::plan_blocks(Program &program, int op) {
-    std::vector<int64_t> costs;
-    for (int n = 0; n < output_shape_.batch; ++n)
-        for (std::size_t b = 0; b < blocks_.size(); ++b) {
-            tasks_.push_back({n, static_cast<int32_t>(b), 0, 0, vectors_of(blocks_[b])});
-            costs.push_back(blocks_[b].rows);
-        }
-    program.add_step(op, costs, [this, &program](int index, int worker) {
-        Task task = tasks_[static_cast<std::size_t>(index)];
-        const Block &block = blocks_[static_cast<std::size_t>(task.block)];
-        float *inputs = program.scratch(worker) + kernel_scratch();
-        for (int slot = 0; slot < static_cast<int>(used_.size()); ++slot)
-            transform(program, task.image, block, slot, inputs);
-        for (std::size_t i = 0; i < layer_.strips.size(); ++i) {
-            task.strip = static_cast<int32_t>(i);
-            run_strip(task, inputs, program, worker);
-        }
-    });
-}
-
 // The plane that an input of the filtering is, from output row `first` on.
-WinogradInput WinogradConvolution::source(const Tensor &input, int image, int channel, int first) const {
+WinogradInput WinogradConvolution::source(const Tensor &input, int image, int slot, int first) const {
     WinogradInput call{};
-    if (!splits_phases()) {
-        const int row = first - op_.pad_top;
-        call.rows = static_cast<const float *>(input.origin(image, channel)) +
-                    static_cast<ptrdiff_t>(row) * input.pitch - op_.pad_left;
-        call.input_row = input.pitch;
-        call.height = input_shape_.height - row;
-        call.width = op_.pad_left + input_shape_.width + pad_right();
-        return call;
-    }
-    const int planes = static_cast<int>(phases_.planes.size());
-    const ptrdiff_t plane =
-        (static_cast<ptrdiff_t>(image) * input_shape_.channels + channel / planes) * phases_.channel +
-        channel % planes * phases_.plane;
-    call.rows = phase_base_ + plane + phases_.front +
-                static_cast<ptrdiff_t>(first + phases_.first_row) * phases_.pitch + phases_.min_shift_x;
-    call.input_row = phases_.pitch;
-    call.height = phases_.rows - first;
-    call.width = phases_.pitch;
+    const int row = first - op_.pad_top;
+    call.rows = static_cast<const float *>(input.origin(image, used_[static_cast<std::size_t>(slot)])) +
+                static_cast<ptrdiff_t>(row) * input.pitch - op_.pad_left;
+    call.input_row = input.pitch;
+    call.height = input_shape_.height - row;
+    call.width = op_.pad_left + input_shape_.width + pad_right();
     return call;
 }
 
-void WinogradConvolution::transform(const Program &program, int image, const Block &block, int slot,
-                                    float *to) const {
-    WinogradInput call = source(program.tensor(op_.inputs[0]), image, used_[static_cast<std::size_t>(slot)],
-                                out_ * block.first);
-    call.tile_rows = block.rows;
-    call.tile_columns = tile_columns_;
-    call.out = to + slot * channel_of(block);
-    call.position = position_of(block);
-    input_transform(row_.method, row_.isa)(call);
+// The same of a block whose phase planes lie in scratch memory.
+WinogradInput WinogradConvolution::phase_source(const Block &block, int slot, const float *phases) const {
+    WinogradInput call{};
+    const int rows = phase_rows_of(block);
+    const int plane = used_[static_cast<std::size_t>(slot)] % static_cast<int>(phases_.planes.size());
+    call.rows =
+        phases + plane * plane_of_rows(phases_, rows) + front_of_rows(phases_) + phases_.min_shift_x;
+    call.input_row = phases_.pitch;
+    call.height = rows;
+    call.width = phases_.pitch;
+    return call;
 }
 
 void WinogradConvolution::run_strip(const Task &task, const float *transformed, const Program &program,

@@ -1,6 +1,7 @@
 // The convolution operator of the wg, wf and wp kernels.
 #pragma once
 
+#include <algorithm>
 #include <vector>
 
 #include "conv/phases.h"
@@ -11,15 +12,15 @@
 namespace autosparse {
 
 // A 3x3 convolution of stride 1 or 7x7 of stride 2, dense or 1xN, by Winograd's filtering (conv/wg.h).
-// Large images are done in blocks of tile rows, each by one task with its transformed inputs in the
-// worker's scratch, where they stay in its second-level cache. Images with few blocks are transformed by
-// all workers first, and then shared out by strips of outputs.
+//
+// An image is done in blocks of tile rows. A task is a strip of outputs of one block; the worker has the
+// block's transformed inputs in its own scratch memory from its task before, or makes them. So workers
+// never read each other's: small images are one block, which every worker transforms for itself.
 class WinogradConvolution : public Operator {
 public:
     WinogradConvolution(const as_op &op, const Shape &input, const Shape &output, int kernel);
 
     void constrain(Program &) override;
-    std::size_t workspace(const Program &) override;
     std::size_t scratch(const Program &) override;
     void plan(Program &, int op, void *workspace) override;
     std::size_t weight_words() const override { return weight_count_ + bias_count_; }
@@ -39,6 +40,10 @@ private:
         int32_t image, block, strip;
         int32_t first, last;  // vectors of tiles
     };
+    // Whose transformed inputs a worker has in its scratch memory.
+    struct alignas(64) Held {
+        int32_t image = -1, block = -1;
+    };
 
     // A convolution of stride 1 over phase planes, with the arrays that its operator points into.
     struct Unstrided {
@@ -51,14 +56,16 @@ private:
     bool splits_phases() const { return row_.method == Method::wp; }
     Unstrided unstride(const as_op &, const Shape &input, const Shape &output);
     TiledLayer tile(const as_op &, const Shape &input, const Shape &output);
-    int64_t phase_floats() const {
-        return splits_phases() ? input_shape_.batch * input_shape_.channels * phases_.channel : 0;
+    // Rows of the phase planes that a block's windows reach.
+    int phase_rows_of(const Block &block) const {
+        return std::min(out_ * block.rows + filtering_.in - out_, phases_.rows - out_ * block.first);
     }
-    void plan_split(Program &, int op);
-    WinogradInput source(const Tensor &input, int image, int channel, int first) const;
+    ptrdiff_t phase_floats(const Block &block) const {
+        return static_cast<ptrdiff_t>(phases_.planes.size()) * plane_of_rows(phases_, phase_rows_of(block));
+    }
     void find_used_channels(int in_channels);
     std::vector<Block> cut(int count) const;
-    double cost_of(const std::vector<Block> &) const;
+    double cost_of(const std::vector<Block> &, int threads) const;
     void cut_blocks(int threads);
     // How transformed inputs of a block lie, [position][channel][tile]: floats from one channel and one
     // position to the next, and in all.
@@ -75,9 +82,10 @@ private:
     ptrdiff_t kernel_scratch() const {
         return static_cast<ptrdiff_t>(positions() * row_.tile_out + out_ * out_) * row_.tile_pixels;
     }
-    void transform(const Program &, int image, const Block &, int slot, float *to) const;
-    void plan_shared(Program &, int op);
-    void plan_blocks(Program &, int op);
+    std::vector<int64_t> cut_tasks(int threads);
+    const float *transformed(const Program &, const Task &, int worker);
+    WinogradInput source(const Tensor &input, int image, int slot, int first) const;
+    WinogradInput phase_source(const Block &, int slot, const float *phases) const;
     int64_t cost(const Strip &, int vectors) const;
     void run_strip(const Task &, const float *transformed, const Program &, int worker) const;
     void finish(const Task &, const Strip &, const Tensor &output, void *origin) const;
@@ -96,11 +104,11 @@ private:
     std::vector<int32_t> slot_of_;        // their places, by channel
     std::vector<std::vector<int32_t>>
         channel_offsets_;  // by block, as layer_.channels: in transformed inputs
-    bool in_blocks_ = false;
     std::vector<Block> blocks_;
+    ptrdiff_t transformed_floats_ = 0;  // of the largest block
     PhasePlanes phases_;
-    float *phase_base_ = nullptr, *workspace_ = nullptr;
     std::vector<Task> tasks_;
+    std::vector<Held> held_;  // by worker
 };
 
 }  // namespace autosparse

@@ -259,7 +259,8 @@ TaskQueue::TaskQueue(const std::vector<int64_t> &costs, int threads)
 int TaskQueue::next(int worker) {
     for (int i = 0; i < threads_; ++i) {
         Run &run = runs_[static_cast<std::size_t>((worker + i) % threads_)];
-        if (run.next.load(std::memory_order_relaxed) >= run.end) continue;
+        const int least = i == 0 ? 1 : least_waiting_;
+        if (run.end - run.next.load(std::memory_order_relaxed) < least) continue;
         const int task = run.next.fetch_add(1, std::memory_order_relaxed);
         if (task < run.end) return task;
     }

@@ -100,9 +100,16 @@ int64_t now_ns();
 
 // Tasks of one step, cut into one run of neighbours per worker by cost; a worker that is done with its own
 // run takes tasks from the others'. Which worker runs a task never changes its result.
+//
+// Neighbours share data: operators order tasks such that a worker's run is, where it can be, the same part
+// of the image as its run of the step before, whose outputs lie in that worker's caches. Processors that
+// share no cache take as long to fetch a line from each other as to compute on it.
 class TaskQueue {
 public:
     TaskQueue(const std::vector<int64_t> &costs, int threads);
+    // Workers take others' tasks only where at least this many wait: for tasks that prepare something
+    // which the next task of the same worker uses again.
+    void take_only_from(int waiting) { least_waiting_ = waiting; }
     // The next task for this worker, or -1. Finished runs are rewound by their owner through rewind().
     int next(int worker);
     void rewind(int worker);
@@ -115,6 +122,7 @@ private:
     };
     int count_;
     int threads_;
+    int least_waiting_ = 1;
     std::unique_ptr<Run[]> runs_;
 };
 

@@ -25,12 +25,16 @@ void zero_tail(const Tensor &tensor, void *origin, ptrdiff_t end) {
     zero_elements(tensor, origin, end, tensor.plane - tensor.front - end);
 }
 
-void zero_padding(const Tensor &tensor, void *origin) {
-    zero_front(tensor, origin);
+void zero_padding_of_rows(const Tensor &tensor, void *origin, int first, int last) {
+    if (first == 0) zero_front(tensor, origin);
     const ptrdiff_t gap = tensor.pitch - tensor.shape.width;
-    for (int y = 0; y + 1 < tensor.shape.height; ++y)
+    for (int y = first; y < std::min(last, tensor.shape.height - 1); ++y)
         zero_elements(tensor, origin, static_cast<ptrdiff_t>(y) * tensor.pitch + tensor.shape.width, gap);
-    zero_tail(tensor, origin, tensor.span());
+    if (last == tensor.shape.height) zero_tail(tensor, origin, tensor.span());
+}
+
+void zero_padding(const Tensor &tensor, void *origin) {
+    zero_padding_of_rows(tensor, origin, 0, tensor.shape.height);
 }
 
 Program::Program(int threads, bool pin) : threads_(threads), pin_(pin), isa_(usable_isa()) {
@@ -187,23 +191,29 @@ void Program::finish() {
     finished_ = true;
 }
 
-void Program::add_step(int op, const std::vector<int64_t> &costs, std::function<void(int, int)> run) {
+Step &Program::add_step(int op, const std::vector<int64_t> &costs, std::function<void(int, int)> run) {
     auto queue = std::make_unique<TaskQueue>(costs, threads_);
-    steps_.push_back(Step{op, std::move(run), std::move(queue)});
+    steps_.push_back(Step{op, std::move(run), std::move(queue), nullptr});
+    return steps_.back();
 }
 
 void Program::plan_inputs() {
     for (std::size_t i = 0; i < inputs_.size(); ++i) {
         const Tensor &t = tensor(inputs_[i]);
-        const int planes = t.shape.batch * t.shape.channels;
-        add_step(-1, std::vector<int64_t>(static_cast<std::size_t>(planes), 1),
-                 [this, i, &t](int plane, int) {
-                     const ptrdiff_t pixels = static_cast<ptrdiff_t>(t.shape.height) * t.shape.width;
-                     void *origin = t.origin(plane / t.shape.channels, plane % t.shape.channels);
+        const int count = bands(t.shape), channels = t.shape.channels;
+        const int tasks = t.shape.batch * count * channels;
+        add_step(-1, std::vector<int64_t>(static_cast<std::size_t>(tasks), 1),
+                 [this, i, count, channels, &t](int task, int) {
+                     const int n = task / channels / count, c = task % channels;
+                     const Rows rows = band(t.shape, task / channels % count, count);
+                     const ptrdiff_t above =
+                         (static_cast<ptrdiff_t>(n) * channels + c) * t.shape.height + rows.first;
+                     void *origin = t.origin(n, c);
                      plane_kernels(isa_, t.dtype)
-                         .import_rows(run_inputs_[i] + plane * pixels, t.shape.width, origin, t.pitch,
-                                      t.shape.height, t.shape.width);
-                     zero_padding(t, origin);
+                         .import_rows(run_inputs_[i] + above * t.shape.width, t.shape.width,
+                                      offset(origin, t.dtype, static_cast<ptrdiff_t>(rows.first) * t.pitch),
+                                      t.pitch, rows.last - rows.first, t.shape.width);
+                     zero_padding_of_rows(t, origin, rows.first, rows.last);
                  });
     }
 }
@@ -230,6 +240,7 @@ void Program::plan_outputs() {
 // A step ends when its last worker arrives, whenever worker 0 comes to notice.
 void Program::run_steps(int worker, bool timed) {
     for (Step &step : steps_) {
+        if (step.prepare) step.prepare(worker);
         for (int task = step.queue->next(worker); task >= 0; task = step.queue->next(worker))
             step.run(task, worker);
         if (threads_ > 1)

@@ -1,6 +1,7 @@
 // A program: tensors, operators, and, once finished, the steps that one inference runs through.
 #pragma once
 
+#include <algorithm>
 #include <functional>
 #include <map>
 #include <memory>
@@ -31,10 +32,16 @@ struct Step {
     int op;  // operator it belongs to; -1 for the borders
     std::function<void(int task, int worker)> run;
     std::unique_ptr<TaskQueue> queue;
-    int64_t end_ns = 0;  // of the last timed run
+    std::function<void(int worker)> prepare;  // by each worker before its first task; may be empty
+    int64_t end_ns = 0;                       // of the last timed run
 };
 
 class Program;
+
+// Rows [first, last) of the images of a tensor.
+struct Rows {
+    int first, last;
+};
 
 class Operator {
 public:
@@ -91,8 +98,15 @@ public:
     void pad(int id, const Padding &padding);
     void widen(int id, int pitch);
     void share_pitch(int a, int b);
-    // `costs`: one per task, any unit.
-    void add_step(int op, const std::vector<int64_t> &costs, std::function<void(int task, int worker)> run);
+    // `costs`: one per task, any unit. The reference holds until the next call.
+    Step &add_step(int op, const std::vector<int64_t> &costs,
+                   std::function<void(int task, int worker)> run);
+    // Horizontal bands, one per worker where the image is high enough, for operators whose tasks are
+    // planes: with tasks in the order of bands, a worker reads what it wrote.
+    int bands(const Shape &shape) const { return std::max(1, std::min(threads_, shape.height / 4)); }
+    static Rows band(const Shape &shape, int index, int count) {
+        return {shape.height * index / count, shape.height * (index + 1) / count};
+    }
     float *scratch(int worker) const {
         return reinterpret_cast<float *>(scratch_.data() +
                                          static_cast<std::size_t>(worker) * scratch_bytes_);

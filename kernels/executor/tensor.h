@@ -75,5 +75,7 @@ void zero_front(const Tensor &tensor, void *origin);
 void zero_tail(const Tensor &tensor, void *origin, ptrdiff_t end);
 // Zeroes everything but the pixels of the image.
 void zero_padding(const Tensor &tensor, void *origin);
+// The part of this that lies between, above the first and below the last of rows [first, last).
+void zero_padding_of_rows(const Tensor &tensor, void *origin, int first, int last);
 
 }  // namespace autosparse

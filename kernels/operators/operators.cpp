@@ -24,26 +24,23 @@ const PlaneKernels &plane_kernels(int isa, int dtype) {
 
 namespace {
 
-// Operators whose tasks are single output planes.
+// Pixels that whole vectors of every instruction set and type divide.
+constexpr ptrdiff_t kWholeVectors = 32;
+
+// Operators whose tasks are single output planes, or bands of them.
 class PlaneOperator : public Operator {
 public:
     explicit PlaneOperator(const as_op &op) : op_(op) { op_.weight = op_.bias = nullptr; }
 
     void plan(Program &program, int op, void *) override {
         const Tensor &out = program.tensor(op_.output);
-        std::vector<int64_t> costs(static_cast<std::size_t>(out.shape.batch) * out.shape.channels, 1);
-        program.add_step(op, costs, [this, &program, &out](int task, int worker) {
-            const int n = task / out.shape.channels, c = task % out.shape.channels;
-            void *origin = out.origin(n, c);
-            run_plane(program, n, c, worker, out, origin);
-            if (writes_whole_vectors()) {
-                zero_front(out, origin);
-                zero_tail(out, origin, out.span());
-            } else {
-                zero_padding(out, origin);
-            }
-            if (op_.activation != AS_ACT_NONE && !fuses_activation())
-                kernels(program).activate(origin, out.valid, out.span(), op_.activation);
+        const int bands = runs_in_bands() ? program.bands(out.shape) : 1;
+        const int tasks = out.shape.batch * bands * out.shape.channels;
+        std::vector<int64_t> costs(static_cast<std::size_t>(tasks), 1);
+        program.add_step(op, costs, [this, &program, &out, bands](int task, int worker) {
+            const int c = task % out.shape.channels, band = task / out.shape.channels % bands;
+            run_task(program, task / out.shape.channels / bands, c, worker,
+                     Program::band(out.shape, band, bands));
         });
     }
 
@@ -51,13 +48,43 @@ protected:
     const PlaneKernels &kernels(const Program &program) const {
         return plane_kernels(program.isa(), program.tensor(op_.output).dtype);
     }
-    virtual void run_plane(Program &, int n, int c, int worker, const Tensor &out, void *origin) = 0;
+    virtual void run_plane(Program &, int, int, int, const Tensor &, void *) {}
+    // What operators that run in bands do instead.
+    virtual void run_rows(Program &program, int n, int c, int worker, const Rows &) {
+        const Tensor &out = program.tensor(op_.output);
+        run_plane(program, n, c, worker, out, out.origin(n, c));
+    }
+    virtual bool runs_in_bands() const { return false; }
     // Whether run_plane writes whole vectors up to the last pixel with zeros between the rows, or single
     // pixels.
     virtual bool writes_whole_vectors() const { return true; }
     virtual bool fuses_activation() const { return false; }
+    // Where a band ends and the next begins, in flattened pixels: operators that write whole vectors share
+    // none.
+    ptrdiff_t boundary(const Tensor &out, int row) const {
+        if (row == out.shape.height) return out.span();
+        const ptrdiff_t pixels = static_cast<ptrdiff_t>(row) * out.pitch;
+        return writes_whole_vectors() ? pixels / kWholeVectors * kWholeVectors : pixels;
+    }
 
     as_op op_;
+
+private:
+    void run_task(Program &program, int n, int c, int worker, const Rows &rows) {
+        const Tensor &out = program.tensor(op_.output);
+        void *origin = out.origin(n, c);
+        run_rows(program, n, c, worker, rows);
+        if (!writes_whole_vectors()) {
+            zero_padding_of_rows(out, origin, rows.first, rows.last);
+        } else {
+            if (rows.first == 0) zero_front(out, origin);
+            if (rows.last == out.shape.height) zero_tail(out, origin, out.span());
+        }
+        if (op_.activation == AS_ACT_NONE || fuses_activation()) return;
+        const ptrdiff_t begin = boundary(out, rows.first), end = boundary(out, rows.last);
+        kernels(program).activate(offset(origin, out.dtype, begin), out.valid + begin, end - begin,
+                                  op_.activation);
+    }
 };
 
 // Operators that run along flattened pixels: all their tensors share one pitch.
@@ -69,6 +96,26 @@ public:
             if (program.tensor(op_.inputs[i]).shape.width == program.tensor(op_.output).shape.width)
                 program.share_pitch(op_.inputs[i], op_.output);
     }
+
+protected:
+    // Pixels [begin, begin + count) of plane `c` of image `n`, flattened; `begin` is a whole number of
+    // vectors.
+    struct Stretch {
+        int n, c;
+        ptrdiff_t begin, count;
+    };
+    virtual void run_stretch(Program &, const Stretch &, void *out, const int32_t *valid) = 0;
+
+    static const void *at(const Tensor &tensor, const Stretch &s) {
+        return offset(tensor.origin(s.n, s.c), tensor.dtype, s.begin);
+    }
+    bool runs_in_bands() const override { return true; }
+    void run_rows(Program &program, int n, int c, int, const Rows &rows) override {
+        const Tensor &out = program.tensor(op_.output);
+        const ptrdiff_t begin = boundary(out, rows.first), end = boundary(out, rows.last);
+        run_stretch(program, {n, c, begin, end - begin}, offset(out.origin(n, c), out.dtype, begin),
+                    out.valid + begin);
+    }
 };
 
 class Add : public FlatOperator {
@@ -79,12 +126,11 @@ protected:
     bool fuses_activation() const override {
         return op_.activation == AS_ACT_RELU || op_.activation == AS_ACT_RELU6;
     }
-    void run_plane(Program &program, int n, int c, int, const Tensor &out, void *origin) override {
+    void run_stretch(Program &program, const Stretch &s, void *out, const int32_t *valid) override {
         const float low = fuses_activation() ? 0.0f : -INFINITY;
         const float high = op_.activation == AS_ACT_RELU6 ? 6.0f : INFINITY;
-        kernels(program).add(program.tensor(op_.inputs[0]).origin(n, c),
-                             program.tensor(op_.inputs[1]).origin(n, c), origin, out.valid, out.span(), low,
-                             high);
+        kernels(program).add(at(program.tensor(op_.inputs[0]), s), at(program.tensor(op_.inputs[1]), s),
+                             out, valid, s.count, low, high);
     }
 };
 
@@ -93,13 +139,13 @@ public:
     using FlatOperator::FlatOperator;
 
 protected:
-    void run_plane(Program &program, int n, int c, int, const Tensor &out, void *origin) override {
+    void run_stretch(Program &program, const Stretch &s, void *out, const int32_t *valid) override {
         const Tensor &a = program.tensor(op_.inputs[0]), &b = program.tensor(op_.inputs[1]);
         if (b.shape == a.shape)
-            kernels(program).mul(a.origin(n, c), b.origin(n, c), origin, out.valid, out.span());
+            kernels(program).mul(at(a, s), at(b, s), out, valid, s.count);
         else
-            kernels(program).affine(a.origin(n, c), kernels(program).get(b.origin(n, c), 0), 0.0f, origin,
-                                    out.valid, out.span());
+            kernels(program).affine(at(a, s), kernels(program).get(b.origin(s.n, s.c), 0), 0.0f, out, valid,
+                                    s.count);
     }
 };
 
@@ -108,15 +154,15 @@ public:
     using FlatOperator::FlatOperator;
 
 protected:
-    void run_plane(Program &program, int n, int c, int, const Tensor &out, void *origin) override {
+    void run_stretch(Program &program, const Stretch &s, void *out, const int32_t *) override {
         int source = 0;
-        while (c >= program.tensor(op_.inputs[source]).shape.channels)
-            c -= program.tensor(op_.inputs[source++]).shape.channels;
-        kernels(program).copy_rows(program.tensor(op_.inputs[source]).origin(n, c), out.rounded_span(),
-                                   origin, out.rounded_span(), 1, static_cast<int>(out.rounded_span()));
+        Stretch from = s;
+        while (from.c >= program.tensor(op_.inputs[source]).shape.channels)
+            from.c -= program.tensor(op_.inputs[source++]).shape.channels;
+        const ptrdiff_t count = (s.count + 15) / 16 * 16;
+        kernels(program).copy_rows(at(program.tensor(op_.inputs[source]), from), count, out, count, 1,
+                                   static_cast<int>(count));
     }
-    // Behind the last pixel of the source lies its bottom padding, or nothing.
-    bool writes_whole_vectors() const override { return false; }
 };
 
 class Affine : public FlatOperator {
@@ -129,10 +175,10 @@ public:
     }
 
 protected:
-    void run_plane(Program &program, int n, int c, int, const Tensor &out, void *origin) override {
-        kernels(program).affine(program.tensor(op_.inputs[0]).origin(n, c),
-                                scale_[static_cast<std::size_t>(c)], shift_[static_cast<std::size_t>(c)],
-                                origin, out.valid, out.span());
+    void run_stretch(Program &program, const Stretch &s, void *out, const int32_t *valid) override {
+        const std::size_t c = static_cast<std::size_t>(s.c);
+        kernels(program).affine(at(program.tensor(op_.inputs[0]), s), scale_[c], shift_[c], out, valid,
+                                s.count);
     }
 
 private:
@@ -144,9 +190,8 @@ public:
     using FlatOperator::FlatOperator;
 
 protected:
-    void run_plane(Program &program, int n, int c, int, const Tensor &out, void *origin) override {
-        const void *in = program.tensor(op_.inputs[0]).origin(n, c);
-        kernels(program).affine(in, 1.0f, 0.0f, origin, out.valid, out.span());
+    void run_stretch(Program &program, const Stretch &s, void *out, const int32_t *valid) override {
+        kernels(program).affine(at(program.tensor(op_.inputs[0]), s), 1.0f, 0.0f, out, valid, s.count);
     }
 };
 
@@ -172,10 +217,13 @@ protected:
         c.count_include_pad = op_.count_include_pad;
         return c;
     }
-    void run_plane(Program &program, int n, int c, int worker, const Tensor &, void *origin) override {
+    bool runs_in_bands() const override { return true; }
+    void run_rows(Program &program, int n, int c, int worker, const Rows &rows) override {
         PoolCall one = call(program);
         one.input = program.tensor(op_.inputs[0]).origin(n, c);
-        one.output = origin;
+        one.output = program.tensor(op_.output).origin(n, c);
+        one.first_row = rows.first;
+        one.last_row = rows.last;
         one.scratch = program.scratch(worker);
         op_.kind == AS_OP_MAX_POOL ? kernels(program).max_pool(one) : kernels(program).avg_pool(one);
     }
@@ -296,9 +344,6 @@ public:
             }
         });
     }
-
-protected:
-    void run_plane(Program &, int, int, int, const Tensor &, void *) override {}
 };
 
 // Outputs that one tile of a grouped convolution computes.

@@ -15,7 +15,8 @@ struct PoolCall {
     int32_t kernel_h, kernel_w, stride_h, stride_w, dilation_h, dilation_w;
     int32_t pad_top, pad_left, pad_bottom, pad_right;
     int32_t count_include_pad;
-    float *scratch;  // pool_scratch() floats
+    int32_t first_row, last_row;  // of the output
+    float *scratch;               // pool_scratch() floats
 };
 
 // Depthwise convolution of one plane (conv/dw.h). Offsets in elements, from the origins.

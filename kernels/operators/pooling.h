@@ -90,9 +90,9 @@ template <class T, class Reduction, class Scale>
 static void pool(const PoolCall &call, Scale &&scale) {
     float *lines[2] = {call.scratch, call.scratch + pool_line(call)};
     for (float *line : lines) pad_line<Reduction>(call, line);
-    for (int y = 0; y <= call.out_height; ++y) {
-        if (y < call.out_height) reduce_rows<T, Reduction>(call, y, lines[y & 1]);
-        if (y > 0)
+    for (int y = call.first_row; y <= call.last_row; ++y) {
+        if (y < call.last_row) reduce_rows<T, Reduction>(call, y, lines[y & 1]);
+        if (y > call.first_row)
             reduce_line<T, Reduction>(
                 call, lines[(y - 1) & 1], scale(y - 1),
                 static_cast<T *>(call.output) + static_cast<ptrdiff_t>(y - 1) * call.out_pitch);
