@@ -10,7 +10,7 @@ own          our plans: the fastest measured kernel, and N, of every layer; own_
 verify       is a contestant's output right
 session      one thread count: build, verify, run in turn
 memory       what an engine adds to a process of its own
-layer_sums   layers inside the whole run, and alone as the tuner timed them
+layer_sums   layers inside the whole run, and alone as the tuner times them
 rates        operations per second, and their share of what the machine can do
 comparison   all sessions together
 table, picture   the result for a terminal, and as a figure

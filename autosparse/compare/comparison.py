@@ -20,8 +20,6 @@ from autosparse.compare.session import SessionRequest
 from autosparse.errors import AutosparseError
 from autosparse.progress import Progress
 from autosparse.records import HardwareProfile, LayerInfo
-from autosparse.tuning.request import dense_weight_bytes
-from autosparse.tuning.stopwatch import LAYERS
 from autosparse.tuning.worker import Worker
 
 RUNNER = "autosparse.compare.session:run"
@@ -112,7 +110,6 @@ def _request(
         peers_masked=asked.peers_masked,
         policy=asked.policy,
         database=asked.database or paths.tuning_database_url(),
-        rows_policy=LAYERS.for_model(dense_weight_bytes(layers)).id,
         dense_flops=rates.dense_flops(layers),
         dense_weights=rates.dense_weights(layers),
         hardware=hardware,

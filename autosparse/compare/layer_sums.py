@@ -1,70 +1,79 @@
-"""The layers of a contestant of ours: inside whole runs, and alone as the tuner timed them."""
+"""The layers of a contestant of ours: inside whole runs, and alone as the tuner times them."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from autosparse import hardware
 from autosparse.compare.own_engine import OwnModel
+from autosparse.compare.rates import BYTES
 from autosparse.compare.records import LayerSum, LayerTime
 from autosparse.engine import LayerReport
-from autosparse.records import LayerShape, Measurement, Status
-from autosparse.tuning.database import TuningDatabase
+from autosparse.records import DENSE, Pattern, onexn
+from autosparse.tuning import layer_job
+from autosparse.tuning.layer_job import LayerJob
+from autosparse.tuning.stopwatch import LAYERS
 
 _RUNS = 50
 
 
-class TunedRows:
-    """The tuner's rows for one type, thread count and measurement policy.
+class Alone:
+    """Times layers alone as the tuner does, each once more.
+
+    The rows that the tuner chose by are the least of many, and so a little less than what the same
+    kernels take when they are timed again.
 
     Args:
-        database: where they are.
         dtype: arithmetic type.
         threads: worker threads.
-        policy: identifier of the policy that took them.
+        weights: elements of all weights of the dense model, which decide how cold a layer's are.
+        l3_bytes: size of the last cache, 0 where unknown.
     """
 
-    def __init__(self, database: TuningDatabase, dtype: str, threads: int, policy: str) -> None:
-        rows = database.rows(
-            hardware_id=hardware.hardware_id(),
-            dtype=dtype,
-            threads=threads,
-            policy=policy,
-            status=str(Status.OK),
-        )
-        self._rows: dict[tuple[str, str], list[Measurement]] = {}
-        for row in rows:
-            if database.is_current(row):
-                self._rows.setdefault((row.key.shape, row.key.kernel), []).append(row)
+    def __init__(self, dtype: str, threads: int, weights: int, l3_bytes: int) -> None:
+        self._dtype, self._threads, self._l3_bytes = dtype, threads, l3_bytes
+        self._policy = LAYERS.for_model(weights * BYTES[dtype])
+        self._known: dict[LayerJob, float | None] = {}
 
-    def alone_us(self, layer: LayerReport) -> float | None:
-        """Gives the row of a layer's very kernel and structure; None without one."""
-        if layer.shape is None:
+    def us(self, layer: LayerReport) -> float | None:
+        """Gives the median of a layer's kernel on random weights of its sparsity, microseconds.
+
+        None for layers that the tuner does not time, such as depthwise ones.
+        """
+        if layer.shape is None or layer.shape.groups > 1 or not layer.kernel:
             return None
-        for row in self._rows.get((layer.shape.key, layer.kernel), ()):
-            if row.key.kept == _kept(layer.shape, layer):
-                return row.median_us
-        return None
+        job = LayerJob(
+            shape=layer.shape,
+            pattern=DENSE
+            if layer.pattern == DENSE.name
+            else onexn(int(layer.pattern.removeprefix("1x"))),
+            sparsity=layer.sparsity,
+            kernel=layer.kernel,
+            dtype=self._dtype,
+            threads=self._threads,
+            policy=self._policy,
+            l3_bytes=self._l3_bytes,
+        )
+        if job not in self._known:
+            self._known[job] = layer_job.measure(job).median_us
+        return self._known[job]
 
 
-def _kept(shape: LayerShape, layer: LayerReport) -> int:
-    if layer.pattern == "dense":
-        return -1
-    return round((1 - layer.sparsity) * shape.in_channels)
+def _pattern(name: str) -> Pattern:
+    return DENSE if name == DENSE.name else onexn(int(name.removeprefix("1x")))
 
 
 def measure(
-    model: OwnModel, rows: TunedRows, measured_us: float
+    model: OwnModel, alone: Alone, measured_us: float
 ) -> tuple[tuple[LayerTime, ...], LayerSum | None]:
-    """Times the operators of a compiled model, and compares the tuner's sum with the measured whole.
+    """Times the operators of a compiled model, and compares the layers' sum with the measured whole.
 
     Args:
         model: compiled or loaded.
-        rows: what the tuner knows.
+        alone: times layers alone.
         measured_us: the whole, measured in turn with others.
 
     Returns:
-        Every layer, and the sum; no sum where no layer has a row.
+        Every layer, and the sum; no sum where no layer can be timed alone.
     """
     operators = model.measure_operators(_RUNS)
     times = tuple(
@@ -75,7 +84,7 @@ def measure(
             sparsity=layer.sparsity,
             kernel=layer.kernel,
             inside_us=operators.get(layer.name, 0.0),
-            alone_us=rows.alone_us(layer),
+            alone_us=alone.us(layer),
         )
         for layer in model.layers
     )

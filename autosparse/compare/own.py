@@ -80,7 +80,7 @@ def tune_layers(
         sparsities=asked.sparsities if sparse else (),
         threads=threads,
         dtype=dtype,
-        model_weight_bytes=dense_weight_bytes(layers),
+        model_weight_bytes=dense_weight_bytes(layers, dtype),
     )
     with TuningDatabase(asked.database) as database:
         return tune(request, hardware, database, progress=progress)

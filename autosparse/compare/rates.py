@@ -8,7 +8,7 @@ from autosparse.compare.records import Rates
 from autosparse.engine import LayerReport
 from autosparse.records import CpuProfile, LayerInfo
 
-_BYTES = {"f32": 4, "bf16": 2}
+BYTES = {"f32": 4, "bf16": 2}
 
 
 def dense_flops(layers: Iterable[LayerInfo]) -> int:
@@ -33,7 +33,7 @@ def weight_share(weight_bytes: int, dense_weights: int, dtype: str) -> float:
     Biases and index lists count in the first; a kernel that stores transformed weights may hold more
     than there are.
     """
-    return weight_bytes / (_BYTES[dtype] * dense_weights)
+    return weight_bytes / (BYTES[dtype] * dense_weights)
 
 
 def rates(kept: int, dense: int, median_us: float, limit_gflops: float | None) -> Rates:

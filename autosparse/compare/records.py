@@ -227,7 +227,7 @@ class LayerTime(Record):
         sparsity: fraction of blocks that are not stored.
         kernel: what runs it.
         inside_us: median inside whole runs.
-        alone_us: the tuner's row, timed alone as the executor runs it; None without a row.
+        alone_us: timed alone by the tuner's method; None where the tuner does not time it.
     """
 
     name: str
@@ -244,13 +244,13 @@ class LayerSum(Record):
     """Does the sum of layers timed alone predict the whole?
 
     Attributes:
-        tuned_us: sum of the tuner's rows.
+        tuned_us: sum of the layers timed alone.
         inside_us: sum of the same layers inside whole runs.
-        overheads_us: operators without a row, by name, as timed inside whole runs.
-        predicted_us: rows and overheads together.
+        overheads_us: all other operators and the borders, by name, as timed inside whole runs.
+        predicted_us: both together.
         measured_us: the whole, measured in turn with the others.
         ratio: predicted over measured.
-        untuned: layers among the overheads, because the tuner has no row for them.
+        untuned: layers among the overheads, because the tuner does not time them.
     """
 
     tuned_us: float

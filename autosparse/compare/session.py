@@ -62,7 +62,6 @@ class SessionRequest(Record):
         peers_masked: whether peers also run every model with zeros.
         policy: how long to measure.
         database: URL of the tuning database; None is the user's own.
-        rows_policy: identifier of the policy of the tuner's rows.
         dense_flops: operations of one run without zeros.
         dense_weights: weight elements without zeros.
         hardware: the host, with its measured limits.
@@ -77,7 +76,6 @@ class SessionRequest(Record):
     peers_masked: bool
     policy: MeasurementPolicy
     database: str | None
-    rows_policy: str
     dense_flops: int
     dense_weights: int
     hardware: HardwareProfile
@@ -125,7 +123,8 @@ def run_session(request: SessionRequest) -> Session:
     """Makes everybody ready, refuses wrong outputs, and runs the rest in turn, in this process."""
     torch.set_num_threads(request.threads)
     with ExitStack() as stack:
-        database = stack.enter_context(TuningDatabase(request.database))
+        # Compiling reads the database, which a plan of the user's own does not make.
+        stack.enter_context(TuningDatabase(request.database))
         taking_part = _gather(request, stack)
         refused = tuple(taking_part.refused)
         if not taking_part.ready:
@@ -134,7 +133,7 @@ def run_session(request: SessionRequest) -> Session:
         runners = {each.contestant.name: each.running.run for each in ready}
         timings = interleave(runners, request.policy, Progress())
         rivals = fastest_rivals([each.contestant for each in ready], timings)
-        results = tuple(_result(request, each, timings, rivals, database) for each in ready)
+        results = tuple(_result(request, each, timings, rivals) for each in ready)
     return Session(
         threads=request.threads,
         rounds=len(results[0].turns_us),
@@ -253,7 +252,6 @@ def _result(
     ready: _Ready,
     timings: dict[str, Timing],
     rivals: dict[str, str],
-    database: TuningDatabase,
 ) -> Result:
     who, timing = ready.contestant, timings[ready.contestant.name]
     limit = rates.limit_gflops(request.hardware.cpu, who.dtype, request.threads)
@@ -275,8 +273,10 @@ def _result(
     )
     if ready.own is None:
         return result
-    rows = layer_sums.TunedRows(database, who.dtype, request.threads, request.rows_policy)
-    return replace(result, **_own_facts(request, ready.own, timing, limit, rows))
+    alone = layer_sums.Alone(
+        who.dtype, request.threads, request.dense_weights, request.hardware.cpu.l3_bytes
+    )
+    return replace(result, **_own_facts(request, ready.own, timing, limit, alone))
 
 
 def _own_facts(
@@ -284,7 +284,7 @@ def _own_facts(
     own: OwnRunning,
     timing: Timing,
     limit: float | None,
-    rows: layer_sums.TunedRows,
+    alone: layer_sums.Alone,
 ) -> dict[str, Any]:
     """Gives what is known of our own contestants alone."""
     model = own.model
@@ -298,5 +298,5 @@ def _own_facts(
         "note": "; ".join(filter(None, (timing.problem, own.note))),
     }
     if model.engine == OURS:
-        facts["layers"], facts["layer_sum"] = layer_sums.measure(model, rows, timing.median_us)
+        facts["layers"], facts["layer_sum"] = layer_sums.measure(model, alone, timing.median_us)
     return facts

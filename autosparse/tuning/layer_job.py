@@ -2,8 +2,8 @@
 
 `run` is what the measuring process calls: it builds the layer with random weights of the wanted
 sparsity, checks the kernel's output, and only then times it. A layer is timed as the executor runs it:
-as an operator inside a program, between barriers, its input in the executor's own layout and just written
-by another operator, threads awake.
+as an operator inside a program, between barriers, its input in the executor's own layout and just
+written by another operator, threads awake.
 """
 
 from __future__ import annotations

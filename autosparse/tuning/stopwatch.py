@@ -52,10 +52,11 @@ class MeasurementPolicy(Record):
 
     Cold weights: between two runs of one layer a model reads the weights of all its other layers. A
     layer is therefore timed in a rotating set of copies, each with weights of its own, as many as put
-    `reuse_bytes` of weights between two uses of the same copy. The distance is that of a half-pruned
-    model (`for_model`), in powers of two, so that one table serves all sparsities of a model and models
-    of similar size share rows. The set is smaller where `max_copies`, memory or time set a limit, and
-    for a kernel that takes over twice as long as its rival: that one has lost anyway.
+    `reuse_bytes` of weights between two uses of the same copy. The distance is that of the dense model
+    (`for_model`), in powers of two, so that one table serves all sparsities of a model and models of
+    similar size share rows; a pruned model reads fewer weights, but activations too. The set is smaller
+    where `max_copies`, memory or time set a limit, and for a kernel that takes over twice as long as
+    its rival: that one has lost anyway.
 
     Fresh inputs: in a model the operator before has just written a layer's input, on several threads
     each its own part. With `writes_input` a cheap operator that is not timed does so before each run.
@@ -105,8 +106,7 @@ class MeasurementPolicy(Record):
 
     def for_model(self, model_weight_bytes: int) -> Self:
         """Gives this policy with the reuse distance of a model of that many dense weight bytes."""
-        half = max(model_weight_bytes / 2, 1.0)
-        return dataclasses.replace(self, reuse_bytes=2 ** round(math.log2(half)))
+        return dataclasses.replace(self, reuse_bytes=2 ** round(math.log2(max(model_weight_bytes, 1))))
 
     def copies(
         self,

@@ -11,6 +11,8 @@ namespace {
 
 // Pixels per task: small planes are taken together.
 constexpr int kPixelsPerTask = 2048;
+// Every band reads the rows above and below it once more.
+constexpr int kRowsPerBand = 28;
 
 }  // namespace
 
@@ -49,7 +51,7 @@ void DepthwiseConvolution::place_weights(float *place) {
 
 // Small planes are taken together, large ones in bands.
 void DepthwiseConvolution::plan(Program &program, int op, void *) {
-    const int channels = output_shape_.channels, bands = program.bands(output_shape_);
+    const int channels = output_shape_.channels, bands = program.bands(output_shape_, kRowsPerBand);
     const int run = std::max(1, kPixelsPerTask * bands / (output_shape_.height * output_shape_.width));
     const int runs = (channels + run - 1) / run;
     const int tasks = output_shape_.batch * bands * runs;

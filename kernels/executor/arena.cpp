@@ -1,6 +1,4 @@
-// Places all tensors and workspaces in one arena: two things may share memory when no operator needs both,
-// and, where several threads run, when they are of one size. Then a thread writes the same part of them, and
-// lines of memory need not be fetched from the processor that wrote other things there.
+// Places all tensors and workspaces in one arena: two things may share memory when no operator needs both.
 #include <algorithm>
 #include <vector>
 
@@ -24,12 +22,11 @@ bool overlaps_in_time(const Block &a, const Block &b) {
     return a.first_op <= b.last_op && b.first_op <= a.last_op;
 }
 
-// Lowest gap between the placed blocks that the block must not share memory with.
-std::size_t find_gap(const Block &block, const std::vector<Block> &placed, bool mixes_sizes) {
+// Lowest gap between the placed blocks that live at the same time.
+std::size_t find_gap(const Block &block, const std::vector<Block> &placed) {
     std::vector<const Block *> living;
     for (const Block &other : placed)
-        if (overlaps_in_time(block, other) || (!mixes_sizes && block.bytes != other.bytes))
-            living.push_back(&other);
+        if (overlaps_in_time(block, other)) living.push_back(&other);
     std::sort(living.begin(), living.end(),
               [](const Block *a, const Block *b) { return *a->offset < *b->offset; });
     std::size_t offset = kGuard;
@@ -63,7 +60,7 @@ void Program::plan_arena() {
     std::vector<Block> placed;
     std::size_t end = kGuard;
     for (const Block &block : blocks) {
-        *block.offset = find_gap(block, placed, threads_ == 1);
+        *block.offset = find_gap(block, placed);
         end = std::max(end, *block.offset + block.bytes);
         placed.push_back(block);
     }

@@ -103,7 +103,9 @@ public:
                    std::function<void(int task, int worker)> run);
     // Horizontal bands, one per worker where the image is high enough, for operators whose tasks are
     // planes: with tasks in the order of bands, a worker reads what it wrote.
-    int bands(const Shape &shape) const { return std::max(1, std::min(threads_, shape.height / 4)); }
+    int bands(const Shape &shape, int least_rows = 4) const {
+        return std::max(1, std::min(threads_, shape.height / least_rows));
+    }
     static Rows band(const Shape &shape, int index, int count) {
         return {shape.height * index / count, shape.height * (index + 1) / count};
     }

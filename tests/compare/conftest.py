@@ -68,7 +68,6 @@ def request_for(model: str, tmp_path: Path) -> Callable[..., SessionRequest]:
             "peers_masked": False,
             "policy": QUICK,
             "database": str(tmp_path / "tuning.db"),
-            "rows_policy": "none",
             "dense_flops": 1_000_000,
             "dense_weights": 1_448,
             "hardware": hardware.describe(),
