@@ -76,6 +76,7 @@ class SearchConfig(BaseModel):
         input_shape: channels, height and width of a timed sample; None is the model's own.
         dtype: arithmetic type: ``f32``, ``bf16``, or ``auto``, which lets the search choose one of the
             two per configuration where this host computes in bf16, and is f32 elsewhere.
+        compact_weights: leave out kernels that keep transformed weights: less memory, some speed lost.
         threads: worker threads of a timed run; ``auto`` is every usable core.
         device: where latencies are measured.
         trials: configurations the study may try; None is what the search space says.
@@ -104,6 +105,7 @@ class SearchConfig(BaseModel):
     batch_size: Annotated[int, _by(values.count(1))] = 1
     input_shape: Annotated[tuple[int, int, int] | None, _by(values.optional(values.shape))] = None
     dtype: Annotated[str, _by(values.choice(_DTYPES, _DTYPES_TO_COME))] = "auto"
+    compact_weights: Annotated[bool, _by(values.switch)] = False
     threads: Annotated[int | str, _by(values.count_or("auto", 1))] = "auto"
     device: Annotated[str, _by(values.choice(("auto", "cpu"), _DEVICES_TO_COME))] = "auto"
     trials: Annotated[int | None, _by(values.optional(values.count(1)))] = None

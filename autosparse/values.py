@@ -16,6 +16,11 @@ from autosparse.units import parse_duration_us
 
 Reader = Callable[[Any, str], Any]
 
+_WORDS = {
+    **dict.fromkeys(("true", "yes", "on", "1"), True),
+    **dict.fromkeys(("false", "no", "off", "0"), False),
+}
+
 _SQLITE = "sqlite:///"
 
 _UNITS_US = {"h": 3600e6, "m": 60e6, "s": 1e6, "ms": 1e3, "us": 1.0}
@@ -83,6 +88,14 @@ def url(value: Any, name: str) -> str:
 
 def _absolute(file: str) -> str:
     return str(Path(file).expanduser().absolute())
+
+
+def switch(value: Any, name: str) -> bool:
+    """Reads a boolean, or one of the words that shells write for one."""
+    word = str(value).strip().lower()
+    if not isinstance(value, bool | str | int) or word not in _WORDS:
+        raise ConfigError(f"{name} must be true or false, but got {value!r}")
+    return _WORDS[word]
 
 
 def count(minimum: int) -> Reader:

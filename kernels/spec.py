@@ -11,6 +11,9 @@ from autosparse.kernels import binding
 from autosparse.kernels.binding import NativeOp, OpKind
 from autosparse.records import LayerShape, Pattern, Record
 
+# Winograd's filtering multiplies weights that were transformed once, more of them than there were.
+_TRANSFORMING = frozenset({"wg", "wf", "wp"})
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KernelSpec(Record):
@@ -20,7 +23,8 @@ class KernelSpec(Record):
         name: ``<dtype>_<contract>__<isa>_<method><outputs>x<pixels>``; kernels with the same contract
             are interchangeable.
         family: ``conv_onexn`` or ``conv_dense``.
-        method: ``px`` (vectors along pixels) or ``oc`` (vectors along outputs).
+        method: ``px`` (vectors along pixels), ``oc`` (vectors along outputs), or another that
+            kernels/README.md lists.
         isa: instruction set it was compiled for.
         block_n: N of the 1xN pattern that it runs; 0 is dense.
         tile_out: outputs per register tile.
@@ -38,6 +42,11 @@ class KernelSpec(Record):
     tile_pixels: int
     dtype: str = "f32"
     row: int
+
+    @property
+    def expands_weights(self) -> bool:
+        """Whether it keeps transformed weights, 1.8 to 4 times as many as it is given."""
+        return self.method in _TRANSFORMING
 
 
 @functools.cache

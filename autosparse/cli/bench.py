@@ -88,6 +88,14 @@ def bench(
         str | None,
         _text("--dtype", help="Arithmetic types of ours: f32, bf16.", default="f32", panel=_OURS),
     ] = None,
+    compact_weights: Annotated[
+        bool,
+        typer.Option(
+            "--compact-weights",
+            help="Leave out kernels of ours that keep transformed weights.",
+            rich_help_panel=_OURS,
+        ),
+    ] = False,
     against: Annotated[
         str | None,
         _text("--against", help="Other engines, or none.", default="every installed one", panel=_HOW),
@@ -158,6 +166,7 @@ def bench(
         threads=threads,
         policy=_policy(seconds, repeats),
         database=database,
+        compact_weights=compact_weights,
     )
     from autosparse import compare  # brings torch once it is asked to compare
 
@@ -204,6 +213,7 @@ def _asked(
     threads: str | None,
     policy: MeasurementPolicy,
     database: str | None,
+    compact_weights: bool,
 ) -> Asked:
     from autosparse import hardware, values
     from autosparse.compare import Asked
@@ -238,6 +248,7 @@ def _asked(
         peers_masked=peers_masked,
         policy=policy,
         database=database,
+        compact_weights=compact_weights,
     )
 
 

@@ -105,6 +105,15 @@ Dtype = Annotated[
         panel=_WHERE,
     ),
 ]
+CompactWeights = Annotated[
+    bool | None,
+    typer.Option(
+        "--compact-weights/--no-compact-weights",
+        help="Leave out kernels that keep transformed weights: less memory, some speed lost.",
+        show_default=False,
+        rich_help_panel=_WHERE,
+    ),
+]
 Threads = Annotated[
     str | None,
     _text("--threads", help="Threads of a timed run.", default="every usable core", panel=_WHERE),

@@ -7,7 +7,9 @@ from pathlib import Path
 from autosparse import hardware, models
 from autosparse.compare.peer import chosen
 from autosparse.compare.records import Asked
+from autosparse.deploy import load
 from autosparse.errors import DatabaseError, UsageError
+from autosparse.kernels.compact import check_compact, expanding_kernels
 from autosparse.plan import Plan
 from autosparse.tuning.schema import parse_url
 from autosparse.weight_files import check_weights
@@ -18,17 +20,20 @@ def check(asked: Asked) -> None:
 
     Raises:
         ModelError: no such model, or its weight file is missing, damaged or something else.
-        PlanError: the plan cannot be read.
-        UsageError: nothing to compare, more threads than cores, a missing file, an unknown peer.
+        PlanError: the plan cannot be read, or names kernels that `compact_weights` leaves out.
+        UsageError: nothing to compare, more threads than cores, a missing file, an unknown peer, or an
+            exported file that runs kernels which `compact_weights` leaves out.
         MissingDependency: a peer named, or the library that the model needs, is not installed.
     """
     models.check_source(asked.subject.model)
     if asked.subject.weights is not None:
         check_weights(Path(asked.subject.weights))
     if asked.plan is not None:
-        Plan.load(asked.plan)
-    if asked.artifact is not None and not Path(asked.artifact).is_file():
-        raise UsageError(f"--artifact must name a file, but there is none at {asked.artifact}")
+        plan = Plan.load(asked.plan)
+        if asked.compact_weights:
+            check_compact(plan)
+    if asked.artifact is not None:
+        _check_artifact(Path(asked.artifact), compact=asked.compact_weights)
     usable = hardware.usable_cores()
     for threads in asked.threads:
         if not 1 <= threads <= usable:
@@ -43,6 +48,20 @@ def check(asked: Asked) -> None:
     if not (chosen(asked.against) or _has_own(asked)):
         raise UsageError(
             "a comparison needs somebody to run, but no peer is installed and ours is left out"
+        )
+
+
+def _check_artifact(path: Path, *, compact: bool) -> None:
+    if not path.is_file():
+        raise UsageError(f"--artifact must name a file, but there is none at {path}")
+    if not compact:
+        return
+    with load(path, threads=1) as loaded:
+        expanding = [each.kernel for each in loaded.layers if each.kernel in expanding_kernels()]
+    if expanding:
+        raise UsageError(
+            f"with --compact-weights an artifact must run kernels that do not expand weights, but "
+            f"{path} runs {expanding[0]}; leave --compact-weights out, or export again with it"
         )
 
 

@@ -113,6 +113,7 @@ def _request(
         dense_flops=rates.dense_flops(layers),
         dense_weights=rates.dense_weights(layers),
         hardware=hardware,
+        compact_weights=asked.compact_weights,
     )
 
 

@@ -81,6 +81,7 @@ def tune_layers(
         threads=threads,
         dtype=dtype,
         model_weight_bytes=dense_weight_bytes(layers, dtype),
+        compact_weights=asked.compact_weights,
     )
     with TuningDatabase(asked.database) as database:
         return tune(request, hardware, database, progress=progress)

@@ -73,13 +73,15 @@ class OwnRunning:
     note: str = ""
 
 
-def open_own(own: Own, task: Task, database: str | None) -> OwnRunning:
-    """Makes a contestant ready.
+def open_own(
+    own: Own, task: Task, database: str | None, *, compact_weights: bool = False
+) -> OwnRunning:
+    """Makes a contestant ready; `compact_weights` as in `compile`.
 
     Raises:
         AutosparseError: the plan, the file or the type cannot be had here.
     """
-    model = _loaded(own, task) if own.artifact else _compiled(own, task, database)
+    model = _loaded(own, task) if own.artifact else _compiled(own, task, database, compact_weights)
     native = model.engine == OURS
     why = "; ".join(getattr(model, "why", ()))
     return OwnRunning(
@@ -96,7 +98,7 @@ def open_own(own: Own, task: Task, database: str | None) -> OwnRunning:
     )
 
 
-def _compiled(own: Own, task: Task, database: str | None) -> OwnModel:
+def _compiled(own: Own, task: Task, database: str | None, compact_weights: bool) -> OwnModel:
     return compile(
         task.module(),
         (task.tensor(),),
@@ -104,6 +106,7 @@ def _compiled(own: Own, task: Task, database: str | None) -> OwnModel:
         threads=task.threads,
         plan=own.plan,
         database=database,
+        compact_weights=compact_weights,
     )
 
 

@@ -112,12 +112,14 @@ def _dress(drawn: go.Figure, comparison: Comparison, sessions: Sequence[Session]
     shape = words.TIMES.join(map(str, comparison.input_shape))
     over = {r.ratios["f32"].over for s in sessions for r in s.results if "f32" in r.ratios}
     times = f"; {words.TIMES}: times as fast as {' or '.join(sorted(over))}" if over else ""
+    compact = "; ours with compact weights" if comparison.asked.compact_weights else ""
     cpu = comparison.hardware.cpu
     bars = max((len(session.results) for session in sessions), default=1)
     drawn.update_layout(
         title={
             "text": f"{escape(comparison.asked.subject.model)}, {shape}"
-            f"<br><sup>{cpu.model}, {cpu.architecture}; median and 95 % interval, in turn{times}</sup>"
+            f"<br><sup>{cpu.model}, {cpu.architecture}; median and 95 % interval, in turn"
+            f"{times}{compact}</sup>"
         },
         template="none",
         font={"family": FONT, "size": 13, "color": INK},

@@ -58,6 +58,7 @@ class Asked(Record):
         peers_masked: whether peers also run the models with zeros.
         policy: how long to measure.
         database: URL of the tuning database; None is the user's own.
+        compact_weights: leaves out kernels of ours that expand weights; peers do as they do.
     """
 
     subject: Subject
@@ -73,6 +74,7 @@ class Asked(Record):
     peers_masked: bool = False
     policy: MeasurementPolicy = WHOLE
     database: str | None = None
+    compact_weights: bool = False
 
     def __post_init__(self) -> None:
         for block_n in self.block_ns:

@@ -65,6 +65,7 @@ class SessionRequest(Record):
         dense_flops: operations of one run without zeros.
         dense_weights: weight elements without zeros.
         hardware: the host, with its measured limits.
+        compact_weights: as in `Asked`.
     """
 
     subject: Subject
@@ -79,6 +80,7 @@ class SessionRequest(Record):
     dense_flops: int
     dense_weights: int
     hardware: HardwareProfile
+    compact_weights: bool = False
 
     def task(self, zeros: Zeros | None = None) -> Task:
         """Gives the model with some zeros."""
@@ -197,7 +199,12 @@ def _add_own(
 ) -> None:
     zeros = own.zeros.name if own.zeros else ""
     try:
-        opened = open_own(own, request.task(own.zeros), request.database)
+        opened = open_own(
+            own,
+            request.task(own.zeros),
+            request.database,
+            compact_weights=request.compact_weights,
+        )
         stack.callback(opened.running.close)
         outputs = opened.running.outputs()
     except Exception as error:  # the others still run; the comparison ends with an error all the same

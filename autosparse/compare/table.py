@@ -17,7 +17,9 @@ def title(comparison: Comparison, session: Session) -> str:
     """Gives the headline of one session's table."""
     shape = "x".join(map(str, comparison.input_shape))
     threads = f"{session.threads} thread" + ("s" if session.threads > 1 else "")
-    return f"{comparison.asked.subject.model}, {shape}, {threads}, {session.rounds} rounds in turn"
+    compact = ", ours with compact weights" if comparison.asked.compact_weights else ""
+    rounds = f"{session.rounds} rounds in turn"
+    return f"{comparison.asked.subject.model}, {shape}, {threads}, {rounds}{compact}"
 
 
 def columns(session: Session) -> tuple[str, ...]:

@@ -15,7 +15,7 @@ from autosparse.deploy.recorded import RecordedProgram
 from autosparse.deploy.runner import NativeRunner
 from autosparse.engine.border import Border
 from autosparse.engine.compiled import CompiledModel
-from autosparse.engine.lower import Lowered, Refused, lower
+from autosparse.engine.lower import Lowered, Refused, lower, with_compact_choices
 from autosparse.engine.measured import MeasuredRows
 from autosparse.engine.runners import TorchRunner
 from autosparse.engine.saving import Saveable
@@ -23,6 +23,7 @@ from autosparse.engine.select import Selection, select
 from autosparse.errors import UsageError
 from autosparse.graph import Graph, Node, Op, fuse, layer_nodes, layers, trace
 from autosparse.kernels.binding import NativeProgram
+from autosparse.kernels.compact import check_compact
 from autosparse.plan import Plan
 from autosparse.tuning.database import TuningDatabase
 
@@ -41,6 +42,7 @@ def compile(
     database: TuningDatabase | str | None = None,
     pin: bool = True,
     exportable: bool = False,
+    compact_weights: bool = False,
 ) -> CompiledModel:
     """Compiles a module for inference on this CPU, with inputs of the example's shapes.
 
@@ -61,6 +63,9 @@ def compile(
         database: tuning database, or its URL; None takes the user's own if there is one.
         pin: whether every worker stays on one processor.
         exportable: keeps a copy of the kept weights, so that the result can be saved.
+        compact_weights: leaves out kernels that keep transformed weights, which are fast and take 1.8
+            to 4 times the memory: the weights of an f32 model with 75 % zeros then take about 30 % of
+            the dense ones. bf16 has no such kernels.
 
     Returns:
         A callable that takes and gives torch tensors or numpy arrays.
@@ -68,18 +73,23 @@ def compile(
     Raises:
         UsageError: a bad argument.
         ModelError: torch cannot export the model.
-        PlanError: the plan does not fit the model, its weights, or this machine.
+        PlanError: the plan does not fit the model, its weights, this machine, or `compact_weights`.
         DatabaseError: the named database cannot be read.
     """
     count = hardware.checked_threads(threads)
     dtype = _checked_dtype(dtype, plan)
+    if compact_weights and plan is not None:
+        check_compact(plan)
     graph = fuse(trace(model, example_inputs))
     if plan is not None:
         plan.check(layers(graph))
     if graph.unsupported:
         return _through_torch(model, graph, graph.unsupported, example_inputs, count)
-    selections = select(graph, plan, MeasuredRows.open(database, count, dtype), dtype)
+    measured = MeasuredRows.open(database, count, dtype, compact_weights=compact_weights)
+    selections = select(graph, plan, measured, dtype)
     try:
+        if compact_weights:
+            selections = with_compact_choices(graph, selections, dtype)
         make = RecordedProgram if exportable else NativeProgram
         lowered = lower(graph, selections, threads=count, pin=pin, dtype=dtype, make=make)
     except Refused as refusal:

@@ -29,6 +29,7 @@ def export(
     accuracy: Accuracy | None = None,
     measure: bool = True,
     overwrite: bool = False,
+    compact_weights: bool = False,
 ) -> Manifest:
     """Compiles a module and writes it into one file, which `autosparse.load` runs without torch.
 
@@ -44,6 +45,8 @@ def export(
         accuracy: of these weights, to keep in the file.
         measure: measures the latency, to keep it in the file.
         overwrite: replaces an existing file.
+        compact_weights: as in `compile`; where a loaded model lacks the file's kernels, it chooses
+            among all.
 
     Returns:
         What the file says of itself.
@@ -64,6 +67,7 @@ def export(
         plan=plan,
         database=database,
         exportable=True,
+        compact_weights=compact_weights,
     )
     with compiled:
         latency = compiled.measure() if measure else None

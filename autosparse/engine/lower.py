@@ -14,6 +14,7 @@ from autosparse.graph import Activation, Graph, Node, Op, float_tail
 from autosparse.graph.ir import FloatArray
 from autosparse.kernels.binding import Activation as NativeActivation
 from autosparse.kernels.binding import NativeOp, NativeProgram, OpKind
+from autosparse.kernels.compact import compact_choice
 
 KINDS: Mapping[Op, OpKind] = {op: OpKind[op.name] for op in Op if op.name in OpKind.__members__}
 ACTIVATIONS: Mapping[Activation, NativeActivation] = {
@@ -105,6 +106,30 @@ def _add(program: NativeProgram, node: Node, ids: Mapping[str, int], selection: 
         program.op(_native(node, ids, selection))
     except (UsageError, NoKernel) as error:
         raise Refused(node, str(error)) from error
+
+
+def with_compact_choices(
+    graph: Graph, selections: Mapping[str, Selection], dtype: str
+) -> dict[str, Selection]:
+    """Names a kernel wherever the executor would be free to choose one that expands weights.
+
+    Raises:
+        Refused: the executor does not take an operator.
+    """
+    named, ids = dict(selections), dict.fromkeys(graph.shapes, 0)
+    for node in graph.nodes:
+        selection = selections.get(node.name, Selection())
+        if node.op is not Op.CONV or selection.kernel is not None:
+            continue
+        source = graph.shapes[node.inputs[0]]
+        try:
+            kernel = compact_choice(_native(node, ids, selection), source, node.shape, dtype)
+        except (UsageError, NoKernel) as error:
+            raise Refused(node, str(error)) from error
+        if kernel is not None:
+            why = f"{selection.why}; by a kernel that does not expand weights"
+            named[node.name] = replace(selection, kernel=kernel, why=why)
+    return named
 
 
 def _prepare(graph: Graph) -> Graph:

@@ -10,6 +10,7 @@ from typing import Self
 
 from autosparse import hardware
 from autosparse.errors import DatabaseError, RunError
+from autosparse.kernels.compact import expanding_kernels
 from autosparse.records import LayerShape, Measurement, Pattern, Status
 from autosparse.tuning.database import TuningDatabase
 
@@ -46,19 +47,34 @@ class MeasuredRows:
         threads: worker threads.
         dtype: arithmetic type.
         note: why there is no database, or empty.
+        compact_weights: passes over rows of kernels that expand weights.
     """
 
     def __init__(
-        self, database: TuningDatabase | None, threads: int, dtype: str = "f32", note: str = ""
+        self,
+        database: TuningDatabase | None,
+        threads: int,
+        dtype: str = "f32",
+        note: str = "",
+        *,
+        compact_weights: bool = False,
     ) -> None:
         self.note = note
+        self._left_out = expanding_kernels() if compact_weights else frozenset()
         self._dtype = dtype
         self._database = database
         self._threads = threads
         self._cache: dict[str, list[Measurement]] = {}
 
     @classmethod
-    def open(cls, database: TuningDatabase | str | None, threads: int, dtype: str = "f32") -> Self:
+    def open(
+        cls,
+        database: TuningDatabase | str | None,
+        threads: int,
+        dtype: str = "f32",
+        *,
+        compact_weights: bool = False,
+    ) -> Self:
         """Opens a database by URL; None opens the user's default one if there is one.
 
         Raises:
@@ -66,9 +82,10 @@ class MeasuredRows:
         """
         if database is not None:
             named = TuningDatabase(database, create=False) if isinstance(database, str) else database
-            return cls(named, threads, dtype)
+            return cls(named, threads, dtype, compact_weights=compact_weights)
         try:
-            return cls(TuningDatabase(None, create=False), threads, dtype)
+            own = TuningDatabase(None, create=False)
+            return cls(own, threads, dtype, compact_weights=compact_weights)
         except (DatabaseError, RunError) as error:
             logger.info("no measured rows: %s", error)
             return cls(None, threads, dtype, note=str(error))
@@ -101,7 +118,11 @@ class MeasuredRows:
                 threads=self._threads,
                 status=str(Status.OK),
             )
-            self._cache[shape.key] = [row for row in rows if self._database.is_current(row)]
+            self._cache[shape.key] = [
+                row
+                for row in rows
+                if row.key.kernel not in self._left_out and self._database.is_current(row)
+            ]
         return self._cache[shape.key]
 
 

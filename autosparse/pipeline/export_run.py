@@ -173,6 +173,7 @@ def _artifact(deployment: _Deployment, path: Path, overwrite: bool) -> tuple[str
         plan=_as_measured(deployment.plan, config) if is_home else _unbound(deployment.plan),
         database=deployment.settings.database,
         exportable=True,
+        compact_weights=deployment.settings.compact_weights,
     )
     facts = Facts(
         model=document.model,

@@ -51,6 +51,7 @@ def forecast(config: SearchConfig, progress: Progress | None = None) -> Forecast
         met=None if budget_ms is None else fastest_ms <= budget_ms,
         types=types,
         no_types=subject.arithmetic.why_not,
+        compact_weights=config.compact_weights,
     )
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from autosparse.break_even import BreakEven
 from autosparse.errors import ExitCode
 from autosparse.records import Record
+from autosparse.report.words import COMPACT_WEIGHTS
 from autosparse.units import format_bytes
 
 
@@ -49,7 +50,7 @@ class TuneOutcome(Record):
         reused: found in the database.
         skipped: reason to count.
         table: one row per layer and option.
-        notes: types that were asked for and are left out, and why.
+        notes: types and kernels that are left out, and why.
     """
 
     model: str
@@ -193,6 +194,7 @@ class Forecast(Record):
         basis: ``measured`` or ``roofline``: where the three latencies come from.
         budget_ms: the budget, None without.
         met: whether it can be met by this estimate, None without a budget.
+        compact_weights: whether kernels that expand weights are left out.
     """
 
     model: str
@@ -212,6 +214,7 @@ class Forecast(Record):
     met: bool | None = None
     types: tuple[TypeForecast, ...] = ()
     no_types: tuple[tuple[str, str], ...] = ()
+    compact_weights: bool = False
 
     def text(self) -> str:
         """Gives the forecast in a few lines."""
@@ -223,6 +226,7 @@ class Forecast(Record):
             f"trials: {self.trials}",
             *(each.latencies() for each in self.types),
             *(f"no {dtype}: {why}" for dtype, why in self.no_types),
+            *([f"kernels: {COMPACT_WEIGHTS}"] if self.compact_weights else []),
         ]
         if self.budget_ms is not None:
             verdict = "can be met" if self.met else "cannot be met"

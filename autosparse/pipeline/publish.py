@@ -214,6 +214,7 @@ def to_document(findings: Findings) -> dict[str, Any]:
         "batch_size": survey.config.batch_size,
         "dtypes": list(survey.dtypes),
         "no_dtypes": dict(survey.arithmetic.why_not),
+        "compact_weights": survey.config.compact_weights,
         "budget_ms": _ms(survey.config.latency_budget),
         "input_shape": list(survey.input_shape),
         "data": survey.config.data,

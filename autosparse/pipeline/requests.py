@@ -114,6 +114,7 @@ def session_request(subject: Survey) -> SessionRequest:
         policy=WHOLE,
         database=subject.database,
         seed=config.seed,
+        compact_weights=config.compact_weights,
     )
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from autosparse import models, report
-from autosparse.config import SearchConfig, validate
+from autosparse.config import SearchConfig, flag, validate
 from autosparse.errors import BudgetInfeasible, ConfigError, ExitCode, RunError
 from autosparse.events import EventLog
 from autosparse.front import least_infeasible
@@ -378,8 +378,11 @@ def command(config: SearchConfig) -> str:
     for key, value in config.to_plain().items():
         if value == default[key] and key != "model":
             continue
+        if isinstance(value, bool):  # False is the default of every switch
+            words.append(flag(key))
+            continue
         for item in value if isinstance(value, list) else [value]:
-            words += [f"--{key.replace('_', '-')}", str(item)]
+            words += [flag(key), str(item)]
     return shlex.join(words)
 
 

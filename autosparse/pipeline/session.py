@@ -67,7 +67,7 @@ class Contestant(Record):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SessionRequest(Record):
-    """What to measure, and how."""
+    """What to measure, and how; `compact_weights` as in `autosparse.compile`."""
 
     model: str
     classes: int
@@ -78,6 +78,7 @@ class SessionRequest(Record):
     policy: MeasurementPolicy
     database: str | None = None
     seed: int = 0
+    compact_weights: bool = False
 
     def with_contestants(self, contestants: tuple[Contestant, ...]) -> SessionRequest:
         """Gives this request for other contestants, who share the time that a session may take."""
@@ -231,6 +232,7 @@ def _compiled(
         threads=request.threads,
         plan=contestant.plan,
         database=request.database,
+        compact_weights=request.compact_weights,
     )
     try:
         yield program

@@ -86,6 +86,7 @@ class Survey:
             dtype=dtype,
             policy=LAYERS.for_model(dense_weight_bytes(self.layers, dtype)),
             time_budget_us=time_budget_us,
+            compact_weights=self.config.compact_weights,
         )
 
 

@@ -8,6 +8,7 @@ from autosparse.pipeline.publish import latency_rows
 from autosparse.pipeline.survey import survey
 from autosparse.pipeline.tables import measure_options
 from autosparse.progress import Progress
+from autosparse.report.words import COMPACT_WEIGHTS
 
 
 def tune(
@@ -41,5 +42,8 @@ def tune(
         reused=result.reused,
         skipped={skip.reason: skip.count for skip in result.skipped},
         table=tuple(latency_rows(subject, result.options)),
-        notes=tuple(f"no {dtype}: {why}" for dtype, why in subject.arithmetic.why_not),
+        notes=(
+            *(f"no {dtype}: {why}" for dtype, why in subject.arithmetic.why_not),
+            *([f"kernels: {COMPACT_WEIGHTS}"] if config.compact_weights else []),
+        ),
     )

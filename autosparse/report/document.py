@@ -192,7 +192,8 @@ class Document(_Part):
     """pareto.json as a whole.
 
     `dtypes` are the types that configurations could have, `no_dtypes` maps those that were asked for
-    beside them to the reason why they could not.
+    beside them to the reason why they could not. With `compact_weights` no kernel that expands weights
+    took part.
     """
 
     schema_: Literal[1] = Field(alias="schema")
@@ -202,6 +203,7 @@ class Document(_Part):
     batch_size: int
     dtypes: tuple[str, ...]
     no_dtypes: dict[str, str] = {}
+    compact_weights: bool = False
     budget_ms: Positive | None = None
     input_shape: tuple[int, ...] = ()
     data: str = ""

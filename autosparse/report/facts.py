@@ -31,6 +31,7 @@ def key_facts(source: Source) -> list[Fact]:
         ("Device", device),
         ("Threads", str(document.threads)),
         ("Arithmetic", _arithmetic(document)),
+        *([("Kernels", words.COMPACT_WEIGHTS)] if document.compact_weights else []),
         ("Latency measured at", shape if document.input_shape else f"batch {document.batch_size}"),
         ("Accuracy on", data),
         ("Budget", words.budget(document.budget_ms) if document.budget_ms else "none, whole front"),

@@ -27,6 +27,8 @@ def summary(document: Document, *, width: int = 100, limit: int = 12) -> str:
     lines = _wrapped(document.verdict.text or sentence(document), width)
     if status(document) == "infeasible" and (bound := smallest_feasible_ms(document)) is not None:
         lines.append(f"Try --latency-budget {words.least_ms(bound).replace(' ', '')} or more.")
+    if document.compact_weights:
+        lines += _wrapped(f"Kernels: {words.COMPACT_WEIGHTS}.", width)
     if document.configs:
         lines += ["", *_table(document, limit), "", *_wrapped(reference_note(document), width)]
     return "\n".join(lines)

@@ -24,6 +24,7 @@ _UNIT = re.compile(r"(?<=\d) (?=(?:ms|us|%|points|threads?)(?![a-z]))|(?<=±) (?
 NONE = "\N{EN DASH}"
 MINUS = "\N{MINUS SIGN}"
 TIMES = "\N{MULTIPLICATION SIGN}"
+COMPACT_WEIGHTS = "none that keep transformed weights (compact_weights)"
 AT_MOST = "\N{LESS-THAN OR EQUAL TO} "
 
 

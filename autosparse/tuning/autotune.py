@@ -46,7 +46,7 @@ def tune(
         database: where rows come from and go to.
         progress: told of every option, and asked whether to stop.
         worker: the measuring process, None for a new one.
-        catalogue: which kernels there are, None for those of this build.
+        catalogue: which kernels there are, None for the request's.
 
     Raises:
         UsageError: more threads than this process may use.
@@ -54,7 +54,7 @@ def tune(
         Stopped: a stop was requested; the same call goes on.
     """
     begun = time.monotonic()
-    table = catalogue or Catalogue(dtype=request.dtype)
+    table = catalogue or request.catalogue()
     host = with_limits(request, hardware, progress)
     policy = request.effective_policy
     works = distinct(request)

@@ -52,14 +52,14 @@ def bisect(
         database: where rows come from and go to.
         progress: told of every N, and asked whether to stop.
         worker: the measuring process, None for a new one.
-        catalogue: which kernels there are, None for those of this build.
+        catalogue: which kernels there are, None for the request's.
 
     Raises:
         UsageError: more threads than this process may use.
         DatabaseError: rows cannot be read or written.
         Stopped: a stop was requested; the same call goes on.
     """
-    table = catalogue or Catalogue(dtype=request.dtype)
+    table = catalogue or request.catalogue()
     host = with_limits(request, hardware, progress)
     policy = request.effective_policy
     budget_us = request.time_budget_us

@@ -94,12 +94,12 @@ def count(
         request: what to tune.
         hardware: the host; without measured limits there are no bounds, and more is counted.
         database: where rows are looked up.
-        catalogue: which kernels there are, None for those of this build.
+        catalogue: which kernels there are, None for the request's.
 
     Raises:
         DatabaseError: rows cannot be read.
     """
-    table = catalogue or Catalogue(dtype=request.dtype)
+    table = catalogue or request.catalogue()
     works = distinct(request)
     roofline = None
     if hardware.cpu.f32_gflops_core and hardware.cpu.read_gbytes_per_s:

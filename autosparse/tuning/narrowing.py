@@ -89,6 +89,7 @@ class Catalogue:
         kernels_for: gives the kernels that can run a layer here in a dtype, or raises `NoKernel`.
         source_hash: gives the hash of a kernel's sources.
         dtype: arithmetic type that they compute in.
+        compact_weights: leaves out kernels that expand weights.
     """
 
     def __init__(
@@ -96,8 +97,11 @@ class Catalogue:
         kernels_for: Callable[[LayerShape, Pattern, str], tuple[KernelSpec, ...]] = spec.kernels_for,
         source_hash: Callable[[KernelSpec], str] = spec.source_hash,
         dtype: str = "f32",
+        *,
+        compact_weights: bool = False,
     ) -> None:
         self._dtype = dtype
+        self._compact_weights = compact_weights
         self._kernels_for = kernels_for
         self._able: dict[tuple[LayerShape, Pattern], tuple[KernelSpec, ...]] = {}
         self.source_hash = source_hash
@@ -109,6 +113,8 @@ class Catalogue:
                 able = self._kernels_for(shape, pattern, self._dtype)
             except NoKernel:
                 able = ()
+            if self._compact_weights:
+                able = tuple(kernel for kernel in able if not kernel.expands_weights)
             self._able[shape, pattern] = tuple(sorted(able, key=lambda kernel: -_rank(kernel)))
         return self._able[shape, pattern]
 

@@ -30,6 +30,7 @@ class TuneRequest(Record):
             distance.
         time_budget_us: no measurement begins after this much time, but for dense ones; None: no limit.
         retry_failed: measure again what has crashed, hung or been unstable before.
+        compact_weights: leave out kernels that expand weights, and rows of theirs that are known.
     """
 
     layers: tuple[LayerInfo, ...]
@@ -42,6 +43,7 @@ class TuneRequest(Record):
     model_weight_bytes: int | None = None
     time_budget_us: float | None = None
     retry_failed: bool = False
+    compact_weights: bool = False
 
     def __post_init__(self) -> None:
         if self.threads < 1:
@@ -58,6 +60,10 @@ class TuneRequest(Record):
         if self.policy.reuse_bytes or not self.model_weight_bytes:
             return self.policy
         return self.policy.for_model(self.model_weight_bytes)
+
+    def catalogue(self) -> Catalogue:
+        """Gives the kernels of this build that may be timed."""
+        return Catalogue(dtype=self.dtype, compact_weights=self.compact_weights)
 
     def may_be_sparse(self, layer: LayerInfo) -> bool:
         """Whether sparse kernels are tried on a layer."""

@@ -202,6 +202,23 @@ def test_saved_config_reads_back_the_same() -> None:
     assert "seed: 8" in Path("c.yaml").read_text()
 
 
+def test_switches_are_flags_without_a_value(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def saved(*flags: str) -> str:
+        assert run([*SEARCH, *flags, "--save-config", "a.yaml"]) == 0
+        return Path("a.yaml").read_text()
+
+    assert "compact_weights: false" in saved()
+    assert "compact_weights: true" in saved("--compact-weights")
+    monkeypatch.setenv("AUTOSPARSE_COMPACT_WEIGHTS", "yes")
+    assert "compact_weights: true" in saved()
+    assert "compact_weights: false" in saved("--no-compact-weights")
+    monkeypatch.setenv("AUTOSPARSE_COMPACT_WEIGHTS", "some")
+    assert run([*SEARCH, "--save-config", "a.yaml"]) == 2
+    assert "AUTOSPARSE_COMPACT_WEIGHTS must be true or false" in capsys.readouterr().err
+
+
 def test_global_flags_are_taken_anywhere() -> None:
     settings, rest = split(["search", "-v", "--model", "x", "-vv", "--debug"])
     assert (settings.verbose, settings.debug, settings.quiet) == (3, True, False)

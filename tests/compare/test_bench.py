@@ -91,10 +91,13 @@ def test_flags_say_what_is_compared(model: str, monkeypatch: pytest.MonkeyPatch)
     assert (asked.dtypes, asked.threads, asked.subject.batch_size) == (("f32", "bf16"), (1, 2), 4)
     assert (asked.against, asked.exclude) == (("torch", "openvino"), ("*down*",))
     assert (asked.peers_masked, asked.dense, asked.policy.time_cap_us) == (True, False, 5e5)
+    assert not asked.compact_weights
     run(["bench", "-m", model, "--plan", "a.yaml"])
     assert (seen[1].plan, seen[1].sparsities) == ("a.yaml", ())
     run(["bench", "-m", model])
     assert (seen[2].sparsities, seen[2].block_ns, seen[2].against) == ((0.75,), (8, 16, 32), ())
+    run(["bench", "-m", model, "--compact-weights"])
+    assert seen[3].compact_weights
 
 
 def test_our_own_failure_is_shown_and_ends_with_an_error(

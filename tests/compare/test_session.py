@@ -75,7 +75,7 @@ def test_our_own_wrong_output_is_refused_and_marked(
     model: Any = SimpleNamespace(dtype="f32")
     zeros = running(np.zeros((1, 5), np.float32))
     wrong = OwnRunning(zeros, model, Memory(size_bytes=1, how=""))
-    monkeypatch.setattr(sessions, "open_own", lambda own, task, database: wrong)
+    monkeypatch.setattr(sessions, "open_own", lambda own, task, database, **how: wrong)
     found = run_session(request_for(own=(sparse(),)))
     assert [(r.name, r.kind, r.ours) for r in found.refused] == [(f"{OURS} 50 %", "wrong", True)]
 

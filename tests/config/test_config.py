@@ -95,6 +95,19 @@ def test_files_are_absolute_whoever_names_them(tmp_path: Path, monkeypatch: pyte
         assert resolve({"model": "resnet18", key: given}, {}).to_plain()[key] == read
 
 
+def test_a_switch_is_set_anywhere_and_undone_by_what_comes_later(tmp_path: Path) -> None:
+    variable = "AUTOSPARSE_COMPACT_WEIGHTS"
+    assert resolve({"model": "m"}, {}).compact_weights is False
+    for word, read in (("1", True), ("TRUE", True), ("on", True), ("0", False), ("no", False)):
+        assert resolve({"model": "m"}, {variable: word}).compact_weights is read
+    assert resolve({"model": "m", "compact_weights": False}, {variable: "1"}).compact_weights is False
+    file = write(tmp_path / "c.yaml", "model: m\ncompact_weights: yes\n")
+    config = resolve({"compact_weights": None}, {}, file)
+    assert config.compact_weights is True
+    assert SearchConfig.from_yaml(write(tmp_path / "again.yaml", config.to_yaml())) == config
+    assert resolve({}, {variable: "false"}, file).compact_weights is False
+
+
 def test_none_on_the_command_line_undoes_a_file(tmp_path: Path) -> None:
     file = write(tmp_path / "c.yaml", "latency_budget: 5ms\ntrain: full\n")
     config = resolve({"model": "resnet18", "latency_budget": "none", "train": "none"}, {}, file)
@@ -124,6 +137,7 @@ def test_none_on_the_command_line_undoes_a_file(tmp_path: Path) -> None:
         ("device", "cuda", "auto or cpu", "no GPU kernels"),
         ("train", "long", "none or short or full", "'long'"),
         ("study_name", " ", "must be text", "' '"),
+        ("compact_weights", "maybe", "must be true or false", "'maybe'"),
     ],
 )
 def test_broken_rules_name_rule_flag_and_value(key: str, value: str, rule: str, advice: str) -> None:
@@ -141,6 +155,8 @@ def test_broken_rules_name_rule_flag_and_value(key: str, value: str, rule: str, 
         ("input_shape: [3, 224]", "channels, height and width"),
         ("include: 3", "patterns of layer names"),
         ("weights: 3", "must be a path"),
+        ("compact_weights: 2", "must be true or false, but got 2"),
+        ("compact_weights: [true]", "must be true or false"),
         ("model: 3", "must be text"),
     ],
 )
@@ -250,6 +266,7 @@ def test_fingerprint_follows_what_defines_the_run(tmp_path: Path) -> None:
         {"trials": 9},
         {"data": "x"},
         {"exclude": "fc"},
+        {"compact_weights": True},
     ):
         given = {"model": "resnet18", "latency_budget": "5ms"} | change
         assert SearchConfig(**given).fingerprint() != base.fingerprint()
