@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import numpy as np
+
 from autosparse.compare.own_engine import OwnModel
 from autosparse.compare.rates import BYTES
 from autosparse.compare.records import LayerSum, LayerTime
@@ -43,9 +45,7 @@ class Alone:
             return None
         job = LayerJob(
             shape=layer.shape,
-            pattern=DENSE
-            if layer.pattern == DENSE.name
-            else onexn(int(layer.pattern.removeprefix("1x"))),
+            pattern=_pattern(layer.pattern),
             sparsity=layer.sparsity,
             kernel=layer.kernel,
             dtype=self._dtype,
@@ -65,7 +65,10 @@ def _pattern(name: str) -> Pattern:
 def measure(
     model: OwnModel, alone: Alone, measured_us: float
 ) -> tuple[tuple[LayerTime, ...], LayerSum | None]:
-    """Times the operators of a compiled model, and compares the layers' sum with the measured whole.
+    """Times the operators of a compiled model, and compares the layers' sum with the whole.
+
+    Layers are timed by themselves, so the sum is held against the whole by itself: before and after its
+    layers, as the machine may change meanwhile.
 
     Args:
         model: compiled or loaded.
@@ -76,6 +79,7 @@ def measure(
         Every layer, and the sum; no sum where no layer can be timed alone.
     """
     operators = model.measure_operators(_RUNS)
+    before = model.run_times(_RUNS)
     times = tuple(
         LayerTime(
             name=layer.name,
@@ -88,11 +92,16 @@ def measure(
         )
         for layer in model.layers
     )
-    return times, add_up(times, operators, measured_us)
+    model.run_times(_RUNS)  # the layers have taken the caches
+    steady_us = float(np.median([*before, *model.run_times(_RUNS)])) / 1e3
+    return times, add_up(times, operators, steady_us, measured_us)
 
 
 def add_up(
-    layers: Sequence[LayerTime], operators_us: Mapping[str, float], measured_us: float
+    layers: Sequence[LayerTime],
+    operators_us: Mapping[str, float],
+    steady_us: float,
+    measured_us: float,
 ) -> LayerSum | None:
     """Adds up rows, and what has none as it was timed inside the whole; None without any row."""
     tuned = {layer.name: layer for layer in layers if layer.alone_us is not None}
@@ -106,7 +115,8 @@ def add_up(
         inside_us=sum(layer.inside_us for layer in tuned.values()),
         overheads_us=overheads,
         predicted_us=predicted_us,
+        steady_us=steady_us,
         measured_us=measured_us,
-        ratio=predicted_us / measured_us,
+        ratio=predicted_us / steady_us,
         untuned=tuple(layer.name for layer in layers if layer.name in overheads),
     )

@@ -250,8 +250,9 @@ class LayerSum(Record):
         inside_us: sum of the same layers inside whole runs.
         overheads_us: all other operators and the borders, by name, as timed inside whole runs.
         predicted_us: both together.
-        measured_us: the whole, measured in turn with the others.
-        ratio: predicted over measured.
+        steady_us: the whole, run again and again by itself beside its layers, as they are timed too.
+        measured_us: the whole, measured in turn with the others, who leave less of it in the caches.
+        ratio: predicted over `steady_us`.
         untuned: layers among the overheads, because the tuner does not time them.
     """
 
@@ -259,6 +260,7 @@ class LayerSum(Record):
     inside_us: float
     overheads_us: Mapping[str, float]
     predicted_us: float
+    steady_us: float
     measured_us: float
     ratio: float
     untuned: tuple[str, ...] = ()

@@ -119,7 +119,8 @@ def layer_sum(total: LayerSum) -> str:
     return (
         f"layers timed alone {total.tuned_us:.0f} us (inside the run {total.inside_us:.0f}) + other "
         f"operators {others_us:.0f} us = {total.predicted_us:.0f} us predicted, "
-        f"{100 * total.ratio:.1f} % of the measured whole"
+        f"{100 * total.ratio:.1f} % of the whole by itself ({total.steady_us:.0f} us; "
+        f"{total.measured_us:.0f} in turn with others)"
     )
 
 

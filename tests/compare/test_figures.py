@@ -65,18 +65,19 @@ def test_the_limit_is_that_of_threads_and_type(dtype: str, threads: int, limit: 
 def test_rows_and_overheads_predict_the_whole() -> None:
     layers = (time("a", 50.0, 40.0), time("b", 30.0, 35.0), time("grouped", 9.0, None))
     operators = {"a": 50.0, "b": 30.0, "grouped": 9.0, "pool": 6.0}
-    total = add_up(layers, operators, 100.0)
+    total = add_up(layers, operators, 100.0, 120.0)
     assert total is not None
     assert (total.tuned_us, total.inside_us) == (75.0, 80.0)
     assert total.overheads_us == {"grouped": 9.0, "pool": 6.0}
     assert (total.predicted_us, total.ratio, total.untuned) == (90.0, 0.9, ("grouped",))
-    assert "= 90 us predicted, 90.0 % of the measured whole" in table.layer_sum(total)
+    words = table.layer_sum(total)
+    assert "= 90 us predicted, 90.0 % of the whole by itself (100 us; 120 in turn" in words
 
 
 def test_a_whole_far_beyond_its_operators_tells_of_a_busy_processor() -> None:
     operators = {"a": 50.0}
-    quiet = add_up((time("a", 50.0, 45.0),), operators, 55.0)
-    busy = add_up((time("a", 50.0, 45.0),), operators, 150.0)
+    quiet = add_up((time("a", 50.0, 45.0),), operators, 54.0, 55.0)
+    busy = add_up((time("a", 50.0, 45.0),), operators, 54.0, 150.0)
     said = [
         list(table.remarks(comparison(result("x", "f32", 1.0, layer_sum=total)).sessions[0]))
         for total in (quiet, busy)
@@ -86,7 +87,7 @@ def test_a_whole_far_beyond_its_operators_tells_of_a_busy_processor() -> None:
 
 
 def test_no_rows_predict_nothing() -> None:
-    assert add_up((time("a", 50.0, None),), {"a": 50.0}, 100.0) is None
+    assert add_up((time("a", 50.0, None),), {"a": 50.0}, 100.0, 100.0) is None
 
 
 def test_the_comparison_travels_as_json() -> None:

@@ -48,8 +48,10 @@ def test_a_loaded_model_computes_the_same_bits(
             ]
 
 
-@pytest.mark.parametrize("block_n", [1, 2, 4, 8, 16, 32])
-@pytest.mark.parametrize("name", ["resnet20", "mobilenet_v2"])
+@pytest.mark.parametrize(
+    ("name", "block_n"),
+    [*(("resnet20", block_n) for block_n in (1, 2, 4, 8, 16, 32)), ("mobilenet_v2", 16)],
+)
 @pytest.mark.parametrize("dtype", ["f32", "bf16"])
 def test_zoo_models_of_every_block_height(name: str, block_n: int, dtype: Any, tmp_path: Path) -> None:
     module = models.resolve(name).module

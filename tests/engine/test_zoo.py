@@ -13,8 +13,8 @@ from autosparse import models
 from autosparse.engine import CompiledModel
 
 CASES = ((1, 37, 53), (3, 33, 32))
-# 138 million weights: one case is enough.
-HEAVY = ("vgg16_bn",)
+# Of many weights or layers: one case is enough.
+HEAVY = ("vgg16_bn", "resnet34", "resnet50", "resnet56")
 
 
 @pytest.mark.parametrize("name", models.names())

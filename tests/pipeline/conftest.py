@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import subprocess
@@ -69,10 +70,16 @@ class Shop:
     """Where a test's files are, and how it calls the command line.
 
     A search is called in their folder and names them relative to it, other verbs are called elsewhere.
+
+    Attributes:
+        folder: of the files, and of the runs.
+        home: of the databases.
+        run: the one to look at; None is the latest.
     """
 
     folder: Path
     home: Path
+    run: Path | None = None
 
     def command(self, *extra: str) -> list[str]:
         dtype = () if "--dtype" in extra else ("--dtype", "f32")
@@ -103,7 +110,7 @@ class Shop:
 
     @property
     def latest(self) -> Path:
-        return (self.folder / "results" / "latest").resolve()
+        return self.run or (self.folder / "results" / "latest").resolve()
 
     def document(self) -> dict[str, Any]:
         return dict(json.loads((self.latest / "pareto.json").read_text()))
@@ -120,3 +127,20 @@ def open_shop(folder: Path, home: Path) -> Shop:
 def shop(tmp_path_factory: pytest.TempPathFactory) -> Shop:
     """A place to work that one module's tests share, caches included."""
     return open_shop(tmp_path_factory.mktemp("shop"), tmp_path_factory.mktemp("shop-home"))
+
+
+@pytest.fixture(scope="session")
+def used_shop(tmp_path_factory: pytest.TempPathFactory) -> Shop:
+    """A place where the main job was done once: every type, no budget. Later runs find its rows."""
+    shop = open_shop(tmp_path_factory.mktemp("used-shop"), tmp_path_factory.mktemp("used-shop-home"))
+    done = shop.search("--dtype", "auto", "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["exit_code"] == 0
+    return shop
+
+
+@pytest.fixture(scope="session")
+def finished(used_shop: Shop) -> Shop:
+    """That finished run, whatever is run there later."""
+    runs = [path for path in (used_shop.folder / "results").glob("2*") if path.is_dir()]
+    return dataclasses.replace(used_shop, run=min(runs))

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import optuna
-import pytest
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
@@ -22,13 +21,15 @@ from autosparse.tuning import database as tuning
 
 STAGES = ("tune", "sensitivity", "search", "measure", "train", "final measurement")
 DEADLINE_S = 1200.0
+DTYPES = ["f32"] if why_not_native("bf16") else ["f32", "bf16"]
 
 
 def test_killed_at_every_stage_it_continues(shop: Any) -> None:
+    flags = ("--dtype", "auto")  # two types, where this host computes in both
     url = f"sqlite:///{shop.home}/tuning.db"
     rows = known = 0
     for stage in STAGES:
-        kill_in_stage(shop, stage)
+        kill_in_stage(shop, stage, *flags)
         if stage != "tune":
             assert len(tuning.list_rows(url)) >= rows > 0 or stage == "sensitivity"
             rows = len(tuning.list_rows(url))
@@ -37,23 +38,30 @@ def test_killed_at_every_stage_it_continues(shop: Any) -> None:
         known = scores
     assert len(list((shop.folder / "results").glob("2*"))) == 1, "it must continue the same run"
     before = len(tuning.list_rows(url))
-    run = shop.search("--json")
+    run = shop.search(*flags, "--json")
     assert run.returncode == 0, run.stderr
     assert len(tuning.list_rows(url)) == before, "what was tuned must not be measured again"
     assert len(list((shop.folder / "results").glob("2*"))) == 1
-    assert json.loads(run.stdout)["configs"]
-    states = {trial.state for trial in trials(shop.latest)}
-    assert TrialState.COMPLETE in states
-    assert TrialState.RUNNING not in states
+    document = json.loads(run.stdout)
+    assert document["configs"]
+    assert document["dtypes"] == DTYPES
+    ended = trials(shop.latest)
+    assert TrialState.RUNNING not in {trial.state for trial in ended}
+    complete = [trial for trial in ended if trial.state == TrialState.COMPLETE]
+    assert {trial.user_attrs["dtype"] for trial in complete} == set(DTYPES)
+    lines = (shop.latest / "sessions.jsonl").read_text().splitlines()
+    names = [row["figure"]["name"] for row in map(json.loads, lines) if row["plan"]]
+    assert names and len(names) == len(set(names)), "what was measured must not be measured again"
 
 
 def test_interrupt_saves_and_the_same_command_finishes(shop: Any) -> None:
-    process = start(shop, "--seed", "1")
+    flags = ("--train", "none", "--top-k", "1")
+    process = start(shop, *flags)
     wait_for_stage(shop, process, "search")
     process.send_signal(signal.SIGINT)
     assert process.wait(timeout=DEADLINE_S) == 6
     assert TrialState.RUNNING not in {trial.state for trial in trials(shop.latest)}
-    run = shop.search("--seed", "1", "--train", "short")
+    run = shop.search(*flags)
     assert run.returncode == 0, run.stderr
 
 
@@ -84,30 +92,6 @@ def test_killed_while_training_further_the_run_stays_finished(shop: Any) -> None
     assert any(
         config["weights"].endswith("-short-7/weights.safetensors") for config in after["configs"]
     )
-
-
-@pytest.mark.skipif(bool(why_not_native("bf16")), reason=why_not_native("bf16") or "bf16 is here")
-def test_killed_in_a_search_of_two_types_it_continues(shop: Any) -> None:
-    flags = ("--dtype", "auto", "--seed", "2", "--train", "none")
-    for stage in ("tune", "search", "measure"):
-        kill_in_stage(shop, stage, *flags)
-    run = shop.search(*flags, "--json")
-    assert run.returncode == 0, run.stderr
-    document = json.loads(run.stdout)
-    found = [path for path in (shop.folder / "results").glob("2*") if is_auto(path)]
-    assert found == [shop.latest], "it must continue the same run"
-    assert document["dtypes"] == ["f32", "bf16"]
-    ended = trials(shop.latest)
-    assert TrialState.RUNNING not in {trial.state for trial in ended}
-    complete = [trial for trial in ended if trial.state == TrialState.COMPLETE]
-    assert {trial.user_attrs["dtype"] for trial in complete} == {"f32", "bf16"}
-    sessions = [json.loads(line) for line in (shop.latest / "sessions.jsonl").read_text().splitlines()]
-    names = [row["figure"]["name"] for row in sessions if row["plan"]]
-    assert len(names) == len(set(names)), "what was measured must not be measured again"
-
-
-def is_auto(run: Path) -> bool:
-    return "dtype: auto" in (run / "config.yaml").read_text()
 
 
 def epochs_of(run: Path) -> list[str]:

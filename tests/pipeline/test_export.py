@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import importlib.util
 import json
 from pathlib import Path
@@ -25,24 +26,27 @@ from autosparse.graph import capture_layers
 from autosparse.kernels.spec import kernels_for
 from autosparse.pipeline.export_run import export
 from autosparse.plan import Plan
-from autosparse.records import Accuracy
+from autosparse.records import Accuracy, LayerInfo
 from autosparse.runs import RunFolder
 
 SHAPE = (3, 32, 32)
 MODEL = "resnet20"
 
 
+@functools.cache
+def layers_of_model() -> tuple[LayerInfo, ...]:
+    return tuple(capture_layers(models.resolve(MODEL).module, (torch.randn(1, *SHAPE),)))
+
+
 def planned(block_n: int, dtype: Any = "f32") -> Plan:
-    module = models.resolve(MODEL).module
-    layers = capture_layers(module, (torch.randn(1, *SHAPE),))
-    plan = Plan.uniform(MODEL, layers[1:], block_n=block_n, sparsity=0.5, dtype=dtype)
+    plan = Plan.uniform(MODEL, layers_of_model()[1:], block_n=block_n, sparsity=0.5, dtype=dtype)
     return dataclasses.replace(plan, note=f"made up {block_n}")
 
 
 def row(plan: Plan, latency_ms: float, accuracy: float, **more: Any) -> dict[str, Any]:
     """Gives a configuration of pareto.json, each layer with the last kernel that can run it."""
     layers = []
-    for layer in capture_layers(models.resolve(MODEL).module, (torch.randn(1, *SHAPE),)):
+    for layer in layers_of_model():
         choice = plan.choice(layer.name)
         assert layer.shape is not None
         able = kernels_for(layer.shape, choice.pattern, plan.dtype)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
 import re
 from pathlib import Path
@@ -17,15 +18,6 @@ from autosparse import models
 from autosparse.plan import Plan
 from autosparse.records import kept_blocks
 from autosparse.tuning import database as tuning
-
-
-@pytest.fixture(scope="module")
-def finished(shop: Any) -> Any:
-    """A finished search without a budget."""
-    run = shop.search("--json")
-    assert run.returncode == 0, run.stderr
-    assert json.loads(run.stdout)["exit_code"] == 0
-    return shop
 
 
 def test_every_promised_file_is_there(finished: Any) -> None:
@@ -90,29 +82,29 @@ def test_deployed_configuration_computes_what_torch_does(finished: Any) -> None:
 
 
 @pytest.fixture(scope="module")
-def untrained(finished: Any) -> Path:
+def untrained(used_shop: Any) -> Any:
     """The same search once more, with everything known and nothing trained."""
-    url = f"sqlite:///{finished.home}/tuning.db"
+    url = f"sqlite:///{used_shop.home}/tuning.db"
     before = len(tuning.list_rows(url))
-    run = finished.search("--fresh", "--json", "--train", "none")
-    assert run.returncode == 0, run.stderr
+    done = used_shop.search("--dtype", "auto", "--fresh", "--json", "--train", "none")
+    assert done.returncode == 0, done.stderr
     assert len(tuning.list_rows(url)) == before
-    return Path(finished.latest)
+    return dataclasses.replace(used_shop, run=used_shop.latest)
 
 
-def test_second_search_measures_no_kernel_again(untrained: Path) -> None:
-    document = json.loads((untrained / "pareto.json").read_text())
+def test_second_search_measures_no_kernel_again(untrained: Any) -> None:
+    document = untrained.document()
     assert document["tuning"]["timed"] == 0
     assert document["tuning"]["reused"] > 0
     assert {config["accuracy_kind"] for config in document["configs"]} == {"one-shot"}
 
 
-def test_train_updates_the_run(finished: Any, untrained: Path) -> None:
-    before = json.loads((untrained / "pareto.json").read_text())
-    state = (untrained / "state.json").read_bytes()
-    trained = finished.verb("train", str(untrained), "--pick", "fastest", "--kind", "short", "--json")
+def test_train_updates_the_run(untrained: Any) -> None:
+    before, run = untrained.document(), untrained.run
+    state = (run / "state.json").read_bytes()
+    trained = untrained.verb("train", str(run), "--pick", "fastest", "--kind", "short", "--json")
     assert trained.returncode == 0, trained.stderr
-    document = json.loads((untrained / "pareto.json").read_text())
+    document = untrained.document()
     kinds = [config["accuracy_kind"] for config in document["configs"]]
     assert kinds.count("short") == 1
     assert document.keys() == before.keys()
@@ -121,18 +113,18 @@ def test_train_updates_the_run(finished: Any, untrained: Path) -> None:
         assert new.keys() == old.keys()
         assert new["latency_ci_ms"] != old["latency_ci_ms"], "all are measured anew"
         assert (new["weights"] is None) == (new["accuracy_kind"] == "one-shot")
-        assert new["weights"] is None or (untrained / new["weights"]).is_file()
-    assert (untrained / "state.json").read_bytes() == state
-    with (untrained / "pareto.csv").open() as file:
+        assert new["weights"] is None or (run / new["weights"]).is_file()
+    assert (run / "state.json").read_bytes() == state
+    with (run / "pareto.csv").open() as file:
         assert len(list(csv.DictReader(file))) == len(document["configs"])
 
 
-def test_infeasible_budget_ends_with_3_and_the_smallest_feasible_one(finished: Any) -> None:
-    run = finished.search("--latency-budget", "1us", "--train", "none")
+def test_infeasible_budget_ends_with_3_and_the_smallest_feasible_one(used_shop: Any) -> None:
+    run = used_shop.search("--latency-budget", "1us", "--train", "none")
     assert run.returncode == 3, run.stderr
     assert "Traceback" not in run.stderr
     assert re.search(r"\d ms", run.stdout)
-    document = finished.document()
+    document = used_shop.document()
     assert document["verdict"]["id"] is None
     assert document["feasibility"]["smallest_feasible_ms"] > 0.001
     assert not any(config["feasible"] for config in document["configs"])
