@@ -15,6 +15,11 @@ from autosparse.kernels.native import MAX_INPUTS, COp, FloatPointer, IntPointer
 FloatArray = NDArray[np.float32]
 IntArray = NDArray[np.int32]
 
+ANY_KERNEL = -1
+"""The executor chooses among all kernels."""
+COMPACT_KERNEL = -2
+"""The executor chooses among the kernels that do not expand weights."""
+
 
 class OpKind(IntEnum):
     """What an operator computes (`as_op_kind`)."""
@@ -58,7 +63,8 @@ class NativeOp:
         output: tensor id.
         residual: tensor added before the activation (convolutions), or -1.
         activation: applied last.
-        kernel: row of the kernel table, or -1 for the executor's own default.
+        kernel: row of the kernel table, or which the executor may choose among: `ANY_KERNEL`, or
+            `COMPACT_KERNEL` for those that keep weights as they are given.
         kernel_size: (height, width).
         stride: (height, width).
         padding: (top, left, bottom, right).
@@ -78,7 +84,7 @@ class NativeOp:
     output: int
     residual: int = -1
     activation: Activation = Activation.NONE
-    kernel: int = -1
+    kernel: int = ANY_KERNEL
     kernel_size: tuple[int, int] = (1, 1)
     stride: tuple[int, int] = (1, 1)
     padding: tuple[int, int, int, int] = (0, 0, 0, 0)

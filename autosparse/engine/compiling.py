@@ -15,7 +15,7 @@ from autosparse.deploy.recorded import RecordedProgram
 from autosparse.deploy.runner import NativeRunner
 from autosparse.engine.border import Border
 from autosparse.engine.compiled import CompiledModel
-from autosparse.engine.lower import Lowered, Refused, lower, with_compact_choices
+from autosparse.engine.lower import Lowered, Refused, lower
 from autosparse.engine.measured import MeasuredRows
 from autosparse.engine.runners import TorchRunner
 from autosparse.engine.saving import Saveable
@@ -88,10 +88,16 @@ def compile(
     measured = MeasuredRows.open(database, count, dtype, compact_weights=compact_weights)
     selections = select(graph, plan, measured, dtype)
     try:
-        if compact_weights:
-            selections = with_compact_choices(graph, selections, dtype)
         make = RecordedProgram if exportable else NativeProgram
-        lowered = lower(graph, selections, threads=count, pin=pin, dtype=dtype, make=make)
+        lowered = lower(
+            graph,
+            selections,
+            threads=count,
+            pin=pin,
+            dtype=dtype,
+            compact_weights=compact_weights,
+            make=make,
+        )
     except Refused as refusal:
         refused = (replace(refusal.node, op=Op.UNSUPPORTED, reason=refusal.reason),)
         return _through_torch(model, graph, refused, example_inputs, count)

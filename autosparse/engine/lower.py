@@ -14,7 +14,7 @@ from autosparse.graph import Activation, Graph, Node, Op, float_tail
 from autosparse.graph.ir import FloatArray
 from autosparse.kernels.binding import Activation as NativeActivation
 from autosparse.kernels.binding import NativeOp, NativeProgram, OpKind
-from autosparse.kernels.compact import compact_choice
+from autosparse.kernels.native_op import ANY_KERNEL, COMPACT_KERNEL
 
 KINDS: Mapping[Op, OpKind] = {op: OpKind[op.name] for op in Op if op.name in OpKind.__members__}
 ACTIVATIONS: Mapping[Activation, NativeActivation] = {
@@ -59,6 +59,7 @@ def lower(
     threads: int,
     pin: bool,
     dtype: str = "f32",
+    compact_weights: bool = False,
     make: Callable[[int, bool], NativeProgram] = NativeProgram,
 ) -> Lowered:
     """Builds and finishes the native program of a fused graph without unsupported nodes.
@@ -69,6 +70,7 @@ def lower(
         threads: workers.
         pin: whether every worker stays on one processor.
         dtype: arithmetic type.
+        compact_weights: where no kernel is selected, takes none that expands weights.
         make: makes the empty program.
 
     Raises:
@@ -76,6 +78,7 @@ def lower(
     """
     assert not graph.unsupported, "the caller runs such graphs another way"
     prepared = _prepare(graph)
+    free = COMPACT_KERNEL if compact_weights else ANY_KERNEL
     program = make(threads, pin)
     try:
         wide = float_tail(prepared) if dtype == "bf16" else prepared.shapes.keys()
@@ -86,7 +89,7 @@ def lower(
         for port in prepared.inputs:
             program.input(ids[port.tensor])
         for node in prepared.nodes:
-            _add(program, node, ids, selections.get(node.name, Selection()))
+            _add(program, node, ids, selections.get(node.name, Selection()), free)
         distinct = list(dict.fromkeys(port.tensor for port in prepared.outputs))
         for name in distinct:
             program.output(ids[name])
@@ -101,35 +104,13 @@ def lower(
     )
 
 
-def _add(program: NativeProgram, node: Node, ids: Mapping[str, int], selection: Selection) -> None:
+def _add(
+    program: NativeProgram, node: Node, ids: Mapping[str, int], selection: Selection, free: int
+) -> None:
     try:
-        program.op(_native(node, ids, selection))
+        program.op(_native(node, ids, selection, free))
     except (UsageError, NoKernel) as error:
         raise Refused(node, str(error)) from error
-
-
-def with_compact_choices(
-    graph: Graph, selections: Mapping[str, Selection], dtype: str
-) -> dict[str, Selection]:
-    """Names a kernel wherever the executor would be free to choose one that expands weights.
-
-    Raises:
-        Refused: the executor does not take an operator.
-    """
-    named, ids = dict(selections), dict.fromkeys(graph.shapes, 0)
-    for node in graph.nodes:
-        selection = selections.get(node.name, Selection())
-        if node.op is not Op.CONV or selection.kernel is not None:
-            continue
-        source = graph.shapes[node.inputs[0]]
-        try:
-            kernel = compact_choice(_native(node, ids, selection), source, node.shape, dtype)
-        except (UsageError, NoKernel) as error:
-            raise Refused(node, str(error)) from error
-        if kernel is not None:
-            why = f"{selection.why}; by a kernel that does not expand weights"
-            named[node.name] = replace(selection, kernel=kernel, why=why)
-    return named
 
 
 def _prepare(graph: Graph) -> Graph:
@@ -180,7 +161,7 @@ def _split(node: Node, graph: Graph) -> list[Node]:
     return [*made, replace(node, inputs=tuple(name for name, _ in parts))]
 
 
-def _native(node: Node, ids: Mapping[str, int], selection: Selection) -> NativeOp:
+def _native(node: Node, ids: Mapping[str, int], selection: Selection, free: int) -> NativeOp:
     structure, window = selection.structure, node.window
     return NativeOp(
         kind=KINDS[node.op],
@@ -188,7 +169,7 @@ def _native(node: Node, ids: Mapping[str, int], selection: Selection) -> NativeO
         output=ids[node.name],
         residual=-1 if node.residual is None else ids[node.residual],
         activation=ACTIVATIONS[node.activation],
-        kernel=-1 if selection.kernel is None else selection.kernel.row,
+        kernel=free if selection.kernel is None else selection.kernel.row,
         kernel_size=window.kernel,
         stride=window.stride,
         padding=window.padding,

@@ -145,9 +145,9 @@ private:
         into_.notes.push_back(note);
     }
 
-    // The recorded kernel's row here, or -1 and the reason why it cannot be that.
+    // The recorded kernel's row here, or AS_KERNEL_ANY and the reason why it cannot be that.
     int32_t kernel_here(const as_op &op, std::string &note) const {
-        if (op.kernel < 0) return -1;
+        if (op.kernel < 0) return AS_KERNEL_ANY;
         check(static_cast<std::size_t>(op.kernel) < kernels_.size(),
               "an artifact may refer only to kernels that it names, but refers to " + std::to_string(op.kernel));
         const std::string &wanted = kernels_[static_cast<std::size_t>(op.kernel)];
@@ -158,10 +158,10 @@ private:
                 why_not(rows[row], op, into_.program.tensor(op.inputs[0]).shape, into_.program.isa());
             if (reasons.empty()) return static_cast<int32_t>(row);
             note = wanted + ": " + reasons.front();
-            return -1;
+            return AS_KERNEL_ANY;
         }
         note = wanted + ": this version has no such kernel";
-        return -1;
+        return AS_KERNEL_ANY;
     }
 
     std::vector<int32_t> list(const char *part) const {

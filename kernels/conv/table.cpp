@@ -205,6 +205,7 @@ int default_kernel(const as_op &op, int dtype, const Shape &input, const Shape &
     double least = 0;
     const auto &rows = kernel_table();
     for (std::size_t i = 0; i < rows.size(); ++i) {
+        if (op.kernel == AS_KERNEL_COMPACT && filtering_of(rows[i].method).out) continue;
         if (rows[i].dtype != dtype || !why_not(rows[i], op, input, isa).empty()) continue;
         const double cycles = expected_cycles(rows[i], op, input.channels, output);
         if (best < 0 || cycles < least) {

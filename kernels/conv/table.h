@@ -53,7 +53,7 @@ int lanes_of(int isa);
 // Why a row cannot run this operator here, on inputs of its own type; empty if it can.
 std::vector<std::string> why_not(const KernelRow &row, const as_op &op, const Shape &input, int isa);
 
-// The executor's own choice for an operator on inputs of a type, or -1 if no row can run it.
+// The executor's own choice, of the rows that `op.kernel` leaves, for inputs of a type; -1 if none can run it.
 int default_kernel(const as_op &op, int dtype, const Shape &input, const Shape &output, int isa);
 
 }  // namespace autosparse

@@ -67,6 +67,11 @@ typedef enum as_activation {
     AS_ACT_SIGMOID, AS_ACT_GELU
 } as_activation;
 
+/* Instead of a row of the kernel table, the executor's own choice: among all rows, or among those that keep
+   the weights as they are given. The others transform them once, to 1.8 to 4 times as many. */
+#define AS_KERNEL_ANY (-1)
+#define AS_KERNEL_COMPACT (-2)
+
 typedef struct as_op {
     int32_t kind;                     /* as_op_kind */
     int32_t input_count;
@@ -74,7 +79,7 @@ typedef struct as_op {
     int32_t output;                   /* tensor id */
     int32_t residual;                 /* AS_OP_CONV: tensor added before the activation, or -1 */
     int32_t activation;               /* as_activation, applied last */
-    int32_t kernel;                   /* row of the kernel table, or -1: the executor's own default */
+    int32_t kernel;                   /* row of the kernel table, AS_KERNEL_ANY or AS_KERNEL_COMPACT */
     int32_t kernel_h, kernel_w, stride_h, stride_w;
     int32_t pad_top, pad_left, pad_bottom, pad_right;
     int32_t dilation_h, dilation_w;

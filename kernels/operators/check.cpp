@@ -79,9 +79,9 @@ void check_convolution(const Program &program, const as_op &op) {
     require(op.kind == AS_OP_CONV_GROUPED || op.groups == 1,
             "AS_OP_CONV has groups == 1; use AS_OP_CONV_GROUPED");
     require(op.kind == AS_OP_CONV || op.block_n == 0, "grouped convolutions are dense");
-    require(op.kernel >= -1 && op.kernel < static_cast<int>(kernel_table().size()),
-            "kernel must be a row of the kernel table or -1, but got " + std::to_string(op.kernel));
-    require(op.kind == AS_OP_CONV || op.kernel == -1, "grouped convolutions choose no kernel");
+    require(op.kernel >= AS_KERNEL_COMPACT && op.kernel < static_cast<int>(kernel_table().size()),
+            "kernel must be a row of the kernel table, -1 or -2, but got " + std::to_string(op.kernel));
+    require(op.kind == AS_OP_CONV || op.kernel < 0, "grouped convolutions choose no kernel");
     check_structure(op, in.channels, out.channels);
     check_shape(
         {in.batch, out.channels,

@@ -95,7 +95,8 @@ as_op plain_op(int kind, const std::vector<int> &inputs, int output) {
     op.input_count = static_cast<int32_t>(inputs.size());
     std::copy(inputs.begin(), inputs.end(), op.inputs);
     op.output = output;
-    op.residual = op.kernel = -1;
+    op.residual = -1;
+    op.kernel = AS_KERNEL_ANY;
     op.kernel_h = op.kernel_w = op.stride_h = op.stride_w = op.dilation_h = op.dilation_w = 1;
     op.groups = 1;
     return op;

@@ -7,10 +7,12 @@ import dataclasses
 import numpy as np
 import pytest
 
-from autosparse.errors import PlanError
+from autosparse.errors import PlanError, UsageError
 from autosparse.kernels import spec
-from autosparse.kernels.compact import check_compact, compact_choice, expanding_kernels
+from autosparse.kernels.binding import NativeProgram
+from autosparse.kernels.compact import check_compact, expanding_kernels
 from autosparse.kernels.layer import LayerProgram, random_blocks
+from autosparse.kernels.native_op import ANY_KERNEL, COMPACT_KERNEL
 from autosparse.kernels.spec import KernelSpec
 from autosparse.plan import Plan
 from autosparse.records import DENSE, LayerChoice, LayerShape, onexn
@@ -55,34 +57,53 @@ def test_exactly_those_expand_weights_that_hold_more_of_them() -> None:
     assert not any(kernel.expands_weights for kernel in spec.all_kernels() if kernel.dtype == "bf16")
 
 
-def chosen(shape: LayerShape, block_n: int = 0, dtype: str = "f32") -> KernelSpec | None:
+def chosen(shape: LayerShape, free: int, block_n: int = 0, dtype: str = "f32") -> KernelSpec:
+    """Gives the executor's own choice."""
     structure = random_blocks(shape, onexn(block_n), 0.75, seed=0) if block_n else None
-    op = dataclasses.replace(
-        spec.native_op(shape, onexn(block_n) if block_n else DENSE),
-        weight=np.ones((shape.out_channels, shape.in_channels, *shape.kernel), np.float32),
-        group_start=structure.group_start if structure else None,
-        kept=structure.kept if structure else None,
-    )
-    return compact_choice(op, spec.input_shape(shape), spec.output_shape(shape), dtype)
+    with NativeProgram(threads=1, pin=False) as program:
+        source = program.tensor(spec.input_shape(shape), dtype)
+        sink = program.tensor(spec.output_shape(shape), dtype)
+        program.input(source)
+        op = spec.native_op(shape, onexn(block_n) if block_n else DENSE, inputs=(source,), output=sink)
+        program.op(
+            dataclasses.replace(
+                op,
+                kernel=free,
+                weight=np.ones((shape.out_channels, shape.in_channels, *shape.kernel), np.float32),
+                group_start=structure.group_start if structure else None,
+                kept=structure.kept if structure else None,
+            )
+        )
+        [name] = program.op_kernels()
+    assert name is not None
+    return spec.get(name)
 
 
 @pytest.mark.parametrize("shape", [LAYER, STEM], ids=["3x3", "7x7"])
 @pytest.mark.parametrize("block_n", [0, 16])
-def test_the_choice_without_them_runs_the_layer(shape: LayerShape, block_n: int) -> None:
-    pattern = onexn(block_n) if block_n else DENSE
-    relu = dataclasses.replace(shape, activation="relu", residual=True)
-    found = chosen(relu, block_n)
-    assert found is not None and not found.expands_weights
-    assert found in spec.kernels_for(relu, pattern)
-    assert found == chosen(shape, block_n)
-    # No narrower vectors than the best of the machine.
-    assert found.isa == spec.binding.detect_isa() or found.isa == "avx512"
+def test_the_choice_without_them_is_the_best_of_the_others(shape: LayerShape, block_n: int) -> None:
+    relu = dataclasses.replace(shape, activation="relu")
+    found = chosen(relu, COMPACT_KERNEL, block_n)
+    assert not found.expands_weights
+    assert found in spec.kernels_for(relu, onexn(block_n) if block_n else DENSE)
+    assert found == chosen(dataclasses.replace(shape, activation="none"), COMPACT_KERNEL, block_n)
+    if shape == LAYER and block_n == 0:
+        assert chosen(relu, ANY_KERNEL).expands_weights, "this test must leave something out"
 
 
-def test_the_executor_chooses_freely_where_none_of_them_runs() -> None:
-    assert chosen(dataclasses.replace(LAYER, kernel=(1, 1), padding=(0, 0))) is None
-    assert chosen(dataclasses.replace(LAYER, stride=(2, 2))) is None
-    assert chosen(LAYER, dtype="bf16") is None
+def test_the_choice_is_the_same_where_none_of_them_runs() -> None:
+    for shape in (
+        dataclasses.replace(LAYER, kernel=(1, 1), padding=(0, 0)),
+        dataclasses.replace(LAYER, stride=(2, 2)),
+    ):
+        assert chosen(shape, COMPACT_KERNEL) == chosen(shape, ANY_KERNEL)
+    assert chosen(LAYER, COMPACT_KERNEL, dtype="bf16") == chosen(LAYER, ANY_KERNEL, dtype="bf16")
+
+
+@pytest.mark.parametrize("free", [-3, 10**6])
+def test_what_is_no_row_and_no_choice_is_refused(free: int) -> None:
+    with pytest.raises(UsageError, match="kernel must be a row of the kernel table, -1 or -2"):
+        chosen(LAYER, free)
 
 
 def test_plans_that_name_them_are_refused() -> None:

@@ -69,7 +69,7 @@ BROKEN: dict[str, dict[str, Any]] = {
     "huge padding": {"padding": (1 << 30, 0, 0, 0)},
     "wrong output extent": {"stride": (2, 2)},
     "kernel beyond the table": {"kernel": 10_000},
-    "negative kernel": {"kernel": -2},
+    "negative kernel": {"kernel": -3},
     "unknown input": {"inputs": (7,)},
     "unknown output": {"output": 5},
     "residual of another shape": {"residual": 0},
