@@ -8,6 +8,7 @@ import torch
 from sklearn.datasets import load_digits
 
 from autosparse.data import ImageData, Split, resolve
+from autosparse.data.kinds import digits as kind
 from autosparse.errors import DataError
 
 
@@ -102,3 +103,10 @@ def test_impossible_resolutions_are_refused(resolution: int) -> None:
 def test_impossible_channels_are_refused() -> None:
     with pytest.raises(DataError, match="channels must be at least 1"):
         resolve("digits", channels=0)
+
+
+def test_a_version_that_keeps_its_file_elsewhere_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    direct = kind._pixels_and_labels()
+    monkeypatch.setattr(kind, "_FILE", ("elsewhere.csv",))
+    for ours, theirs in zip(direct, kind._pixels_and_labels(), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
