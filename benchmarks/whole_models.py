@@ -4,13 +4,15 @@
 
 Random uniform 1xN masks on every convolution but the stem (and the shortcuts of ResNet-18), the fastest
 N per layer, against every installed engine, once per thread count and, where kernels compute in bf16,
-in both types. `autosparse bench` makes one such comparison; this runs the set.
+in both types; ResNet-18 once more without the kernels that expand weights. `autosparse bench` makes one
+such comparison; this runs the set.
 """
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
+from dataclasses import dataclass
 from pathlib import Path
 
 from autosparse import hardware
@@ -22,23 +24,42 @@ from autosparse.kernels import spec
 from autosparse.progress import Progress
 from autosparse.tuning.stopwatch import WHOLE
 
-# Model to the sparsities, and the layers that published results leave dense.
-SET: dict[str, tuple[tuple[float, ...], tuple[str, ...]]] = {
-    "resnet18": ((0.5, 0.75, 0.875), ("*downsample*",)),
-    "resnet50": ((0.75,), ()),
-    "mobilenet_v1": ((0.75,), ()),
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Case:
+    """One comparison.
+
+    Attributes:
+        model: of the zoo.
+        sparsities: of the layers that are sparse.
+        exclude: layers that published results leave dense.
+        compact: leaves out kernels that expand weights, of which bf16 has none.
+    """
+
+    model: str
+    sparsities: tuple[float, ...] = (0.75,)
+    exclude: tuple[str, ...] = ()
+    compact: bool = False
+
+
+SHORTCUTS = ("*downsample*",)
+SET = {
+    "resnet18": Case(model="resnet18", sparsities=(0.5, 0.75, 0.875), exclude=SHORTCUTS),
+    "resnet18-compact": Case(model="resnet18", exclude=SHORTCUTS, compact=True),
+    "resnet50": Case(model="resnet50"),
+    "mobilenet_v1": Case(model="mobilenet_v1"),
 }
 
 
-def asked(model: str, seconds: float) -> Asked:
-    sparsities, exclude = SET[model]
-    computed = {kernel.dtype for kernel in spec.all_kernels()}
+def asked(case: Case, seconds: float) -> Asked:
+    computed = {"f32"} if case.compact else {kernel.dtype for kernel in spec.all_kernels()}
     return Asked(
-        subject=Subject(model=model),
-        sparsities=sparsities,
+        subject=Subject(model=case.model),
+        sparsities=case.sparsities,
         block_ns=(8, 16, 32, 64),
-        exclude=exclude,
+        exclude=case.exclude,
         dtypes=tuple(dtype for dtype in DTYPES if dtype in computed),
+        compact_weights=case.compact,
         threads=tuple(sorted({1, hardware.usable_cores()})),
         policy=dataclasses.replace(WHOLE, time_cap_us=seconds * 1e6),
     )
@@ -59,9 +80,9 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=4.0, help="running time of each contestant")
     options = parser.parse_args()
     with progress_sink(quiet=False) as sink:
-        for model in options.only or SET:
-            found = compare(asked(model, options.seconds), Progress(sink))
-            folder = options.out / f"bench-{model}"
+        for name in options.only or SET:
+            found = compare(asked(SET[name], options.seconds), Progress(sink))
+            folder = options.out / f"bench-{name}"
             write_json(folder / "bench.json", found.to_json())
             picture.write(found, folder)
             show(found)
