@@ -107,7 +107,22 @@ def sentence(document: Document) -> str:
     budget = f", within the budget of {words.budget(document.budget_ms)}" if how == "met" else ""
     opening = model if how == "met" else f"{front}; the best trade-off"
     runs = f"{opening} runs{of_type} in {_latency(document, chosen)}{budget}"
-    return f"{runs}, with {_accuracy(document, chosen)}."
+    return f"{runs}, with {_accuracy(document, chosen)}.{_dense_suffices(document)}"
+
+
+def _dense_suffices(document: Document) -> str:
+    """Says that nothing need be pruned: the whole interval of a dense run is within the budget."""
+    budget_ms, reference = document.budget_ms, dense_reference(document)
+    if budget_ms is None or reference is None or reference.latency.ci_high_ms > budget_ms:
+        return ""
+    accuracy = document.dense.accuracies.get(reference.latency.dtype, document.dense.accuracy)
+    keeps = (
+        "" if accuracy is None else f", with {words.percent(accuracy.value)} {accuracy.split} accuracy"
+    )
+    return (
+        f" The dense model in {reference.engine} is within it as it is "
+        f"({words.ms(reference.latency.median_ms)}{keeps})."
+    )
 
 
 def _no_result(document: Document, how: Status) -> str:

@@ -43,6 +43,19 @@ def test_speed_ups_count_from_the_fastest_dense_run(make_run: RunWriter) -> None
     assert "the dense model in torch (20.00 ms)" in sentence(theirs)
 
 
+@pytest.mark.parametrize(("high_ms", "suffices"), [(14.0, True), (14.1, False)])
+def test_a_dense_run_within_the_budget_is_told(
+    make_run: RunWriter, high_ms: float, suffices: bool
+) -> None:
+    def fast(d: dict[str, Any]) -> None:
+        d["dense"]["peers"]["torch"].update(median_ms=13.9, ci_low_ms=13.8, ci_high_ms=high_ms)
+
+    text = sentence(made(make_run, edit=fast))
+    told = "The dense model in torch is within it as it is (13.90 ms, with 97.2 % test accuracy)."
+    assert text.endswith(told) is suffices
+    assert ("as it is" in text) is suffices
+
+
 def test_accuracies_of_different_splits_are_not_compared(make_run: RunWriter) -> None:
     document = made(make_run, edit=lambda d: d["dense"]["accuracy"].update(split="validation"))
     assert accuracy_change(document, document.configs[0]) is None
