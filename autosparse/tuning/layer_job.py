@@ -129,8 +129,8 @@ def _verified_and_timed(job: LayerJob, kernel: KernelSpec) -> Outcome:
         if wrong := _wrong(job, kernel, program):
             return Outcome(status=Status.WRONG, message=wrong)
         copies = _copies(job, layer, program)
-    writes_input = job.policy.writes_input
-    with build(layer, kernel, job.threads, copies=copies, writes_input=writes_input) as program:
+    writes_inputs = job.policy.writes_inputs
+    with build(layer, kernel, job.threads, copies=copies, writes_inputs=writes_inputs) as program:
         return _timed(job, layer, program)
 
 
@@ -147,8 +147,9 @@ def _wrong(job: LayerJob, kernel: KernelSpec, program: NativeProgram) -> str:
 
 
 def _timed(job: LayerJob, layer: Layer, program: NativeProgram) -> Outcome:
+    written = 0 if is_chained(job.shape) or not job.policy.writes_inputs else len(layer.inputs)
     timing = stopwatch.measure(
-        _operator_times(program, layer.inputs, every=2 if job.policy.writes_input else 1),
+        _operator_times(program, layer.inputs, every=1 + written),
         job.policy,
         rival_us=job.rival_us,
         floor_us=job.floor_us,
@@ -191,8 +192,13 @@ def _operator_times(
     return runner
 
 
+def is_chained(shape: LayerShape) -> bool:
+    """Whether a layer can read what another of its shape has written."""
+    return spec.input_shape(shape) == spec.output_shape(shape)
+
+
 def build(
-    layer: Layer, kernel: KernelSpec, threads: int, *, copies: int = 1, writes_input: bool = False
+    layer: Layer, kernel: KernelSpec, threads: int, *, copies: int = 1, writes_inputs: bool = False
 ) -> NativeProgram:
     """Makes a program of `copies` operators that all compute the same, each with its own weights.
 
@@ -201,38 +207,45 @@ def build(
         kernel: computes it.
         threads: worker threads.
         copies: how many.
-        writes_input: precede each by an operator that writes its input.
+        writes_inputs: let other operators write the inputs of each, as in a model: those before it,
+            where it can read what they give, else copies that nobody times. What is added was written
+            earlier still, and has left the nearest caches.
     """
     shape, structure = layer.shape, layer.structure
     pattern = Pattern(group_out=structure.block_n if structure else 0)
     program = NativeProgram(threads, pin=True)
     given = program.tensor(spec.input_shape(shape), kernel.dtype)
     program.input(given)
+    output = spec.output_shape(shape)
     residual = -1
     if shape.residual:
-        residual = program.tensor(spec.output_shape(shape), kernel.dtype)
+        residual = program.tensor(output, kernel.dtype)
         program.input(residual)
     operator = dataclasses.replace(
         spec.native_op(shape, pattern, inputs=(given,)),
-        residual=residual,
         kernel=kernel.row,
         weight=layer.weight,
         bias=layer.bias,
         group_start=structure.group_start if structure else None,
         kept=structure.kept if structure else None,
     )
+    source, added = given, residual
     for _ in range(copies):
-        source = _written(program, given, shape, kernel.dtype) if writes_input else given
-        sink = program.tensor(spec.output_shape(shape), kernel.dtype)
-        program.op(dataclasses.replace(operator, inputs=(source,), output=sink))
+        if writes_inputs and not is_chained(shape):
+            added = added if residual < 0 else _written(program, residual, output, kernel.dtype)
+            source = _written(program, given, spec.input_shape(shape), kernel.dtype)
+        sink = program.tensor(output, kernel.dtype)
+        program.op(dataclasses.replace(operator, inputs=(source,), residual=added, output=sink))
+        if writes_inputs and is_chained(shape):
+            source, added = sink, added if residual < 0 else source
     program.output(sink)
     program.finish()
     return program
 
 
-def _written(program: NativeProgram, given: int, shape: LayerShape, dtype: str) -> int:
+def _written(program: NativeProgram, given: int, extents: tuple[int, ...], dtype: str) -> int:
     """Adds an operator that copies a tensor; gives the copy."""
-    copy = program.tensor(spec.input_shape(shape), dtype)
+    copy = program.tensor(extents, dtype)
     program.op(NativeOp(kind=OpKind.ACTIVATION, inputs=(given,), output=copy))
     return copy
 

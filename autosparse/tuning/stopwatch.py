@@ -59,7 +59,9 @@ class MeasurementPolicy(Record):
     its rival: that one has lost anyway.
 
     Fresh inputs: in a model the operator before has just written a layer's input, on several threads
-    each its own part. With `writes_input` a cheap operator that is not timed does so before each run.
+    each its own part, and the one before that what the layer adds. With `writes_inputs` the copies of a
+    layer form a chain where its outputs can be its inputs; else cheap operators that are not timed
+    write them before each run.
 
     Attributes:
         name: readable part of the id.
@@ -73,7 +75,7 @@ class MeasurementPolicy(Record):
         reuse_bytes: weights read between two uses of the same weights; 0 times them warm.
         max_copies: copies in the rotating set at most.
         max_copies_bytes: memory of the rotating set at most.
-        writes_input: whether another operator writes the input anew before every run of a layer.
+        writes_inputs: whether other operators write the inputs anew before every run of a layer.
         timeout_s: time after which a measurement counts as hung and its process is killed.
     """
 
@@ -87,7 +89,7 @@ class MeasurementPolicy(Record):
     reuse_bytes: int = 0
     max_copies: int = 64
     max_copies_bytes: int = 256 << 20
-    writes_input: bool = True
+    writes_inputs: bool = True
     timeout_s: float = 20.0
 
     def __post_init__(self) -> None:

@@ -134,6 +134,28 @@ class TestRealKernels:
                 outputs.append(program.run(layer.inputs)[0])
         np.testing.assert_array_equal(*outputs)
 
+    @pytest.mark.parametrize("residual", [False, True])
+    def test_other_operators_write_the_inputs_of_copies(self, residual: bool) -> None:
+        shape = conv(16, 9, stride=(2, 2), residual=residual)
+        layer, kernel = random_layer(shape, DENSE, 0.0), spec.kernels_for(shape, DENSE)[0]
+        with build(layer, kernel, 1, copies=3, writes_inputs=True) as program:
+            assert program.op_count == 3 * (1 + len(layer.inputs))
+            [got] = program.run(layer.inputs)
+        with build(layer, kernel, 1) as single:
+            np.testing.assert_array_equal(got, single.run(layer.inputs)[0])
+
+    @pytest.mark.parametrize("residual", [False, True])
+    def test_copies_of_square_layers_are_chained(self, residual: bool) -> None:
+        shape = conv(16, 9, residual=residual, activation="relu")
+        layer, kernel = random_layer(shape, onexn(8), 0.5), spec.kernels_for(shape, onexn(8))[0]
+        with build(layer, kernel, 1, copies=3, writes_inputs=True) as program:
+            assert program.op_count == 3
+            [got] = program.run(layer.inputs)
+        x, added = layer.inputs[0], layer.inputs[1] if residual else None
+        for _ in range(3):
+            x, added = reference(shape, x, layer.weight, layer.bias, added), x if residual else None
+        np.testing.assert_allclose(got, x, rtol=1e-4, atol=1e-4)
+
     def test_a_wrong_kernel_is_not_timed(self, monkeypatch: pytest.MonkeyPatch) -> None:
         shape = conv(8, 6)
         right = random_layer(shape, DENSE, 0.0)
