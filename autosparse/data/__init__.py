@@ -16,13 +16,13 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from autosparse.data.sources import check_source, kinds
+from autosparse.data.sources import check_source, kind_names
 
 if TYPE_CHECKING:
     from autosparse.data.images import ImageData, Split
     from autosparse.data.loading import resolve
 
-__all__ = ["ImageData", "Split", "check_source", "kinds", "resolve"]
+__all__ = ["ImageData", "Split", "check_source", "kind_names", "resolve"]
 
 _LAZY = {"ImageData": "images", "Split": "images", "resolve": "loading"}
 

@@ -22,7 +22,7 @@ class Source:
     """A data set's name, taken apart.
 
     Attributes:
-        kind: one of `kinds`, or None for a user's factory.
+        kind: one of `kind_names`, or None for a user's factory.
         path: what follows the colon, None if nothing does.
     """
 
@@ -30,7 +30,7 @@ class Source:
     path: Path | None
 
 
-def kinds() -> tuple[str, ...]:
+def kind_names() -> tuple[str, ...]:
     """Gives the kinds of data set, one per file of the folder ``kinds``."""
     files = sorted(path.stem for path in _KINDS.glob("*.py") if path.stem != "__init__")
     return tuple(stem.replace("_", "-") for stem in files)
@@ -51,7 +51,7 @@ def parse(spec: str) -> Source:
     if factories.is_factory(spec):
         return Source(kind=None, path=None)
     name, _, rest = spec.partition(":")
-    if name not in kinds():
+    if name not in kind_names():
         raise DataError(_unknown(spec, name))
     return Source(kind=name, path=Path(rest).expanduser() if rest else None)
 
@@ -87,8 +87,8 @@ def check_source(spec: str) -> None:
 
 
 def _unknown(spec: str, name: str) -> str:
-    near = difflib.get_close_matches(name.lower(), kinds(), n=2, cutoff=0.5)
-    hint = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(kinds())}"
+    near = difflib.get_close_matches(name.lower(), kind_names(), n=2, cutoff=0.5)
+    hint = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(kind_names())}"
     if spec and Path(spec).expanduser().is_dir():
         hint = f"say what the folder holds, for example imagefolder:{spec}"
     return (

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from autosparse.data import check_source, kinds, resolve
+from autosparse.data import check_source, kind_names, resolve
 from autosparse.errors import DataError, MissingDependency
 
 FACTORY = """
@@ -90,7 +90,7 @@ def file(tmp_path: Path) -> Path:
 
 
 def test_the_kinds_are_those_of_the_readme() -> None:
-    assert kinds() == ("cifar10", "digits", "fashion-mnist", "imagefolder")
+    assert kind_names() == ("cifar10", "digits", "fashion-mnist", "imagefolder")
 
 
 @pytest.mark.parametrize(

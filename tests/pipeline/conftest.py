@@ -13,6 +13,10 @@ from typing import Any
 
 import pytest
 
+from autosparse.kernels.spec import why_not_native
+from autosparse.tuning import database as tuning
+
+LAST_DTYPE = "f32" if why_not_native("bf16") else "bf16"
 TIMEOUT_S = 1200  # a guard against a hang, on a busy machine too
 
 MODEL = '''
@@ -144,3 +148,40 @@ def finished(used_shop: Shop) -> Shop:
     """That finished run, whatever is run there later."""
     runs = [path for path in (used_shop.folder / "results").glob("2*") if path.is_dir()]
     return dataclasses.replace(used_shop, run=min(runs))
+
+
+@pytest.fixture(scope="session")
+def untrained(used_shop: Shop) -> Shop:
+    """A search in one type, bf16 where this host computes in it: all is known, nothing trained."""
+    url = f"sqlite:///{used_shop.home}/tuning.db"
+    before = len(tuning.list_rows(url))
+    done = used_shop.search("--dtype", LAST_DTYPE, "--fresh", "--train", "none", "--json")
+    assert done.returncode == 0, done.stderr
+    assert len(tuning.list_rows(url)) == before, "what was tuned must not be measured again"
+    return dataclasses.replace(used_shop, run=used_shop.latest)
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A run whose fastest configuration was trained by `autosparse train`.
+
+    Attributes:
+        shop: where it is.
+        before: its document before.
+        state: its state file before.
+    """
+
+    shop: Shop
+    before: dict[str, Any]
+    state: bytes
+
+
+@pytest.fixture(scope="session")
+def trained(untrained: Shop) -> Trained:
+    """That search, its fastest configuration trained."""
+    run = untrained.latest
+    before, state = untrained.document(), (run / "state.json").read_bytes()
+    command = ("train", str(run), "--pick", "fastest", "--kind", "short", "--epochs", "2", "--json")
+    done = untrained.verb(*command)
+    assert done.returncode == 0, done.stderr
+    return Trained(untrained, before, state)

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import csv
-import dataclasses
 import json
 import re
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytest
 import torch
 
 import autosparse
 from autosparse import models
 from autosparse.plan import Plan
 from autosparse.records import kept_blocks
-from autosparse.tuning import database as tuning
 
 
 def test_every_promised_file_is_there(finished: Any) -> None:
@@ -81,30 +78,16 @@ def test_deployed_configuration_computes_what_torch_does(finished: Any) -> None:
     assert (wanted - got).abs().max() <= 1e-4 * wanted.abs().max()
 
 
-@pytest.fixture(scope="module")
-def untrained(used_shop: Any) -> Any:
-    """The same search once more, with everything known and nothing trained."""
-    url = f"sqlite:///{used_shop.home}/tuning.db"
-    before = len(tuning.list_rows(url))
-    done = used_shop.search("--dtype", "auto", "--fresh", "--json", "--train", "none")
-    assert done.returncode == 0, done.stderr
-    assert len(tuning.list_rows(url)) == before
-    return dataclasses.replace(used_shop, run=used_shop.latest)
-
-
-def test_second_search_measures_no_kernel_again(untrained: Any) -> None:
-    document = untrained.document()
+def test_second_search_measures_no_kernel_again(trained: Any) -> None:
+    document = trained.before
     assert document["tuning"]["timed"] == 0
     assert document["tuning"]["reused"] > 0
     assert {config["accuracy_kind"] for config in document["configs"]} == {"one-shot"}
 
 
-def test_train_updates_the_run(untrained: Any) -> None:
-    before, run = untrained.document(), untrained.run
-    state = (run / "state.json").read_bytes()
-    trained = untrained.verb("train", str(run), "--pick", "fastest", "--kind", "short", "--json")
-    assert trained.returncode == 0, trained.stderr
-    document = untrained.document()
+def test_train_updates_the_run(trained: Any) -> None:
+    before, run = trained.before, trained.shop.latest
+    document = trained.shop.document()
     kinds = [config["accuracy_kind"] for config in document["configs"]]
     assert kinds.count("short") == 1
     assert document.keys() == before.keys()
@@ -114,7 +97,7 @@ def test_train_updates_the_run(untrained: Any) -> None:
         assert new["latency_ci_ms"] != old["latency_ci_ms"], "all are measured anew"
         assert (new["weights"] is None) == (new["accuracy_kind"] == "one-shot")
         assert new["weights"] is None or (run / new["weights"]).is_file()
-    assert (run / "state.json").read_bytes() == state
+    assert (run / "state.json").read_bytes() == trained.state
     with (run / "pareto.csv").open() as file:
         assert len(list(csv.DictReader(file))) == len(document["configs"])
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -62,37 +61,17 @@ def test_a_configuration_says_its_type_and_that_of_its_accuracy(finished: Any) -
     assert shown.returncode == 0 and chosen["dtype"] in shown.stdout
 
 
-@pytest.fixture(scope="module")
-def half(used_shop: Any, finished: Any) -> Any:
-    """A finished search in bf16 alone, by the rows that are there, with nothing trained."""
-    done = used_shop.search("--dtype", "bf16", "--train", "none", "--top-k", "1", "--json")
-    assert done.returncode == 0, done.stderr
-    return dataclasses.replace(used_shop, run=used_shop.latest)
-
-
-def test_rows_of_a_type_serve_a_search_in_it_alone(half: Any) -> None:
-    document = half.document()
+def test_rows_of_a_type_serve_a_search_in_it_alone(trained: Any) -> None:
+    document = trained.before
     assert document["tuning"]["timed"] == 0 and document["tuning"]["reused"] > 0
     assert document["dtypes"] == ["bf16"]
     assert document["dense"]["latency"]["dtype"] == "bf16"
     assert {config["dtype"] for config in document["configs"]} == {"bf16"}
-    assert {config["accuracy_kind"] for config in document["configs"]} == {"one-shot"}
-
-
-@pytest.fixture(scope="module")
-def trained(half: Any) -> Any:
-    """The same run with its fastest configuration trained."""
-    before = half.document()
-    done = half.verb(
-        "train", str(half.latest), "--pick", "fastest", "--kind", "short", "--epochs", "2", "--json"
-    )
-    assert done.returncode == 0, done.stderr
-    assert half.document()["dense"].keys() == before["dense"].keys()
-    return half
 
 
 def test_further_training_keeps_the_type(trained: Any) -> None:
-    after = trained.document()
+    after = trained.shop.document()
+    assert after["dense"].keys() == trained.before["dense"].keys()
     assert after["dense"]["latency"]["dtype"] == "bf16"
     assert {config["accuracy_dtype"] for config in after["configs"]} == {"bf16"}
     assert {config["accuracy_through"] for config in after["configs"]} == {"emulation"}
@@ -100,12 +79,13 @@ def test_further_training_keeps_the_type(trained: Any) -> None:
 
 def test_the_accuracy_of_a_trained_configuration_is_that_of_the_compiled_model(trained: Any) -> None:
     """The emulation in which it was evaluated computes what the executor does."""
-    configs = [config for config in trained.document()["configs"] if config["weights"]]
+    shop = trained.shop
+    configs = [config for config in shop.document()["configs"] if config["weights"]]
     assert configs
     for config in configs:
-        plan = Plan.load(trained.latest / config["plan"])
-        weights = trained.latest / config["weights"]
-        module = models.resolve(f"{trained.folder}/net.py:build", weights=weights).module.eval()
+        plan = Plan.load(shop.latest / config["plan"])
+        weights = shop.latest / config["weights"]
+        module = models.resolve(f"{shop.folder}/net.py:build", weights=weights).module.eval()
         image = torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
         emulated = Emulation(fuse(trace(module, (image,))))(image)
         with autosparse.compile(module, (image,), dtype=plan.dtype) as compiled:
@@ -116,7 +96,7 @@ def test_the_accuracy_of_a_trained_configuration_is_that_of_the_compiled_model(t
 
 def test_a_bf16_configuration_is_exported_in_bf16(trained: Any, tmp_path: Path) -> None:
     file = tmp_path / "net.autosparse"
-    done = trained.verb("export", str(trained.latest), "-o", str(file), "--json")
+    done = trained.shop.verb("export", str(trained.shop.latest), "-o", str(file), "--json")
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["dtype"] == "bf16"
     loaded = autosparse.load(file)
