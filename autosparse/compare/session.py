@@ -46,6 +46,8 @@ from autosparse.tuning.stopwatch import (
 log = logging.getLogger(__name__)
 
 _REASON_CHARACTERS = 200
+# Threads of other engines spin for a while after their last run, and would slow down whoever is next.
+_PAUSE_S = 0.05
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,7 +135,7 @@ def run_session(request: SessionRequest) -> Session:
             return Session(threads=request.threads, rounds=0, disturbed=(), results=(), refused=refused)
         ready = taking_part.ready
         runners = {each.contestant.name: each.running.run for each in ready}
-        timings = interleave(runners, request.policy, Progress())
+        timings = interleave(runners, request.policy, Progress(), pause_s=_PAUSE_S)
         rivals = fastest_rivals([each.contestant for each in ready], timings)
         results = tuple(_result(request, each, timings, rivals) for each in ready)
     return Session(

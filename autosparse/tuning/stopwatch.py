@@ -289,7 +289,11 @@ def why_implausible(samples_ns: NDArray[Any], floor_us: float = 0.0) -> str:
 
 
 def interleave(
-    runners: Mapping[str, Runner], policy: MeasurementPolicy, progress: Progress
+    runners: Mapping[str, Runner],
+    policy: MeasurementPolicy,
+    progress: Progress,
+    *,
+    pause_s: float = 0.0,
 ) -> dict[str, Timing]:
     """Compares runners fairly: they take turns, and every other round goes backwards (A B B A).
 
@@ -301,6 +305,7 @@ def interleave(
         policy: `min_repeats` and `max_repeats` count runs of each runner, `time_cap_us` the running
             time of each.
         progress: told of every round, and asked whether to stop.
+        pause_s: rest before every turn, for engines whose threads go on spinning in wait of work.
 
     Returns:
         Name to timing, with `turns_us` for `paired_ratio`.
@@ -321,7 +326,7 @@ def interleave(
     rounds = _rounds(paces, runs, policy)
     with progress.step("measure whole models", rounds) as step:
         for number in range(rounds):
-            _round(runners, runs, turns, least, backwards=number % 2 == 1)
+            _round(runners, runs, turns, least, backwards=number % 2 == 1, pause_s=pause_s)
             if _all_settled(turns, runs, policy):
                 _finish(step, rounds)
                 break
@@ -347,8 +352,10 @@ def _round(
     least: dict[str, int],
     *,
     backwards: bool,
+    pause_s: float,
 ) -> None:
     for name in reversed(list(runners)) if backwards else runners:
+        time.sleep(pause_s)
         samples = runners[name](runs[name] + 1)[1:]
         turns[name].append(float(np.median(samples)) / 1e3)
         least[name] = min(least[name], int(samples.min()))
