@@ -1,19 +1,24 @@
-# make search   environment, build, and the main job on its defaults   (ARGS="--latency-budget 8ms" adds flags)
+# make search   environment, build for this machine, and the main job on its defaults   (ARGS="--latency-budget 8ms"
+#               adds flags)
 # make test     environment, build, and the tests                      (ARGS="tests/searching" picks some)
 # make check    ruff and mypy
+# make smoke    ruff, mypy and a selection of the tests over every folder, a small search among them: under 90 s
 # make sanitize           native tests, a fuzzed loader and tests/kernels under AddressSanitizer and UndefinedBehaviorSanitizer
 # make sanitize-threads   native tests under ThreadSanitizer
 # make test-aarch64       native tests of a cross build under qemu-aarch64
 #               (EVERY=8 takes each eighth kernel, PORTABLE=ON the portable baseline alone)
-# make wheel    a wheel in dist/
+# make wheel    two wheels in dist/: the whole tool, and what runs exported models with numpy alone
+# make test-wheel   both wheels in fresh environments without a compiler
 # make clean    removes all that make made, and leaves results/
 #
-# PYTHON=python3.12 picks the interpreter, PIP_FLAGS="..." is handed to every pip install.
+# PYTHON=python3.12 picks the interpreter, PIP_FLAGS="..." is handed to every pip install, and with WORKERS=2 two
+# processes share the tests out, which takes three quarters of the time on two cores.
 
 PYTHON ?= python3
 PIP_FLAGS ?=
 ARGS ?=
 EVERY ?= 1
+WORKERS ?=
 PORTABLE ?= OFF
 
 VENV := .venv
@@ -27,11 +32,13 @@ FOLDERS := find autosparse kernels search_spaces -name '*.py' -exec dirname {} +
 STATE := $(shell { cat pyproject.toml constraints.txt; $(NATIVE) | LC_ALL=C sort | xargs cat; \
 	$(FOLDERS) | LC_ALL=C sort -u; } | cksum | tr ' ' '-')
 STAMP := $(VENV)/.installed-$(STATE)
+# What a search needs: nothing to develop with, and kernels that this machine can run.
+HOST_STAMP := $(VENV)/.installed-here-$(STATE)
 
-.PHONY: search test check sanitize sanitize-threads test-aarch64 run-aarch64 wheel clean install
+.PHONY: search test check smoke sanitize sanitize-threads test-aarch64 run-aarch64 wheel test-wheel clean install
 .DEFAULT_GOAL := test
 
-search: $(STAMP)
+search: $(or $(wildcard $(STAMP)),$(HOST_STAMP))
 	@code=0; $(BIN)/autosparse search --model resnet18 --latency-budget 5ms $(ARGS) || code=$$?; \
 	case $$code in \
 	0) ;; \
@@ -42,7 +49,10 @@ search: $(STAMP)
 	esac; exit $$code
 
 test: $(STAMP)
-	$(BIN)/python -m pytest -q $(ARGS)
+	$(BIN)/python -m pytest -q $(if $(WORKERS),-n $(WORKERS) --dist loadgroup --no-loadscope-reorder) $(ARGS)
+
+smoke: check
+	$(BIN)/python -m pytest -q -m smoke $(ARGS)
 
 # kernels/ and search_spaces/ are parts of the package that live beside it; mypy has to see them inside.
 check: $(STAMP)
@@ -50,7 +60,8 @@ check: $(STAMP)
 	$(BIN)/ruff format --check .
 	@rm -rf build/typing && mkdir -p build/typing/autosparse
 	@ln -s $(CURDIR)/autosparse/* $(CURDIR)/kernels $(CURDIR)/search_spaces build/typing/autosparse/
-	cd build/typing && $(CURDIR)/$(BIN)/mypy --strict --config-file $(CURDIR)/pyproject.toml -p autosparse
+	cd build/typing && $(CURDIR)/$(BIN)/mypy --strict --config-file $(CURDIR)/pyproject.toml \
+		--cache-dir $(CURDIR)/.mypy_cache -p autosparse
 
 # Builds of the portable baseline lie beside those of all instruction sets.
 ONLY := $(if $(filter ON,$(PORTABLE)),-portable)
@@ -72,6 +83,7 @@ sanitize: $(STAMP)
 	$(call build_native,sanitize$(ONLY),-DAUTOSPARSE_SANITIZE=address)
 	build/sanitize$(ONLY)/tests/conformance --every $(EVERY)
 	build/sanitize$(ONLY)/tests/threads --rounds 20 --no-fork
+	build/sanitize$(ONLY)/tests/executor
 	ARTIFACT_FUZZ=$(CURDIR)/build/sanitize$(ONLY)/tests/artifact_fuzz \
 		$(BIN)/python -m pytest -q -p no:cacheprovider tests/deploy/test_fuzz.py
 	NATIVE_LIBRARY=$(CURDIR)/build/sanitize$(ONLY)/_native.so ASAN_OPTIONS=detect_leaks=0 \
@@ -82,6 +94,7 @@ sanitize: $(STAMP)
 sanitize-threads: $(STAMP)
 	$(call build_native,sanitize-threads$(ONLY),-DAUTOSPARSE_SANITIZE=thread)
 	TSAN_OPTIONS=die_after_fork=0 build/sanitize-threads$(ONLY)/tests/threads --rounds 20
+	build/sanitize-threads$(ONLY)/tests/executor
 	build/sanitize-threads$(ONLY)/tests/conformance --every $(EVERY) --no-operators
 
 test-aarch64: $(STAMP)
@@ -94,19 +107,26 @@ run-aarch64:
 	$(call build_native,aarch64,-DCMAKE_TOOLCHAIN_FILE=$(CURDIR)/kernels/tests/aarch64.cmake)
 	qemu-aarch64 -L /usr/aarch64-linux-gnu build/aarch64/tests/conformance --every $(EVERY)
 	qemu-aarch64 -L /usr/aarch64-linux-gnu build/aarch64/tests/threads --rounds 5 --no-fork
+	qemu-aarch64 -L /usr/aarch64-linux-gnu build/aarch64/tests/executor
 
 wheel: $(STAMP)
-	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .
+	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist $(PIP_FLAGS) . ./runtime
+
+test-wheel: wheel
+	PIP_FLAGS="$(PIP_FLAGS)" tests/deploy/wheels.sh $(BIN)/python
 
 install: $(STAMP)
 
+$(STAMP): WHAT := '.[dev]' -Ccmake.define.AUTOSPARSE_HOST=OFF
+$(HOST_STAMP): WHAT := . -Ccmake.define.AUTOSPARSE_HOST=ON
+
 # torch goes first and alone, so that the version pinned here is settled before anything else asks for it.
-$(STAMP): | $(BIN)/python
+$(STAMP) $(HOST_STAMP): | $(BIN)/python
 	@command -v $${CXX:-c++} >/dev/null || { echo "a C++17 compiler is needed, but $${CXX:-c++} is not" \
 		"there; install g++ or clang++" >&2; exit 1; }
 	@echo "installing into $(VENV): this takes a few minutes the first time" >&2
 	$(PIP) torch
-	$(PIP) -e '.[dev]'
+	$(PIP) -e $(WHAT)
 	@rm -f $(VENV)/.installed-*
 	@touch $@
 

@@ -7,30 +7,40 @@ The names below are the whole public interface. They load on first use, so that 
 from __future__ import annotations
 
 import importlib
+import importlib.util
 from typing import TYPE_CHECKING, Any
+
+from autosparse.version import __version__ as __version__
 
 if TYPE_CHECKING:
     from autosparse.deploy import LoadedModel, load
     from autosparse.engine import CompiledModel, compile, export
     from autosparse.errors import AutosparseError
+    from autosparse.frames import Run, runs, tuning_rows
     from autosparse.limits import profile
-    from autosparse.patterns import sparsify
     from autosparse.pipeline import search
     from autosparse.plan import Plan
+    from autosparse.pruning import sparsify
 
-__version__ = "0.1.0"
+if importlib.util.find_spec("autosparse.kernels") is None:
+    from autosparse import source_tree
+
+    source_tree.use_installed()
 
 _HOME = {
     "AutosparseError": "autosparse.errors",
     "CompiledModel": "autosparse.engine",
     "LoadedModel": "autosparse.deploy",
     "Plan": "autosparse.plan",
+    "Run": "autosparse.frames",
     "compile": "autosparse.engine",
     "export": "autosparse.engine",
     "load": "autosparse.deploy",
     "profile": "autosparse.limits",
+    "runs": "autosparse.frames",
     "search": "autosparse.pipeline",
-    "sparsify": "autosparse.patterns",
+    "sparsify": "autosparse.pruning",
+    "tuning_rows": "autosparse.frames",
 }
 
 __all__ = [
@@ -38,12 +48,15 @@ __all__ = [
     "CompiledModel",
     "LoadedModel",
     "Plan",
+    "Run",
     "compile",
     "export",
     "load",
     "profile",
+    "runs",
     "search",
     "sparsify",
+    "tuning_rows",
 ]
 
 
@@ -54,15 +67,9 @@ def __getattr__(name: str) -> Any:
     try:
         value = getattr(importlib.import_module(_HOME[name]), name)
     except ModuleNotFoundError as error:
-        library = (error.name or "").partition(".")[0]
-        if library == __name__:
-            raise
-        from autosparse.errors import MissingDependency
+        from autosparse.errors import missing_library
 
-        raise MissingDependency(
-            f"autosparse.{name} needs {library}, which a light install leaves out; "
-            "run: pip install 'autosparse[search]'"
-        ) from error
+        raise missing_library(error, f"autosparse.{name}") from error
     globals()[name] = value
     return value
 

@@ -1,22 +1,22 @@
-"""From which sparsity on does a 1xN kernel beat the dense one? Decided from measured rows alone.
+"""From which sparsity on does a pattern beat the dense layer? Decided from measured rows alone.
 
 A structure *wins* where its fastest kernel's 95 % interval lies wholly below the fastest dense
 kernel's, and *loses* where it lies wholly above; where they overlap nothing is shown. The break-even of
-an N is the least sparsity from which on every measured one wins: an N that wins at 50 % and not at 75 %
-has a noisy row at one of them, and is not called faster at either.
+a pattern is the least sparsity from which on every measured one wins: one that wins at 50 % and not at
+75 % has a noisy row at one of them, and is not called faster at either.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from autosparse.records import Measurement, Status
+from autosparse.errors import PlanError
+from autosparse.patterns import parse_pattern
+from autosparse.patterns.family import finest_first
+from autosparse.records import DENSE, Measurement, Status
 from autosparse.serial import Record
-
-_BLOCKS = re.compile(r"1x(\d+)(?:-layerwide)?(?:@.*)?")
 
 
 class Outcome(StrEnum):
@@ -28,11 +28,11 @@ class Outcome(StrEnum):
 
 
 class Verdict(StrEnum):
-    """What is known of one N on one shape."""
+    """What is known of one pattern on one shape."""
 
     WINS = "wins"  # from `BreakEven.sparsity` on
     NO_GAIN = "no gain shown"  # not even at the greatest measured sparsity
-    UNMEASURED = "not measured"  # the dense kernel, or this N, has no row
+    UNMEASURED = "not measured"  # the dense layer, or this pattern, has no row
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,8 +41,8 @@ class Timed(Record):
 
     Attributes:
         shape: `LayerShape.key`.
-        block_n: N of 1xN; 0 is dense.
-        sparsity: fraction of blocks pruned.
+        pattern: `Pattern.name`.
+        sparsity: fraction of units pruned.
         dtype: arithmetic type.
         median_us: median latency.
         ci_low_us: lower end of its 95 % interval.
@@ -50,17 +50,22 @@ class Timed(Record):
     """
 
     shape: str
-    block_n: int
+    pattern: str
     sparsity: float
     dtype: str
     median_us: float
     ci_low_us: float
     ci_high_us: float
 
+    @property
+    def is_dense(self) -> bool:
+        """Whether nothing is pruned."""
+        return self.pattern == DENSE.name
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Point(Record):
-    """One measured sparsity of one N: dense time over its time, and what that shows."""
+    """One measured sparsity of one pattern: dense time over its time, and what that shows."""
 
     sparsity: float
     speedup: float
@@ -69,11 +74,11 @@ class Point(Record):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BreakEven(Record):
-    """What is known of one N on one shape.
+    """What is known of one pattern on one shape.
 
     Attributes:
         shape: `LayerShape.key`.
-        block_n: N of 1xN.
+        pattern: `Pattern.name`.
         dtype: arithmetic type.
         verdict: whether it wins somewhere.
         sparsity: the least sparsity from which on it wins; None if it wins nowhere.
@@ -83,7 +88,7 @@ class BreakEven(Record):
     """
 
     shape: str
-    block_n: int
+    pattern: str
     dtype: str
     verdict: Verdict
     sparsity: float | None = None
@@ -101,30 +106,36 @@ class BreakEven(Record):
 
 
 def break_even(rows: Iterable[Timed]) -> tuple[BreakEven, ...]:
-    """Gives every N of the rows on every shape and type of them, N ascending.
+    """Gives every sparse pattern of the rows on every shape and type of them, the finest first.
 
     Args:
         rows: of one host and thread count; of several rows of one structure the fastest counts.
     """
-    fastest: dict[tuple[str, str], dict[tuple[int, float], Timed]] = {}
+    fastest: dict[tuple[str, str], dict[tuple[str, float], Timed]] = {}
     for row in rows:
         known = fastest.setdefault((row.shape, row.dtype), {})
-        place = (row.block_n, 0.0 if row.block_n == 0 else row.sparsity)
+        place = (row.pattern, 0.0 if row.is_dense else row.sparsity)
         if place not in known or row.median_us < known[place].median_us:
             known[place] = row
-    every_n = sorted({n for known in fastest.values() for n, _ in known if n > 0})
+    patterns = in_order({name for known in fastest.values() for name, _ in known})
     return tuple(
-        _judge(shape, dtype, block_n, known)
+        _judge(shape, dtype, pattern, known)
         for (shape, dtype), known in fastest.items()
-        for block_n in every_n
+        for pattern in patterns
     )
 
 
-def _judge(shape: str, dtype: str, block_n: int, known: Mapping[tuple[int, float], Timed]) -> BreakEven:
-    dense = known.get((0, 0.0))
-    sparse = [row for (n, _), row in sorted(known.items()) if n == block_n]
+def in_order(names: Iterable[str]) -> tuple[str, ...]:
+    """Gives the names of sparse patterns among names, the finest first."""
+    patterns = [parse_pattern(name) for name in names if name != DENSE.name]
+    return tuple(pattern.name for pattern in finest_first(patterns))
+
+
+def _judge(shape: str, dtype: str, pattern: str, known: Mapping[tuple[str, float], Timed]) -> BreakEven:
+    dense = known.get((DENSE.name, 0.0))
+    sparse = [row for (name, _), row in sorted(known.items()) if name == pattern]
     if dense is None or not sparse:
-        return BreakEven(shape=shape, block_n=block_n, dtype=dtype, verdict=Verdict.UNMEASURED)
+        return BreakEven(shape=shape, pattern=pattern, dtype=dtype, verdict=Verdict.UNMEASURED)
     points = tuple(
         Point(
             sparsity=row.sparsity,
@@ -136,7 +147,7 @@ def _judge(shape: str, dtype: str, block_n: int, known: Mapping[tuple[int, float
     above, least = bracket([(point.sparsity, point.outcome is Outcome.WINS) for point in points])
     return BreakEven(
         shape=shape,
-        block_n=block_n,
+        pattern=pattern,
         dtype=dtype,
         verdict=Verdict.NO_GAIN if least is None else Verdict.WINS,
         sparsity=least,
@@ -182,27 +193,24 @@ def next_sparsity(grid: Sequence[float], known: Sequence[tuple[float, bool]]) ->
     return left[len(left) // 2] if left else None
 
 
-def block_n_of(pattern: str) -> int | None:
-    """Gives the N of a pattern's name or label, ``1x16`` or ``1x16@0.75``; 0 for ``dense``.
-
-    None for a pattern that is neither.
-    """
-    if pattern == "dense":
-        return 0
-    match = _BLOCKS.fullmatch(pattern)
-    return int(match[1]) if match else None
+def is_known(pattern: str) -> bool:
+    """Whether some family knows a pattern's name; rows of others are passed over."""
+    try:
+        parse_pattern(pattern)
+    except PlanError:
+        return False
+    return True
 
 
 def timed(measurements: Iterable[Measurement]) -> list[Timed]:
-    """Gives the good rows of a tuning database that are dense or 1xN."""
+    """Gives the good rows of a tuning database whose patterns are known here."""
     found = []
     for row in measurements:
-        block_n = block_n_of(row.key.pattern)
-        if row.status is Status.OK and row.median_us is not None and block_n is not None:
+        if row.status is Status.OK and row.median_us is not None and is_known(row.key.pattern):
             found.append(
                 Timed(
                     shape=row.key.shape,
-                    block_n=block_n,
+                    pattern=row.key.pattern,
                     sparsity=row.sparsity,
                     dtype=row.key.dtype,
                     median_us=row.median_us,

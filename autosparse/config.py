@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import difflib
 import hashlib
+import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -18,22 +19,35 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError, ValidationInfo
 
 from autosparse import data, hardware, models, values
-from autosparse.errors import ConfigError, DatabaseError
-from autosparse.kernels.spec import why_not_native
-from autosparse.paths import check_writable, writable_folder
+from autosparse.database.schema import check_file, parse_url
+from autosparse.devices import AUTO, kind_names
+from autosparse.errors import ConfigError, DatabaseError, got
+from autosparse.files import opened
+from autosparse.paths import check_writable, home, home_folder, writable_folder
 from autosparse.records import short_hash
+from autosparse.run_folders.shelf import check_latest
 from autosparse.searching import space as spaces
-from autosparse.tuning.schema import parse_url
+from autosparse.searching.cluster import check_address
 from autosparse.values import Reader
 from autosparse.weight_files import check_weights
+from autosparse.yaml_text import YamlError, read_yaml
 
 PREFIX = "AUTOSPARSE_"
 # Variables that are no key. AUTOSPARSE_DATA names a folder of data sets for tests, so the key `data`
 # has another name in the environment.
-OTHER_VARIABLES = frozenset({"AUTOSPARSE_HOME", "AUTOSPARSE_DATA", "AUTOSPARSE_LOG"})
+OTHER_VARIABLES = frozenset(
+    {
+        "AUTOSPARSE_HOME",
+        "AUTOSPARSE_DATA",
+        "AUTOSPARSE_LOG",
+        "AUTOSPARSE_BUSY_HOST",
+        "AUTOSPARSE_MEASURING_LOCK",
+    }
+)
 _OTHER_NAMES = {"data": "AUTOSPARSE_DATASET"}
 
 TRAIN_KINDS = ("none", "short", "full")
+JUDGED = ("worst", "best")
 _DTYPES = ("f32", "bf16", "auto")
 _DTYPES_TO_COME = dict.fromkeys(("fp16", "f16", "int8"), "this version has no kernels of that type")
 _DEVICES_TO_COME = {
@@ -42,6 +56,7 @@ _DEVICES_TO_COME = {
 
 # How fast and where a run is done, not what it is: a run continues when one of these changes.
 _NOT_DEFINING = frozenset({"out", "parallel", "address", "database"})
+_LONGEST_KEY = 64
 # Keys that may name a file; the file's content is part of what the run is.
 _FILE_KEYS = ("model", "data", "weights", "space")
 
@@ -58,6 +73,11 @@ OptionalText = Annotated[str | None, _by(values.optional(values.text))]
 Globs = Annotated[tuple[str, ...], _by(values.globs)]
 
 
+def _device(value: Any, name: str) -> str:
+    known: str = values.choice((AUTO, *kind_names()), _DEVICES_TO_COME)(value, name)
+    return known
+
+
 class SearchConfig(BaseModel):
     """All settings of one search, frozen.
 
@@ -72,6 +92,8 @@ class SearchConfig(BaseModel):
         data_resolution: pixels per side for training and evaluation; None is the data set's own, at
             least 32.
         latency_budget: microseconds the model may take; None searches the whole front.
+        judged: which state of the host the budget's verdict is taken in, where it has several: the
+            ``worst``, in which the dense model is slowest, or the ``best``.
         batch_size: samples per timed run.
         input_shape: channels, height and width of a timed sample; None is the model's own.
         dtype: arithmetic type: ``f32``, ``bf16``, or ``auto``, which lets the search choose one of the
@@ -102,16 +124,17 @@ class SearchConfig(BaseModel):
     data: Annotated[str, _by(values.data_set)] = "digits"
     data_resolution: Annotated[int | None, _by(values.optional(values.count(8)))] = None
     latency_budget: Annotated[float | None, _by(values.optional(values.duration("5ms")))] = None
+    judged: Annotated[str, _by(values.choice(JUDGED))] = "worst"
     batch_size: Annotated[int, _by(values.count(1))] = 1
     input_shape: Annotated[tuple[int, int, int] | None, _by(values.optional(values.shape))] = None
     dtype: Annotated[str, _by(values.choice(_DTYPES, _DTYPES_TO_COME))] = "auto"
     compact_weights: Annotated[bool, _by(values.switch)] = False
     threads: Annotated[int | str, _by(values.count_or("auto", 1))] = "auto"
-    device: Annotated[str, _by(values.choice(("auto", "cpu"), _DEVICES_TO_COME))] = "auto"
+    device: Annotated[str, _by(_device)] = AUTO
     trials: Annotated[int | None, _by(values.optional(values.count(1)))] = None
     time_budget: Annotated[float | None, _by(values.optional(values.duration("2h")))] = None
     parallel: Annotated[int | None, _by(values.optional(values.count(1)))] = None
-    seed: Annotated[int, _by(values.count(0))] = 0
+    seed: Annotated[int, _by(values.seed)] = 0
     study_name: OptionalText = None
     storage: Annotated[str | None, _by(values.optional(values.url))] = None
     database: Annotated[str | None, _by(values.optional(values.database))] = None
@@ -195,8 +218,9 @@ def validate(config: SearchConfig, *, writing: bool = True) -> None:
         DataError: the data set is missing or truncated.
         ConfigError: the search space breaks a rule, a URL or a thread count cannot be meant, or this
             host does not compute in the type.
-        RunError: the results folder cannot be written.
-        MissingDependency: a library that the model needs is not installed.
+        RunError: the results folder, AUTOSPARSE_HOME or the folder of a database cannot be written.
+        MissingDependency: a library that the model needs is not installed, or no Ray cluster answers at
+            the address.
     """
     models.check_source(config.model)
     if config.weights is not None:
@@ -204,9 +228,15 @@ def validate(config: SearchConfig, *, writing: bool = True) -> None:
     data.check_source(config.data)
     spaces.load(config.space)
     _check_threads(config.threads)
-    _check_dtype(config.dtype)
+    _check_dtype(config.dtype, config.device)
     _check_storage(config.storage)
     _check_database(config.database)
+    check_address(config.address)
+    if writing:
+        home()
+    else:
+        check_writable(home_folder(), "AUTOSPARSE_HOME")
+    check_latest(config.out)
     (writable_folder if writing else check_writable)(config.out, "the results folder")
 
 
@@ -219,10 +249,12 @@ def _check_threads(threads: int | str) -> None:
         )
 
 
-def _check_dtype(dtype: str) -> None:
+def _check_dtype(dtype: str, device: str) -> None:
     if dtype != "bf16":  # auto makes do without
         return
-    if why := why_not_native(dtype):
+    from autosparse.devices.device import find  # loads the kernels of every kind
+
+    if why := find(device).why_no_dtype(dtype):
         raise ConfigError(
             f"dtype must be one that this host computes in, but got {dtype}: {why}; write "
             "--dtype f32, or auto to take bf16 where there is any"
@@ -233,20 +265,17 @@ def _check_storage(url: str | None) -> None:
     if url is None:
         return
     try:
-        parse_url(url if "://" in url else f"{url}://")
+        parsed = parse_url(url if "://" in url else f"{url}://")
     except DatabaseError:
         raise ConfigError(
             f"storage must be a URL that Optuna takes, but got {url!r}; write sqlite:///study.db"
         ) from None
+    check_file(parsed, "storage")
 
 
 def _check_database(url: str | None) -> None:
-    if url is None:
-        return
-    try:
-        parse_url(url)
-    except DatabaseError as error:
-        raise ConfigError(str(error)) from None
+    if url is not None:
+        check_file(parse_url(url), "database")
 
 
 def flag(key: str) -> str:
@@ -266,18 +295,18 @@ def read_file(file: Path) -> Mapping[str, Any]:
         ConfigError: it is missing, no YAML mapping, or has a key nobody knows.
     """
     try:
-        found = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        reason = error.strerror if isinstance(error, OSError) else " ".join(str(error).split())
+        found = read_yaml(file)
+    except (OSError, YamlError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
         raise ConfigError(f"a config must be a readable YAML file, but got {file}: {reason}") from None
     if not isinstance(found, dict):
-        got = "nothing" if found is None else type(found).__name__
+        kind = "nothing" if found is None else type(found).__name__
         raise ConfigError(
-            f"a config must be a mapping of keys to values, but {file} holds {got}; "
+            f"a config must be a mapping of keys to values, but {file} holds {kind}; "
             "write lines such as model: resnet18"
         )
     for key in found:
-        _refuse_unknown(str(key), SearchConfig.model_fields, f"{file}: a config key")
+        _refuse_unknown(key, SearchConfig.model_fields, f"{file}: a config key")
     return found
 
 
@@ -293,13 +322,14 @@ def _environment(environ: Mapping[str, str]) -> dict[str, tuple[str, str]]:
     return found
 
 
-def _refuse_unknown(name: str, known: Iterable[str], what: str) -> None:
+def _refuse_unknown(name: object, known: Iterable[str], what: str) -> None:
     choices = list(known)
     if name in choices:
         return
-    near = difflib.get_close_matches(name, choices, n=1, cutoff=0.5)
+    near = difflib.get_close_matches(str(name)[:_LONGEST_KEY], choices, n=1, cutoff=0.5)
     hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(choices)}"
-    raise ConfigError(f"{what} must be one that exists, but got {name}; {hint}")
+    shown = name if isinstance(name, str) and len(name) <= _LONGEST_KEY else got(name)
+    raise ConfigError(f"{what} must be one that exists, but got {shown}; {hint}")
 
 
 def _make(given: Mapping[str, Any], names: Mapping[str, str]) -> SearchConfig:
@@ -321,7 +351,7 @@ def _build(made: SearchConfig, given: Mapping[str, Any], names: Mapping[str, str
         if first["type"] == "missing":
             raise ConfigError(f"{names.get(key, key)} must be given, but was not") from None
         raise ConfigError(
-            f"{names.get(key, key)}: {first['msg']}, but got {first['input']!r}"
+            f"{names.get(key, key)}: {first['msg']}, but got {got(first['input'])}"
         ) from None
 
 
@@ -337,8 +367,10 @@ def _typed_as(key: str, value: Any) -> Any:
 
 def _content_hash(named: str | None) -> str | None:
     """Hash of the file a key names, also as ``file.py:factory``; None where it names no file."""
-    file = Path(named.rpartition(":")[0] if named and ".py:" in named else named or "")
-    if not named or not file.expanduser().is_file():
+    if not named:
         return None
-    with file.expanduser().open("rb") as stream:
+    file = Path(os.path.expanduser(named.rpartition(":")[0] if ".py:" in named else named))
+    if not os.path.isfile(file):
+        return None
+    with opened(file) as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()[:16]

@@ -4,6 +4,7 @@
     ├── UsageError                 2  bad flag, bad value, bad combination
     │   ├── ArtifactError          2  an artifact is missing, damaged, changed or too new
     │   ├── ConfigError            2  a config or search-space file breaks a rule
+    │   ├── DatabaseError          2  a tuning database is missing, damaged, unwritable or too new
     │   ├── DataError              2  a data set is missing, truncated or of the wrong kind
     │   ├── ModelError             2  a model or its weights cannot be used as asked
     │   ├── PlanError              2  a plan does not fit its model or breaks its pattern's rules
@@ -13,7 +14,6 @@
     ├── Stopped                    6  stopped on request; the same command resumes
     ├── MissingDependency          7  a library, compiler product or device is absent
     │   └── NoKernel               7  no kernel can run this layer; carries every kernel's reason
-    ├── DatabaseError              1  the tuning database cannot be read or written
     ├── WrongResult                1  a kernel's output is outside its tolerance
     ├── TrainingDiverged           1  the loss of a training run is no longer finite
     └── MissingMeasurement         1  a latency was asked for that was never measured
@@ -23,8 +23,30 @@ A message states the rule, the value it got, and what to do next, in that order.
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Mapping
 from enum import IntEnum
+
+_SHORT = reprlib.Repr()
+_SHORT.maxlevel = 3
+_SHORT.maxstring = _SHORT.maxother = 120
+_MOST_BITS = 256
+_LONGEST = 240
+
+
+def got(value: object) -> str:
+    """Shows a value in a message as Python writes it, without what makes it long.
+
+    Files can hold anything: numbers of more digits than Python prints, and a few lines of YAML that
+    stand for more values than memory holds.
+    """
+    if isinstance(value, int) and value.bit_length() > _MOST_BITS:
+        return f"a whole number of {value.bit_length()} bits"
+    try:
+        shown = _SHORT.repr(value)
+    except (ValueError, RecursionError):  # there are such numbers further inside
+        return f"a {type(value).__name__}"
+    return shown if len(shown) <= _LONGEST else f"{shown[: _LONGEST - 40]}...{shown[-40:]}"
 
 
 class ExitCode(IntEnum):
@@ -102,10 +124,36 @@ class Stopped(AutosparseError):
     exit_code = ExitCode.STOPPED
 
 
+class StoppedMidway(KeyboardInterrupt):
+    """The work was stopped on request in the middle of a step; the same command resumes it.
+
+    No error, so that nothing which handles errors on the way takes it for one.
+    """
+
+
 class MissingDependency(AutosparseError):
     """A library or device that this request needs is not on this machine."""
 
     exit_code = ExitCode.MISSING
+
+
+def missing_library(error: ModuleNotFoundError, wanting: str) -> MissingDependency:
+    """Words the absence of a library, or of a part that only the whole tool has.
+
+    Args:
+        error: what an import raised.
+        wanting: what the user asked for.
+    """
+    library = (error.name or "").partition(".")[0]
+    if library == "autosparse":
+        return MissingDependency(
+            f"{wanting} is a part of the whole tool, but what is installed here runs exported models "
+            "alone (autosparse-runtime); run: pip install autosparse"
+        )
+    return MissingDependency(
+        f"{wanting} needs {library}, which is not installed here; run: pip install autosparse, "
+        "which brings it"
+    )
 
 
 class NoKernel(MissingDependency):
@@ -120,8 +168,8 @@ class NoKernel(MissingDependency):
         self.reasons = dict(reasons)
 
 
-class DatabaseError(AutosparseError):
-    """The tuning database cannot be opened, migrated, read or written."""
+class DatabaseError(UsageError):
+    """The tuning database that was named cannot be opened, migrated, read or written."""
 
 
 class WrongResult(AutosparseError):
@@ -134,3 +182,18 @@ class TrainingDiverged(AutosparseError):
 
 class MissingMeasurement(AutosparseError):
     """A latency was asked for that no row of the table holds."""
+
+
+def retold(words: str, rule: str) -> AutosparseError:
+    """Gives the error that ended another process, of its class where that is one of ours.
+
+    Args:
+        words: what Python says of an exception, ``DatabaseError: the text``.
+        rule: what should have worked, for errors of any other class.
+    """
+    name, _, text = words.partition(": ")
+    found = globals().get(name.rpartition(".")[2])
+    if isinstance(found, type) and issubclass(found, AutosparseError):
+        if found.__init__ is AutosparseError.__init__:  # a message is all it takes
+            return found(text)
+    return AutosparseError(f"{rule}, but the session ended with: {words}")

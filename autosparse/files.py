@@ -8,11 +8,13 @@ torn line after a kill; reader and writer both know.
 from __future__ import annotations
 
 import csv
+import errno
 import io
 import json
 import logging
 import math
 import os
+import stat
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -24,6 +26,34 @@ import yaml
 from autosparse.errors import RunError
 
 log = logging.getLogger(__name__)
+
+
+def opened(path: Path) -> io.BufferedReader:
+    """Opens a regular file for reading. Pipes, devices and sockets, which may never end, are refused.
+
+    Raises:
+        OSError: it is missing, unreadable, of an impossible name, or no regular file; `strerror` says.
+    """
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except ValueError as error:  # a NUL byte, or a character that no file name has
+        raise OSError(errno.EINVAL, f"it is no file name: {error}", str(path)) from None
+    mode = os.fstat(handle).st_mode
+    if not stat.S_ISREG(mode):
+        os.close(handle)
+        kind = "folder" if stat.S_ISDIR(mode) else "pipe" if stat.S_ISFIFO(mode) else "device"
+        raise OSError(errno.EINVAL, f"it is a {kind}, not a file", str(path))
+    return os.fdopen(handle, "rb")
+
+
+def read_bytes(path: Path) -> bytes:
+    """Reads a regular file.
+
+    Raises:
+        OSError: as `opened` does, or the reading fails.
+    """
+    with opened(path) as stream:
+        return stream.read()
 
 
 def write_text(path: Path, text: str) -> None:
@@ -157,7 +187,7 @@ def cut_torn_line(path: Path) -> None:
     Raises:
         RunError: the file cannot be written.
     """
-    if not path.exists():
+    if not os.path.exists(path):
         return
     try:
         with path.open("rb+") as stream:
@@ -184,7 +214,7 @@ def read_text(path: Path) -> str:
         RunError: it is missing, unreadable, or not UTF-8.
     """
     try:
-        return path.read_text(encoding="utf-8")
+        return read_bytes(path).decode("utf-8")
     except OSError as error:
         raise RunError(f"{path} must be a readable file: {error.strerror}") from None
     except UnicodeDecodeError as error:
@@ -201,7 +231,7 @@ def read_json(path: Path) -> Any:
     """
     try:
         return json.loads(read_text(path))
-    except (json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # a number of too many digits is no JSONDecodeError
         raise RunError(f"{path} must hold JSON, but it is damaged or truncated: {error}") from None
 
 
@@ -215,10 +245,10 @@ def read_jsonl(path: Path, *, strict: bool = True) -> list[Any]:
     Raises:
         RunError: unreadable, or a line that is not the last is no JSON.
     """
-    if not path.exists():
+    if not os.path.exists(path):
         return []
     try:
-        lines = path.read_bytes().split(b"\n")
+        lines = read_bytes(path).split(b"\n")
     except OSError as error:
         raise RunError(f"{path} must be a readable file: {error.strerror}") from None
     rows = []
@@ -237,7 +267,7 @@ def read_jsonl(path: Path, *, strict: bool = True) -> list[Any]:
 def _line(path: Path, number: int, line: bytes) -> Any:
     try:
         return json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise RunError(
             f"every line of {path} must be JSON, but line {number} is not: {error}"
         ) from None

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from autosparse import hardware, paths
 from autosparse.hardware import MachineLimits
 from autosparse.kernels import binding
+from autosparse.measuring.lock import measuring
 from autosparse.progress import Progress
 from autosparse.records import CpuProfile, HardwareProfile
 
@@ -39,7 +40,9 @@ def profile(
         return known
     if keep:
         paths.home()  # refused before anything is measured
-    limits = measure(known.cpu, progress or Progress())
+    progress = progress or Progress()
+    with measuring("the limits of the machine", progress):
+        limits = measure(known.cpu, progress)
     if keep:
         hardware.save_limits(known.hardware_id, limits)
     return limits.apply(known)

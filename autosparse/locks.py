@@ -19,6 +19,7 @@ from autosparse.progress import Progress
 # `holder` takes the lock for an instant to see whether it is free; a claim that meets it tries again.
 _ATTEMPTS = 10
 _PAUSE_S = 0.02
+_LONGEST = 4096  # of what a holder says of itself
 
 _taken: set[FileLock] = set()
 
@@ -30,37 +31,36 @@ class Held(RunError):
 class FileLock(Closing):
     """An exclusive lock on one file, held from construction until it is closed.
 
-    The file holds the pid of the holder. Forked children drop the lock, so that a child that outlives
-    its parent does not keep it.
+    The file holds the pid of the holder, or what it says of itself. Forked children drop the lock, so
+    that a child that outlives its parent does not keep it.
 
     Args:
         path: the file, made if need be.
+        says: what the file shall hold instead of the pid.
+        for_everyone: lets every user of the host take the lock.
 
     Raises:
         Held: another process holds it (named by its pid).
         RunError: the file cannot be opened, or its file system has no locks.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, says: str = "", for_everyone: bool = False) -> None:
         self.path = path
+        self._handle: int | None = open_lock(path, for_everyone=for_everyone)
         try:
-            self._handle: int | None = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        except OSError as error:
-            raise RunError(f"{path} must be writable, but: {error.strerror}") from None
-        try:
-            self._take(self._handle)
+            self._take(self._handle, says)
         except RunError:
             self.close()
             raise
 
-    def _take(self, handle: int) -> None:
-        if not _try_lock(handle, self.path, _ATTEMPTS):
+    def _take(self, handle: int, says: str) -> None:
+        if not try_lock(handle, self.path, attempts=_ATTEMPTS):
             raise Held(
                 f"one process at a time may work on {self.path.parent}, but process "
-                f"{_pid(self.path)} does; wait for it or stop it"
+                f"{_text(self.path)} does; wait for it or stop it"
             )
         os.ftruncate(handle, 0)
-        os.pwrite(handle, str(os.getpid()).encode(), 0)
+        os.pwrite(handle, (says or str(os.getpid())).encode(), 0)
         _taken.add(self)
 
     def close(self) -> None:
@@ -98,18 +98,44 @@ def exclusive(path: Path, progress: Progress) -> Iterator[None]:
 
 
 def holder(path: Path) -> str | None:
-    """Gives the pid of the process that holds a lock file, or None if nobody does."""
+    """Gives what the holder of a lock file says, its pid by default; None if nobody holds it."""
     try:
         handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
         return None
     try:
-        return None if _try_lock(handle, path, 1, fcntl.LOCK_SH) else _pid(path)
+        return None if try_lock(handle, path, shared=True) else _text(path)
     finally:
         os.close(handle)
 
 
-def _try_lock(handle: int, path: Path, attempts: int, mode: int = fcntl.LOCK_EX) -> bool:
+def open_lock(path: Path, *, for_everyone: bool = False) -> int:
+    """Opens a lock's file, made if need be; gives its descriptor.
+
+    Raises:
+        RunError: it cannot be opened.
+    """
+    flags = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW
+    try:
+        try:
+            # Where anybody may make files, the kernel refuses to "make" one that another user has made.
+            return os.open(path, flags)
+        except FileNotFoundError:
+            handle = os.open(path, flags | os.O_CREAT, 0o644)
+            if for_everyone:
+                os.fchmod(handle, 0o666)
+            return handle
+    except OSError as error:
+        raise RunError(f"{path} must be writable, but: {error.strerror}") from None
+
+
+def try_lock(handle: int, path: Path, *, attempts: int = 1, shared: bool = False) -> bool:
+    """Tries to lock an open file, alone or beside others that share it; says whether it is locked.
+
+    Raises:
+        RunError: its file system has no locks.
+    """
+    mode = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
     for attempt in range(attempts):
         if attempt:
             time.sleep(_PAUSE_S)
@@ -123,10 +149,17 @@ def _try_lock(handle: int, path: Path, attempts: int, mode: int = fcntl.LOCK_EX)
     return False
 
 
-def _pid(path: Path) -> str:
+def unlock(handle: int) -> None:
+    """Lets go of a lock without closing its file."""
+    fcntl.flock(handle, fcntl.LOCK_UN)
+
+
+def _text(path: Path) -> str:
     try:
-        return path.read_text().strip() or "unknown"
-    except OSError:
+        with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as stream:
+            content = stream.read(_LONGEST) or b""  # a pipe that nobody writes into gives None
+            return content.decode().strip() or "unknown"
+    except (OSError, UnicodeDecodeError):
         return "unknown"
 
 

@@ -19,7 +19,7 @@ from autosparse.errors import RunError
 def home_folder() -> Path:
     """Gives the folder for everything that outlives a run, whether it exists or not."""
     given = os.environ.get("AUTOSPARSE_HOME")
-    return Path(given).expanduser() if given else Path(platformdirs.user_data_dir("autosparse"))
+    return Path(os.path.expanduser(given)) if given else Path(platformdirs.user_data_dir("autosparse"))
 
 
 def home() -> Path:
@@ -55,8 +55,17 @@ def check_writable(folder: Path, what: str) -> Path:
     Raises:
         RunError: what exists of its path is no folder, or this user may not write there.
     """
-    nearest = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-    if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
+    try:
+        os.stat(folder)
+    except FileNotFoundError:
+        pass  # it can be made
+    except (OSError, ValueError) as error:  # of a name that no folder has, or below a file
+        why = getattr(error, "strerror", None) or error
+        raise RunError(
+            f"{what} must be a writable folder, but got {folder}: {why}; name another"
+        ) from None
+    nearest = next(path for path in (folder, *folder.absolute().parents) if os.path.exists(path))
+    if not os.path.isdir(nearest) or not os.access(nearest, os.W_OK | os.X_OK):
         raise RunError(f"{what} must be a writable folder, but got {folder}; name another")
     return folder
 

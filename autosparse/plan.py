@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Literal, Self
 
 import yaml
 
 from autosparse.errors import PlanError, UsageError
-from autosparse.records import LayerChoice, LayerInfo, Record, onexn, short_hash
+from autosparse.patterns import family_of, parse_pattern
+from autosparse.records import LayerChoice, LayerInfo, Pattern, Record, onexn, short_hash
+from autosparse.yaml_text import YamlError, read_yaml
 
 PLAN_SCHEMA = 1
 
@@ -50,23 +52,59 @@ class Plan(Record):
             raise PlanError(f"all layers of a plan must have one dtype, but got {wrong}")
         return next(iter(dtypes), "f32")
 
+    @property
+    def is_sparse(self) -> bool:
+        """Whether any layer gets zeros; without, the plan is the dense model."""
+        return any(choice.sparsity > 0 for choice in self.layers.values())
+
     @classmethod
     def uniform(
         cls,
         model: str,
         layers: Iterable[LayerInfo],
         *,
-        block_n: int,
+        block_n: int | None = None,
+        pattern: Pattern | str | None = None,
         sparsity: float,
         dtype: Literal["f32", "bf16"] = "f32",
     ) -> Self:
-        """Gives every prunable layer the same 1xN pattern and sparsity."""
-        choice = LayerChoice(pattern=onexn(block_n), sparsity=sparsity, dtype=dtype)
-        names = [layer.name for layer in layers if not layer.why_dense]
+        """Gives every prunable layer the same pattern and sparsity.
+
+        Args:
+            model: the model's name.
+            layers: its weight-bearing layers.
+            block_n: N of the 1xN pattern, or
+            pattern: any pattern, or its name, such as ``block16``.
+            sparsity: fraction of blocks to prune.
+            dtype: arithmetic type.
+
+        Layers that must stay dense are left out; the plan's note names them with their reasons.
+
+        Raises:
+            PlanError: no family knows the pattern, or no layer may be sparse; names every reason.
+            UsageError: not exactly one of `block_n` and `pattern` is given.
+        """
+        if (block_n is None) == (pattern is None):
+            raise UsageError(
+                f"a uniform plan takes either block_n or pattern, but got {block_n} and {pattern!r}"
+            )
+        wanted = parse_pattern(pattern) if isinstance(pattern, str) else pattern or onexn(block_n or 0)
+        family_of(wanted)
+        choice = LayerChoice(pattern=wanted, sparsity=sparsity, dtype=dtype)
+        given = tuple(layers)
+        names = [layer.name for layer in given if not layer.why_dense]
+        dense = "; ".join(
+            f"{layer.name} ({', '.join(layer.why_dense)})" for layer in given if layer.why_dense
+        )
+        if not names:
+            raise PlanError(
+                f"a uniform plan needs a layer that may be sparse, but all {len(given)} of {model} "
+                f"must stay dense: {dense or 'it was given none'}"
+            )
         return cls(
             model=model,
             layers={name: choice for name in names},
-            note=f"uniform 1x{block_n} at {sparsity:g}",
+            note=f"uniform {wanted.name} at {sparsity:g}" + (f"; dense: {dense}" if dense else ""),
         )
 
     def choice(self, layer: str) -> LayerChoice:
@@ -98,7 +136,8 @@ class Plan(Record):
 
     def save(self, path: Path | str) -> None:
         """Writes the plan as YAML."""
-        Path(path).write_text(yaml.safe_dump(self.to_json(), sort_keys=False))
+        text = yaml.safe_dump(self.to_json(), sort_keys=False)
+        Path(path).write_text(text, encoding="utf-8")
 
     @classmethod
     def load(cls, path: Path | str) -> Self:
@@ -108,9 +147,10 @@ class Plan(Record):
             PlanError: the file is missing, is no plan, or breaks a rule.
         """
         try:
-            values: Any = yaml.safe_load(Path(path).read_text())
-        except (OSError, yaml.YAMLError) as error:
-            raise PlanError(f"a plan must be a readable YAML file, but got {path}: {error}") from None
+            values = read_yaml(Path(path))
+        except (OSError, YamlError) as error:
+            reason = error.strerror if isinstance(error, OSError) else error
+            raise PlanError(f"a plan must be a readable YAML file, but got {path}: {reason}") from None
         if not isinstance(values, dict) or values.get("schema") != PLAN_SCHEMA:
             raise PlanError(f"a plan must be a mapping with schema: {PLAN_SCHEMA}, but got {path}")
         try:

@@ -14,6 +14,8 @@ from typing import Literal
 
 from autosparse.errors import Stopped
 
+STOPPED = "stopped on request; run the same command again to continue"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProgressEvent:
@@ -63,8 +65,21 @@ class Step:
         self._progress.check()
 
     def show(self, done: float) -> None:
-        """Shows how far the unit under way has come, where the work must not stop in its middle."""
+        """Shows how far the unit under way has come, then stops the work if a stop was asked for.
+
+        Raises:
+            Stopped: a stop was requested; the unit under way is lost.
+        """
         self._progress.emit("advance", self.name, done, self.total, "")
+        self._progress.check()
+
+    def check(self) -> None:
+        """Stops the work if a stop was asked for.
+
+        Raises:
+            Stopped: a stop was requested.
+        """
+        self._progress.check()
 
     def resize(self, total: float) -> None:
         """Corrects the number of units in all."""
@@ -108,7 +123,7 @@ class Progress:
         self.emit("log", "", 0.0, None, message)
 
     def stop_requested(self) -> bool:
-        """Whether somebody asked the work to end."""
+        """Whether somebody asked the work to end; whoever is told so ends it within a second."""
         return self._should_stop()
 
     def check(self) -> None:
@@ -118,7 +133,7 @@ class Progress:
             Stopped: a stop was requested.
         """
         if self._should_stop():
-            raise Stopped("stopped on request; run the same command again to continue")
+            raise Stopped(STOPPED)
 
     @contextmanager
     def step(self, name: str, total: float | None = None) -> Iterator[Step]:

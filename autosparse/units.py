@@ -6,7 +6,7 @@ import math
 import re
 from decimal import ROUND_CEILING, Decimal
 
-from autosparse.errors import UsageError
+from autosparse.errors import UsageError, got
 
 _US = {"us": 1.0, "ms": 1e3, "s": 1e6, "m": 60e6, "min": 60e6, "h": 3600e6, "d": 86400e6}
 _NUMBER_UNIT = re.compile(r"\s*([0-9]*\.?[0-9]+(?:[eE][+-]?[0-9]+)?)\s*([a-zA-Zµ%]*)\s*")
@@ -15,7 +15,7 @@ _NUMBER_UNIT = re.compile(r"\s*([0-9]*\.?[0-9]+(?:[eE][+-]?[0-9]+)?)\s*([a-zA-Z�
 def _split(text: str, what: str, example: str) -> tuple[float, str]:
     match = _NUMBER_UNIT.fullmatch(text)
     if match is None:
-        raise UsageError(f"{what} must be a number with a unit, but got {text!r}; write {example}")
+        raise UsageError(f"{what} must be a number with a unit, but got {got(text)}; write {example}")
     return float(match[1]), match[2].replace("µ", "u")
 
 
@@ -33,11 +33,11 @@ def parse_duration_us(text: str, *, what: str = "a duration", example: str = "5m
         given = f"unit {unit!r}" if unit else "no unit"
         known = ", ".join(_US)
         raise UsageError(
-            f"{what} must end in one of {known}, but got {text!r} ({given}); write {example}"
+            f"{what} must end in one of {known}, but got {got(text)} ({given}); write {example}"
         )
     value_us = number * _US[unit]
     if not (math.isfinite(value_us) and value_us > 0):
-        raise UsageError(f"{what} must be greater than zero, but got {text!r}; write {example}")
+        raise UsageError(f"{what} must be greater than zero, but got {got(text)}; write {example}")
     return value_us
 
 
@@ -49,10 +49,10 @@ def parse_fraction(text: str, *, what: str = "a fraction") -> float:
     """
     number, unit = _split(text, what, "0.75 or 75%")
     if unit not in ("", "%"):
-        raise UsageError(f"{what} takes no unit but %, but got {text!r}; write 0.75 or 75%")
+        raise UsageError(f"{what} takes no unit but %, but got {got(text)}; write 0.75 or 75%")
     value = number / 100 if unit == "%" else number
     if not 0 <= value <= 1:
-        raise UsageError(f"{what} must lie in [0, 1], but got {text!r}; write 0.75 or 75%")
+        raise UsageError(f"{what} must lie in [0, 1], but got {got(text)}; write 0.75 or 75%")
     return value
 
 

@@ -6,12 +6,14 @@ with the rule, the value it got, and what to write instead.
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from autosparse import factories
-from autosparse.errors import ConfigError, UsageError
+from autosparse.errors import ConfigError, UsageError, got
 from autosparse.units import parse_duration_us
 
 Reader = Callable[[Any, str], Any]
@@ -23,21 +25,27 @@ _WORDS = {
 
 _SQLITE = "sqlite:///"
 
+MOST = 2**31 - 1
+"""The largest count: what sizes, processors and numbers of trials never reach."""
+MOST_SEED = 2**32 - 1
+"""The largest seed: NumPy's generators take 32 bits, torch's 64."""
+
+_WHOLE = re.compile(r"\s*[+-]?[0-9]{1,400}\s*")
 _UNITS_US = {"h": 3600e6, "m": 60e6, "s": 1e6, "ms": 1e3, "us": 1.0}
 
 
 def text(value: Any, name: str) -> str:
     """Reads text that is not empty."""
     if not isinstance(value, str) or not value.strip():
-        raise ConfigError(f"{name} must be text, but got {value!r}")
+        raise ConfigError(f"{name} must be text, but got {got(value)}")
     return value.strip()
 
 
 def path(value: Any, name: str) -> Path:
     """Reads a path; ``~`` is the home folder."""
     if not isinstance(value, str | Path) or not str(value).strip():
-        raise ConfigError(f"{name} must be a path, but got {value!r}")
-    return Path(value).expanduser()
+        raise ConfigError(f"{name} must be a path, but got {got(value)}")
+    return Path(os.path.expanduser(value))
 
 
 def input_path(value: Any, name: str) -> Path:
@@ -49,7 +57,7 @@ def model(value: Any, name: str) -> str:
     """Reads a model's name; a file or folder in it becomes absolute."""
     given = text(value, name)
     library, _, rest = given.partition(":")
-    if library == "hf" and Path(rest).expanduser().is_dir():
+    if library == "hf" and os.path.isdir(os.path.expanduser(rest)):
         return f"hf:{_absolute(rest)}"
     return factories.absolute(given)
 
@@ -87,14 +95,14 @@ def url(value: Any, name: str) -> str:
 
 
 def _absolute(file: str) -> str:
-    return str(Path(file).expanduser().absolute())
+    return str(Path(os.path.expanduser(file)).absolute())
 
 
 def switch(value: Any, name: str) -> bool:
     """Reads a boolean, or one of the words that shells write for one."""
     word = str(value).strip().lower()
     if not isinstance(value, bool | str | int) or word not in _WORDS:
-        raise ConfigError(f"{name} must be true or false, but got {value!r}")
+        raise ConfigError(f"{name} must be true or false, but got {got(value)}")
     return _WORDS[word]
 
 
@@ -102,10 +110,7 @@ def count(minimum: int) -> Reader:
     """Makes a reader of whole numbers from `minimum` on."""
 
     def read(value: Any, name: str) -> int:
-        number = _whole_number(value)
-        if number is None or number < minimum:
-            raise ConfigError(f"{name} must be a whole number from {minimum} on, but got {value!r}")
-        return number
+        return _in_range(value, name, "", minimum, MOST)
 
     return read
 
@@ -114,25 +119,32 @@ def count_or(word: str, minimum: int) -> Reader:
     """Makes a reader of whole numbers that also takes one word."""
 
     def read(value: Any, name: str) -> int | str:
-        number = _whole_number(value)
-        if value == word:
-            return word
-        if number is None or number < minimum:
-            raise ConfigError(
-                f"{name} must be {word!r} or a whole number from {minimum} on, but got {value!r}"
-            )
-        return number
+        return word if value == word else _in_range(value, name, f"{word!r} or ", minimum, MOST)
 
     return read
 
 
+def seed(value: Any, name: str) -> int:
+    """Reads a seed of random numbers, one that every generator in use takes."""
+    return _in_range(value, name, "", 0, MOST_SEED)
+
+
+def _in_range(value: Any, name: str, other: str, minimum: int, most: int) -> int:
+    number = _whole_number(value)
+    if number is None or number < minimum:
+        raise ConfigError(
+            f"{name} must be {other}a whole number from {minimum} on, but got {got(value)}"
+        )
+    if number > most:
+        raise ConfigError(f"{name} must be {other}a whole number up to {most}, but got {got(value)}")
+    return number
+
+
 def _whole_number(value: Any) -> int | None:
-    if isinstance(value, bool) or not isinstance(value, int | str):
-        return None
-    try:
-        return int(value)
-    except ValueError:
-        return None
+    """Reads digits as people write them; Python's reader also takes other scripts' and ``1_0``."""
+    if isinstance(value, str):
+        return int(value) if _WHOLE.fullmatch(value) else None
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
 def duration(example: str) -> Reader:
@@ -141,7 +153,7 @@ def duration(example: str) -> Reader:
     def read(value: Any, name: str) -> float:
         if not isinstance(value, str):
             raise ConfigError(
-                f"{name} must be a number with a unit, but got {value!r}; write {example}"
+                f"{name} must be a number with a unit, but got {got(value)}; write {example}"
             )
         try:
             return parse_duration_us(value, what=name, example=example)
@@ -168,10 +180,10 @@ def shape(value: Any, name: str) -> tuple[int, int, int]:
     if not isinstance(parts, list | tuple):
         parts = ()
     sizes = tuple(_whole_number(part) or 0 for part in parts)
-    if len(sizes) != 3 or min(sizes) < 1:
+    if len(sizes) != 3 or min(sizes) < 1 or max(sizes) > MOST:
         raise ConfigError(
-            f"{name} must be channels, height and width, each at least 1, but got {value!r}; "
-            "write 3x224x224 (samples per run go into batch-size)"
+            f"{name} must be channels, height and width, each at least 1 and at most {MOST}, but got "
+            f"{got(value)}; write 3x224x224 (samples per run go into batch-size)"
         )
     return sizes[0], sizes[1], sizes[2]
 
@@ -181,7 +193,7 @@ def globs(value: Any, name: str) -> tuple[str, ...]:
     parts = value.split(",") if isinstance(value, str) else value
     if not isinstance(parts, list | tuple) or not all(isinstance(part, str) for part in parts):
         raise ConfigError(
-            f"{name} must be patterns of layer names, but got {value!r}; write 'layer4.*'"
+            f"{name} must be patterns of layer names, but got {got(value)}; write 'layer4.*'"
         )
     return tuple(part.strip() for part in parts if part.strip())
 
@@ -199,7 +211,7 @@ def choice(known: tuple[str, ...], not_yet: Mapping[str, str] | None = None) -> 
             return str(value)
         reason = (not_yet or {}).get(value, "") if isinstance(value, str) else ""
         because = f"; {reason}" if reason else ""
-        raise ConfigError(f"{name} must be {' or '.join(known)}, but got {value!r}{because}")
+        raise ConfigError(f"{name} must be {' or '.join(known)}, but got {got(value)}{because}")
 
     return read
 

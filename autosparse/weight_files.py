@@ -12,6 +12,7 @@ from typing import Any, BinaryIO
 import safetensors
 
 from autosparse.errors import ModelError
+from autosparse.files import opened
 
 _ZIP = b"PK\x03\x04"
 _LEGACY = pickle.dumps(0x1950A86A20F9469CFC6C, protocol=2)  # first object of torch's format before 1.6
@@ -41,7 +42,7 @@ def check_weights(path: Path) -> None:
         ModelError: the file cannot hold weights; the message says why.
     """
     try:
-        with path.open("rb") as stream:
+        with opened(path) as stream:
             _check_stream(path, stream)
     except OSError as error:
         raise ModelError(f"weights must be a readable file, but got {path}: {error.strerror}") from None

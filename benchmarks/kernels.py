@@ -25,16 +25,15 @@ from numpy.typing import NDArray
 from autosparse.kernels import binding, spec
 from autosparse.kernels.layer import LayerProgram, random_blocks
 from autosparse.kernels.spec import KernelSpec
-from autosparse.progress import Progress
-from autosparse.records import DENSE, LayerShape, kept_blocks, onexn
-from autosparse.tuning.stopwatch import (
+from autosparse.measuring.stopwatch import (
     WHOLE,
     Runner,
     Timing,
-    interleave,
-    paired_ratio,
     python_runner,
 )
+from autosparse.measuring.turns import interleave_here, paired_ratio
+from autosparse.progress import Progress
+from autosparse.records import DENSE, LayerShape, kept_blocks, onexn
 
 # name: (in_channels, out_channels, extent, kernel, stride); padded to keep the extent over the stride
 LAYERS = {
@@ -76,7 +75,7 @@ class Layer:
     def __init__(self, shape: LayerShape, threads: int) -> None:
         rng = np.random.default_rng(0)
         self.shape, self.threads = shape, threads
-        self.x = rng.standard_normal(spec.input_shape(shape), dtype=np.float32)
+        self.x = rng.standard_normal(shape.input_shape, dtype=np.float32)
         size = (shape.out_channels, shape.in_channels, *shape.kernel)
         self.weight = rng.standard_normal(size, dtype=np.float32)
 
@@ -141,7 +140,8 @@ def measure(name: str, options: argparse.Namespace, peak: float) -> Iterator[dic
         kernel, program = fastest(layer, candidates(shape, options.block_n, sparsity), sparsity)
         chosen[sparsity] = kernel
         runners[str(sparsity)] = layer.runner(program)
-    timings = interleave(runners, WHOLE, Progress())
+    found, _ = interleave_here(runners, WHOLE, Progress(), threads=options.threads)
+    timings = found.timings[found.longest]
     peer = min((timing for key, timing in timings.items() if "torch" in key), key=lambda t: t.median_us)
     for sparsity, kernel in chosen.items():
         kept = kept_blocks(shape.in_channels, sparsity) / shape.in_channels

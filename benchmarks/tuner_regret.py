@@ -20,14 +20,16 @@ from pathlib import Path
 from typing import Any
 
 from autosparse import limits
+from autosparse.database import TuningDatabase
+from autosparse.devices import AUTO
+from autosparse.devices.device import Device, find
+from autosparse.measuring.stopwatch import LAYERS
 from autosparse.progress import Progress
-from autosparse.records import DENSE, HardwareProfile, LayerInfo, LayerShape, Pattern, onexn
+from autosparse.records import DENSE, LayerInfo, LayerShape, Pattern, onexn
 from autosparse.tuning.autotune import TuneRequest, TuneResult, tune
-from autosparse.tuning.database import TuningDatabase
 from autosparse.tuning.layer_job import LayerJob, Outcome
-from autosparse.tuning.narrowing import Catalogue, steps
-from autosparse.tuning.stopwatch import LAYERS
-from autosparse.tuning.worker import Worker
+from autosparse.tuning.narrowing import steps
+from autosparse.workers.worker import Worker
 
 MODEL_BYTES = 46_800_000  # ResNet-18's dense weights: how cold weights are
 
@@ -78,18 +80,18 @@ def structures(request: TuneRequest) -> list[Structure]:
     for layer in request.layers:
         assert layer.shape is not None
         found.append(Structure(layer.name, DENSE, -1, 0.0))
-        for block_n in request.block_ns:
-            for step in steps(layer.shape, request.sparsities):
+        for pattern in request.patterns:
+            for step in steps(layer.shape, pattern, request.sparsities):
                 if step.kept < layer.shape.in_channels:
-                    found.append(Structure(layer.name, onexn(block_n), step.kept, step.sparsities[0]))
+                    found.append(Structure(layer.name, pattern, step.kept, step.sparsities[0]))
     return found
 
 
 def time_everything(
-    request: TuneRequest, hardware: HardwareProfile, rounds: int
+    request: TuneRequest, device: Device, rounds: int
 ) -> dict[Structure, dict[str, float]]:
     """Gives structure to kernel to its least median over the rounds, microseconds."""
-    catalogue = Catalogue()
+    catalogue = request.catalogue(device)
     shapes = {layer.name: layer.shape for layer in request.layers if layer.shape}
     times: dict[Structure, dict[str, float]] = {}
     with Worker() as worker:
@@ -104,7 +106,7 @@ def time_everything(
                         dtype=request.dtype,
                         threads=request.threads,
                         policy=request.effective_policy,
-                        l3_bytes=hardware.cpu.l3_bytes,
+                        cache_bytes=device.cache_bytes,
                     )
                     answer = worker.call(job.to_json(), job.policy.timeout_s)
                     if answer.outcome is None:
@@ -202,17 +204,18 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="also write everything to this file")
     arguments = parser.parse_args()
     hardware = limits.profile()
+    device = find(AUTO, hardware)
     request = TuneRequest(
         layers=tuple(LayerInfo(name=name, shape=SHAPES[name]) for name in arguments.layers),
-        block_ns=tuple(arguments.block_n),
+        patterns=tuple(map(onexn, arguments.block_n)),
         sparsities=tuple(arguments.sparsity),
         threads=arguments.threads,
         policy=LAYERS.for_model(MODEL_BYTES),
     )
     with tempfile.TemporaryDirectory() as folder, TuningDatabase(f"{folder}/t.db") as database:
-        result = tune(request, hardware, database, progress=Progress())
+        result = tune(request, device, database, progress=Progress())
     begun = time.monotonic()
-    times = time_everything(request, hardware, arguments.rounds)
+    times = time_everything(request, device, arguments.rounds)
     rows, missed = compare(result, times)
     summary = summarise(result, rows, missed, time.monotonic() - begun)
     print(text(summary, rows))

@@ -21,8 +21,9 @@ from autosparse.compare import Asked, compare, picture, table
 from autosparse.compare.records import DTYPES, Comparison, Subject
 from autosparse.files import write_json
 from autosparse.kernels import spec
+from autosparse.measuring.stopwatch import WHOLE
 from autosparse.progress import Progress
-from autosparse.tuning.stopwatch import WHOLE
+from autosparse.records import onexn
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,7 +57,7 @@ def asked(case: Case, seconds: float) -> Asked:
     return Asked(
         subject=Subject(model=case.model),
         sparsities=case.sparsities,
-        block_ns=(8, 16, 32, 64),
+        patterns=tuple(map(onexn, (8, 16, 32, 64))),
         exclude=case.exclude,
         dtypes=tuple(dtype for dtype in DTYPES if dtype in computed),
         compact_weights=case.compact,

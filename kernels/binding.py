@@ -6,6 +6,7 @@ No torch, no compilation at run time: the library is built with the package.
 from __future__ import annotations
 
 import ctypes
+import functools
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,13 +18,27 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autosparse.errors import UsageError
-from autosparse.kernels.native import BAD_ARGUMENT, CKernelInfo, checked, native
-from autosparse.kernels.native_op import Activation, FloatArray, IntArray, NativeOp, OpKind, c_op
-from autosparse.kernels.probes import probe_bf16_gflops, probe_f32_gflops, probe_read_bytes_per_s
+from autosparse.kernels.native import ANY_ISA, BAD_ARGUMENT, CKernelInfo, checked, native
+from autosparse.kernels.native_op import (
+    BUILTIN_KERNEL,
+    Activation,
+    FloatArray,
+    IntArray,
+    NativeOp,
+    OpKind,
+    c_op,
+)
+from autosparse.kernels.probes import (
+    probe_bf16_gflops,
+    probe_f32_gflops,
+    probe_handover_ns,
+    probe_read_bytes_per_s,
+    probe_slowest_gflops,
+    probe_slowest_read_bytes_per_s,
+)
 
 __all__ = [
     "DTYPE_NAMES",
-    "ISA_NAMES",
     "Activation",
     "FloatArray",
     "IntArray",
@@ -32,51 +47,67 @@ __all__ = [
     "NativeProgram",
     "OpKind",
     "detect_isa",
+    "isa_names",
     "kernel_source_hash",
     "kernel_table",
     "kernel_why_not",
     "limit_isa",
     "probe_bf16_gflops",
     "probe_f32_gflops",
+    "probe_handover_ns",
     "probe_read_bytes_per_s",
+    "probe_slowest_gflops",
+    "probe_slowest_read_bytes_per_s",
     "time_in_turn",
 ]
 
-ISA_NAMES = ("generic", "avx2", "avx512", "avx512bf16", "amx")
 DTYPE_NAMES = ("f32", "bf16")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KernelInfo:
-    """One row of the native kernel table, as the library lists it."""
+    """One row of the native kernel table, as the library lists it (`as_kernel_info`)."""
 
     name: str
     family: str
     method: str
     isa: str
+    isa_rank: int
     block_n: int
     tile_out: int
     tile_pixels: int
     dtype: str
+    lanes: int
+    fuses: bool
+    window_in: int
+    window_out: int
     row: int
 
 
-def detect_isa() -> str:
-    """Gives the widest usable instruction set: ``generic``, ``avx2``, ``avx512``,
-    ``avx512bf16`` or ``amx``.
+@functools.cache
+def isa_names() -> tuple[str, ...]:
+    """Lists the instruction sets that this version knows, each behind those that it holds.
+
+    The first is the portable baseline. A build has some of them.
     """
-    return ISA_NAMES[native().as_detect_isa()]
+    count = checked(native().as_isa_count())
+    return tuple(native().as_isa_name(isa).decode() for isa in range(count))
 
 
-def limit_isa(isa: str) -> None:
-    """Keeps new programs from using anything wider than `isa`; for tests.
+def detect_isa() -> str:
+    """Gives the widest usable instruction set, one of `isa_names`."""
+    return isa_names()[int(native().as_detect_isa())]
+
+
+def limit_isa(isa: str | None) -> None:
+    """Keeps new programs from using more than `isa` and what it holds; None lifts that. For tests.
 
     Raises:
-        UsageError: not one of ``generic``, ``avx2``, ``avx512``, ``avx512bf16``, ``amx``.
+        UsageError: not one of `isa_names`.
     """
-    if isa not in ISA_NAMES:
-        raise UsageError(f"isa must be one of {', '.join(ISA_NAMES)}, but got {isa!r}")
-    checked(native().as_limit_isa(ISA_NAMES.index(isa)))
+    if isa is not None and isa not in isa_names():
+        raise UsageError(f"isa must be one of {', '.join(isa_names())}, but got {isa!r}")
+    checked(native().as_limit_isa(ANY_ISA if isa is None else isa_names().index(isa)))
 
 
 def kernel_table() -> tuple[KernelInfo, ...]:
@@ -90,11 +121,16 @@ def kernel_table() -> tuple[KernelInfo, ...]:
                 name=info.name.decode(),
                 family=info.family.decode(),
                 method=info.method.decode(),
-                isa=ISA_NAMES[info.isa],
+                isa=isa_names()[info.isa],
+                isa_rank=info.isa,
                 block_n=info.block_n,
                 tile_out=info.tile_out,
                 tile_pixels=info.tile_pixels,
                 dtype=info.dtype.decode(),
+                lanes=info.lanes,
+                fuses=bool(info.fuses),
+                window_in=info.window_in,
+                window_out=info.window_out,
                 row=row,
             )
         )
@@ -119,11 +155,12 @@ def kernel_why_not(row: int, op: NativeOp, in_shape: Sequence[int]) -> tuple[str
 class NativeProgram:
     """A static program of fused operators, built once and run by one call.
 
-    Runs of one program must not overlap; different programs are independent.
+    Runs of one program must not overlap (the second is refused); different programs are independent.
 
     Args:
         threads: workers, the caller included.
-        pin: binds worker i to the i-th processor this process may run on, while it runs.
+        pin: binds every worker to a processor while it runs, one that no other run of this process is
+            bound to; where too few are left, none is bound.
     """
 
     def __init__(self, threads: int = 1, pin: bool = True) -> None:
@@ -257,6 +294,10 @@ class NativeProgram:
         if op.kept is None or op.kept.ndim != 1 or int(op.group_start[-1]) != len(op.kept):
             raise UsageError(f"kept must have group_start[-1] = {int(op.group_start[-1])} entries")
 
+    def share_weights(self) -> None:
+        """Lets operators whose packed weights are equal, such as calls of one layer, hold them once."""
+        checked(native().as_program_share_weights(self.handle))
+
     def finish(self) -> None:
         """Plans the arena and packs the weights; no more operators after this."""
         checked(native().as_program_finish(self.handle))
@@ -279,7 +320,8 @@ class NativeProgram:
         """Runs one inference into existing arrays, copying nothing.
 
         Raises:
-            UsageError: an array is not contiguous float32 of the tensor's shape.
+            UsageError: an array is not contiguous float32 of the tensor's shape, or another thread's
+                call is at work on this program.
         """
         sources, sinks = self.pointers(inputs, outputs)
         checked(native().as_program_run(self.handle, sources, sinks))
@@ -359,8 +401,11 @@ class NativeProgram:
     def op_kernels(self) -> tuple[str | None, ...]:
         """Gives the kernel name of every operator; None outside the kernel table."""
         table = kernel_table()
-        rows = [native().as_program_op_kernel(self.handle, op) for op in range(self.op_count)]
-        return tuple(table[row].name if row >= 0 else None for row in rows)
+        row, names = ctypes.c_int32(), []
+        for op in range(self.op_count):
+            checked(native().as_program_op_kernel(self.handle, op, ctypes.byref(row)))
+            names.append(None if row.value == BUILTIN_KERNEL else table[row.value].name)
+        return tuple(names)
 
 
 def time_in_turn(

@@ -6,16 +6,17 @@ import dataclasses
 
 import numpy as np
 
-from autosparse.errors import UsageError
+from autosparse.errors import PlanError, UsageError
 from autosparse.kernels import spec
 from autosparse.kernels.binding import FloatArray, NativeProgram
 from autosparse.kernels.spec import KernelSpec
-from autosparse.patterns.structure import BlockStructure
-from autosparse.records import LayerShape, Pattern, kept_blocks
+from autosparse.patterns import family_of
+from autosparse.patterns.structure import Array, BlockStructure
+from autosparse.records import LayerShape, Pattern
 
 
 def random_blocks(shape: LayerShape, pattern: Pattern, sparsity: float, seed: int) -> BlockStructure:
-    """Draws a structure whose groups each keep ``kept_blocks(in_channels, sparsity)`` random inputs.
+    """Draws a mask of a pattern at random; gives it as kernels of the pattern's contract read it.
 
     Raises:
         UsageError: the pattern is dense, or `sparsity` lies outside [0, 1].
@@ -24,15 +25,24 @@ def random_blocks(shape: LayerShape, pattern: Pattern, sparsity: float, seed: in
         raise UsageError("a dense layer has no blocks to draw; pass structure=None instead")
     if not 0 <= sparsity <= 1:
         raise UsageError(f"sparsity must lie in [0, 1], but got {sparsity}")
-    groups = -(-shape.out_channels // pattern.group_out)
-    kept = kept_blocks(shape.in_channels, sparsity)
     generator = np.random.default_rng(seed)
-    lists = [np.sort(generator.permutation(shape.in_channels)[:kept]) for _ in range(groups)]
-    return BlockStructure(
-        block_n=pattern.group_out,
-        group_start=np.arange(groups + 1, dtype=np.int32) * np.int32(kept),
-        kept=np.concatenate(lists).astype(np.int32),
+    return structure_of(
+        family_of(pattern).random(pattern, shape.weight_shape, sparsity, generator), pattern
     )
+
+
+def structure_of(weight: Array, pattern: Pattern) -> BlockStructure:
+    """Gives the smallest structure of a pattern's contract that covers every non-zero weight.
+
+    Raises:
+        PlanError: kernels here know no lists for such a pattern.
+    """
+    contract = family_of(pattern).contract(pattern)
+    if contract.kind != "onexn":
+        raise PlanError(
+            f"kernels here run lists of inputs per group, but {pattern.name} needs {contract}"
+        )
+    return BlockStructure.from_weight(weight, contract.group_out)
 
 
 class LayerProgram:
@@ -72,16 +82,16 @@ class LayerProgram:
         self.shape = shape
         self.program = NativeProgram(threads, pin)
         made = output_dtype or dtype
-        source = self.program.tensor(spec.input_shape(shape), dtype)
+        source = self.program.tensor(shape.input_shape, dtype)
         self.program.input(source)
         residual = -1
         if shape.residual:
-            residual = self.program.tensor(spec.output_shape(shape), made)
+            residual = self.program.tensor(shape.output_shape, made)
             self.program.input(residual)
-        sink = self.program.tensor(spec.output_shape(shape), made)
-        pattern = Pattern(group_out=structure.block_n if structure else 0)
+        sink = self.program.tensor(shape.output_shape, made)
+        block_n = structure.block_n if structure else 0
         op = dataclasses.replace(
-            spec.native_op(shape, pattern, inputs=(source,), output=sink),
+            spec.native_op(shape, block_n, inputs=(source,), output=sink),
             residual=residual,
             kernel=kernel.row if kernel else -1,
             weight=weight.reshape(shape.out_channels, shape.in_channels // shape.groups, *shape.kernel),

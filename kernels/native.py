@@ -5,14 +5,16 @@ from __future__ import annotations
 import ctypes
 import functools
 import importlib.util
+import os
 from pathlib import Path
 
 from autosparse.errors import ArtifactError, AutosparseError, MissingDependency, NoKernel, UsageError
 
-ABI_VERSION = 2
+ABI_VERSION = 3
 MAX_INPUTS = 8
 BAD_ARGUMENT, UNSUPPORTED, NO_MEMORY = -1, -2, -3
-BAD_FILE = -5
+BAD_FILE, BUSY = -5, -6
+ANY_ISA = -1
 
 FloatPointer = ctypes.POINTER(ctypes.c_float)
 IntPointer = ctypes.POINTER(ctypes.c_int32)
@@ -52,13 +54,20 @@ class CKernelInfo(ctypes.Structure):
         ("tile_out", ctypes.c_int32),
         ("tile_pixels", ctypes.c_int32),
         ("dtype", ctypes.c_char * 8),
+        ("lanes", ctypes.c_int32),
+        ("fuses", ctypes.c_int32),
+        ("window_in", ctypes.c_int32),
+        ("window_out", ctypes.c_int32),
     )
 
 
 _SIGNATURES: dict[str, tuple[object, tuple[object, ...]]] = {
     "as_abi_version": (ctypes.c_int, ()),
+    "as_abi_layout": (ctypes.c_char_p, ()),
     "as_last_error": (ctypes.c_char_p, ()),
     "as_last_status": (ctypes.c_int, ()),
+    "as_isa_count": (ctypes.c_int, ()),
+    "as_isa_name": (ctypes.c_char_p, (ctypes.c_int,)),
     "as_detect_isa": (ctypes.c_int, ()),
     "as_limit_isa": (ctypes.c_int, (ctypes.c_int,)),
     "as_kernel_count": (ctypes.c_int, ()),
@@ -74,6 +83,7 @@ _SIGNATURES: dict[str, tuple[object, tuple[object, ...]]] = {
     "as_program_input": (ctypes.c_int, (ctypes.c_void_p, ctypes.c_int32)),
     "as_program_output": (ctypes.c_int, (ctypes.c_void_p, ctypes.c_int32)),
     "as_program_op": (ctypes.c_int, (ctypes.c_void_p, ctypes.POINTER(COp))),
+    "as_program_share_weights": (ctypes.c_int, (ctypes.c_void_p,)),
     "as_program_finish": (ctypes.c_int, (ctypes.c_void_p,)),
     "as_program_run": (ctypes.c_int, (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p)),
     "as_program_time": (
@@ -112,9 +122,15 @@ _SIGNATURES: dict[str, tuple[object, tuple[object, ...]]] = {
     "as_program_weight_bytes": (ctypes.c_int64, (ctypes.c_void_p,)),
     "as_program_arena_bytes": (ctypes.c_int64, (ctypes.c_void_p,)),
     "as_program_op_count": (ctypes.c_int, (ctypes.c_void_p,)),
-    "as_program_op_kernel": (ctypes.c_int, (ctypes.c_void_p, ctypes.c_int32)),
+    "as_program_op_kernel": (ctypes.c_int, (ctypes.c_void_p, ctypes.c_int32, IntPointer)),
     "as_probe_f32_gflops": (ctypes.c_double, (ctypes.c_int32, ctypes.c_double)),
     "as_probe_bf16_gflops": (ctypes.c_double, (ctypes.c_int32, ctypes.c_double)),
+    "as_probe_slowest_gflops": (ctypes.c_double, (ctypes.c_int32, ctypes.c_int32)),
+    "as_probe_slowest_read_bytes_per_s": (
+        ctypes.c_double,
+        (ctypes.c_int32, ctypes.c_int32, ctypes.c_int64),
+    ),
+    "as_probe_handover_ns": (ctypes.c_double, (ctypes.c_int32, ctypes.c_int32)),
     "as_probe_read_bytes_per_s": (ctypes.c_double, (ctypes.c_int64, ctypes.c_double)),
 }
 
@@ -158,15 +174,37 @@ def native() -> ctypes.CDLL:
         function = getattr(loaded, name)
         function.restype = result
         function.argtypes = arguments
+    check_layout(loaded.as_abi_layout().decode(), path)
     return loaded
+
+
+def check_layout(described: str, path: Path) -> None:
+    """Compares the structs mirrored here with how a library says that it lays them out.
+
+    Raises:
+        MissingDependency: a struct or one of its members differs; the message names it.
+    """
+    lines = {name: members for name, *members in map(str.split, described.splitlines())}
+    for name, mirror in {"as_op": COp, "as_kernel_info": CKernelInfo}.items():
+        fields = [(field, getattr(mirror, field)) for field, *_ in mirror._fields_]
+        own = [
+            str(ctypes.sizeof(mirror)),
+            *(f"{field}:{member.offset}:{member.size}" for field, member in fields),
+        ]
+        if (has := lines.get(name)) != own:
+            differing = set(own).symmetric_difference(has or ())
+            raise MissingDependency(
+                f"the native library must lay out {name} as this package does, but {path} differs in "
+                f"{', '.join(sorted(differing)) or 'the order of its members'}; reinstall autosparse"
+            )
 
 
 def checked(status: int) -> int:
     """Raises what a negative status stands for; gives other values back."""
     if status >= 0:
         return status
-    message = (native().as_last_error() or b"").decode() or f"native status {status}"
-    if status == BAD_ARGUMENT:
+    message = os.fsdecode(native().as_last_error() or b"") or f"native status {status}"
+    if status in (BAD_ARGUMENT, BUSY):
         raise UsageError(message)
     if status == UNSUPPORTED:
         raise NoKernel(message, {})

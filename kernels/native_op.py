@@ -19,6 +19,8 @@ ANY_KERNEL = -1
 """The executor chooses among all kernels."""
 COMPACT_KERNEL = -2
 """The executor chooses among the kernels that do not expand weights."""
+BUILTIN_KERNEL = -3
+"""What runs an operator that has no rows in the kernel table."""
 
 
 class OpKind(IntEnum):

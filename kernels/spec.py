@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import functools
 from dataclasses import dataclass
@@ -9,10 +10,12 @@ from dataclasses import dataclass
 from autosparse.errors import NoKernel, UsageError
 from autosparse.kernels import binding
 from autosparse.kernels.binding import NativeOp, OpKind
+from autosparse.patterns import family_of
+from autosparse.patterns.pattern import Contract
 from autosparse.records import LayerShape, Pattern, Record
 
-# Winograd's filtering multiplies weights that were transformed once, more of them than there were.
-_TRANSFORMING = frozenset({"wg", "wf", "wp"})
+# Structures that the executor reads: all inputs, or one list of kept inputs per group of outputs.
+_KINDS = frozenset({"dense", "onexn"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,10 +29,15 @@ class KernelSpec(Record):
         method: ``px`` (vectors along pixels), ``oc`` (vectors along outputs), or another that
             kernels/README.md lists.
         isa: instruction set it was compiled for.
+        isa_rank: its place among those there are; each comes behind those that it holds.
         block_n: N of the 1xN pattern that it runs; 0 is dense.
         tile_out: outputs per register tile.
         tile_pixels: pixels per register tile.
         dtype: arithmetic type.
+        lanes: floats per vector of its instruction set.
+        fuses: whether that multiplies and adds in one instruction; False where this build lacks it.
+        window_in: inputs per side of a tile of Winograd's filtering; 1 for other methods.
+        window_out: outputs per side of such a tile; 1 for other methods.
         row: its row in the native table.
     """
 
@@ -37,35 +45,47 @@ class KernelSpec(Record):
     family: str
     method: str
     isa: str
+    isa_rank: int
     block_n: int
     tile_out: int
     tile_pixels: int
     dtype: str = "f32"
+    lanes: int
+    fuses: bool
+    window_in: int = 1
+    window_out: int = 1
     row: int
+
+    @property
+    def contract(self) -> Contract:
+        """What it promises, which patterns ask for."""
+        return Contract(self.family.removeprefix("conv_"), self.block_n)
+
+    @property
+    def tier(self) -> str:
+        """Its instruction set."""
+        return self.isa
+
+    @property
+    def tier_rank(self) -> int:
+        """Place of that among those there are."""
+        return self.isa_rank
+
+    @property
+    def rate(self) -> float:
+        """Floating-point operations per instruction, which differ between instruction sets."""
+        return self.lanes * (1 + self.fuses)
 
     @property
     def expands_weights(self) -> bool:
         """Whether it keeps transformed weights, 1.8 to 4 times as many as it is given."""
-        return self.method in _TRANSFORMING
+        return self.window_out > 1
 
 
 @functools.cache
 def all_kernels() -> tuple[KernelSpec, ...]:
     """Lists every kernel of this build, whether or not it runs here."""
-    return tuple(
-        KernelSpec(
-            name=info.name,
-            family=info.family,
-            method=info.method,
-            isa=info.isa,
-            block_n=info.block_n,
-            tile_out=info.tile_out,
-            tile_pixels=info.tile_pixels,
-            dtype=info.dtype,
-            row=info.row,
-        )
-        for info in binding.kernel_table()
-    )
+    return tuple(KernelSpec(**dataclasses.asdict(info)) for info in binding.kernel_table())
 
 
 def get(name: str) -> KernelSpec:
@@ -91,56 +111,46 @@ def why_not_native(dtype: str) -> str:
     """
     if dtype == "f32":
         return ""
-    isas = {kernel.isa for kernel in all_kernels() if kernel.dtype == dtype} - {"generic"}
-    needed = sorted(isas, key=binding.ISA_NAMES.index)
+    baseline, *_ = names = binding.isa_names()
+    isas = {kernel.isa for kernel in all_kernels() if kernel.dtype == dtype} - {baseline}
+    needed = sorted(isas, key=names.index)
     has = binding.detect_isa()
-    if any(binding.ISA_NAMES.index(isa) <= binding.ISA_NAMES.index(has) for isa in needed):
+    if any(names.index(isa) <= names.index(has) for isa in needed):
         return ""
     words = " or ".join(needed) or "another build"
     return f"kernels of {dtype} need {words}, but the widest that runs here is {has}"
 
 
 def native_op(
-    shape: LayerShape, pattern: Pattern, *, inputs: tuple[int, ...] = (0,), output: int = 0
+    shape: LayerShape, block_n: int, *, inputs: tuple[int, ...] = (0,), output: int = 0
 ) -> NativeOp:
-    """Gives the convolution operator of a layer, without weights."""
+    """Gives a layer's convolution in groups of `block_n` outputs, 0 for dense; without weights."""
     top, left = shape.padding
-    activation = {"none": 0, "relu": 1, "relu6": 2}[shape.activation]
     return NativeOp(
         kind=OpKind.CONV if shape.groups == 1 else OpKind.CONV_GROUPED,
         inputs=inputs,
         output=output,
-        activation=binding.Activation(activation),
+        activation=binding.Activation[shape.activation.name],
         kernel_size=shape.kernel,
         stride=shape.stride,
         padding=(top, left, top, left),
         dilation=shape.dilation,
         groups=shape.groups,
-        block_n=pattern.group_out,
+        block_n=block_n,
     )
 
 
-def input_shape(shape: LayerShape) -> tuple[int, int, int, int]:
-    """Gives the input tensor's extents, NCHW."""
-    return (shape.batch_size, shape.in_channels, shape.in_height, shape.in_width)
-
-
-def output_shape(shape: LayerShape) -> tuple[int, int, int, int]:
-    """Gives the output tensor's extents, NCHW."""
-    return (shape.batch_size, shape.out_channels, shape.out_height, shape.out_width)
-
-
 def why_not(kernel: KernelSpec, shape: LayerShape, pattern: Pattern) -> tuple[str, ...]:
-    """Gives the reasons why `kernel` cannot run this layer here; empty if it can."""
-    reasons = []
-    if pattern.unit_in != 1:
-        reasons.append(f"keeps single inputs, but the pattern keeps runs of {pattern.unit_in}")
-    if pattern.order != "natural":
-        reasons.append("runs outputs in natural order only")
-    if pattern.nm is not None:
-        reasons.append("has no N:M structure inside blocks")
-    op = native_op(shape, pattern)
-    return (*reasons, *binding.kernel_why_not(kernel.row, op, input_shape(shape)))
+    """Gives the reasons why `kernel` cannot run this layer here; empty if it can.
+
+    Raises:
+        PlanError: the pattern makes no sense.
+    """
+    wanted = family_of(pattern).contract(pattern)
+    if wanted.kind not in _KINDS or (wanted.unit_in, wanted.nm) != (1, None):
+        return (f"{kernel.contract} is not {wanted}, which {pattern.name} needs",)
+    op = native_op(shape, wanted.group_out)
+    return binding.kernel_why_not(kernel.row, op, shape.input_shape)
 
 
 def kernels_for(shape: LayerShape, pattern: Pattern, dtype: str = "f32") -> tuple[KernelSpec, ...]:

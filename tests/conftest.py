@@ -3,9 +3,35 @@
 from __future__ import annotations
 
 import os
+import shutil
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
 
 import pytest
+
+# Read by OpenMP when torch loads it: threads that wait for one another sleep. Spinning, they take five
+# times as long for the small layers of tests where anything else runs.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+
+# Folders whose tests share what takes long to make: they stay in one process, and begin first.
+TOGETHER = ("pipeline", "deploy", "compare")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Says which tests stay together where several processes share them out: those of a file."""
+    here = Path(__file__).parent
+
+    def group(item: pytest.Item) -> str:
+        folder = item.path.relative_to(here).parts[0]
+        return folder if folder in TOGETHER else str(item.path.relative_to(here))
+
+    items.sort(key=lambda item: (*TOGETHER, group(item)).index(group(item)))
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group(group(item)))
 
 
 @pytest.fixture(scope="session")
@@ -17,9 +43,82 @@ def real_data() -> Path:
     return Path(named)
 
 
+@pytest.fixture
+def strangers(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Families of patterns that the project does not have, each added by its one file alone."""
+    import autosparse.patterns.families as package
+    from autosparse.patterns import family
+
+    own = dict(family.all_families())
+    folder = str(Path(__file__).parent / "patterns" / "strangers")
+    monkeypatch.setattr(package, "__path__", [*package.__path__, folder])
+    family.all_families.cache_clear()
+    family.all_families()
+    yield
+    for name in family._FAMILIES.keys() - own.keys():
+        del family._FAMILIES[name]
+        sys.modules.pop(f"{package.__name__}.{name}")
+    family.all_families.cache_clear()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def quiet_neighbours(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Lets nothing that is tested depend on what else is measured or runs on this machine."""
+    with pytest.MonkeyPatch.context() as patch:
+        lock = tmp_path_factory.mktemp("measuring") / "measuring.lock"
+        patch.setenv("AUTOSPARSE_MEASURING_LOCK", str(lock))
+        patch.setenv("AUTOSPARSE_BUSY_HOST", "accept")
+        yield
+
+
+@pytest.fixture
+def add(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[ModuleType, str], None]]:
+    """Adds a file ``added.py`` to a package, as if it lay beside the package's own."""
+    from autosparse.models import registry
+
+    added: list[str] = []
+
+    def put(package: ModuleType, source: str) -> None:
+        folder = tmp_path / package.__name__
+        folder.mkdir()
+        (folder / "added.py").write_text(source)
+        monkeypatch.setattr(package, "__path__", [*package.__path__, str(folder)])
+        added.append(f"{package.__name__}.added")
+        registry.entries.cache_clear()
+
+    yield put
+    for name in added:
+        sys.modules.pop(name, None)
+    registry.entries.cache_clear()
+
+
+@pytest.fixture(scope="session")
+def known_host(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A home that knows this host: else every test that measures watches it for a second."""
+    from autosparse import hardware
+    from autosparse.kernels.probes import probe_handover_ns
+    from autosparse.measuring.histories import save_history
+    from autosparse.measuring.pace import probe_pace
+    from autosparse.measuring.states import History
+
+    home = tmp_path_factory.mktemp("known-host")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AUTOSPARSE_HOME", str(home))
+        for threads in range(1, min(2, hardware.usable_cores()) + 1):
+            probes = range(50)
+            handovers_ns = tuple(probe_handover_ns(threads) for _ in probes) if threads > 1 else ()
+            paces = tuple(probe_pace(threads) for _ in probes)
+            history = History(handovers_ns=handovers_ns, paces=paces)
+            save_history(hardware.hardware_id(), threads, history)
+    return home
+
+
 @pytest.fixture(autouse=True)
-def own_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+def own_home(
+    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch, known_host: Path
+) -> Path:
     """Keeps every test away from the user's tuning database and caches."""
     home = tmp_path_factory.mktemp("home")
+    shutil.copytree(known_host, home, dirs_exist_ok=True)
     monkeypatch.setenv("AUTOSPARSE_HOME", str(home))
     return home

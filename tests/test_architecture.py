@@ -9,55 +9,76 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.smoke
 ROOT = Path(__file__).parent.parent
 # A module imports only from its own line and the lines above it.
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("errors",),
-    ("units", "progress", "serial", "statistics", "files", "factories", "closing"),
+    ("errors", "version", "source_tree"),
+    ("units", "progress", "serial", "statistics", "files", "closing"),
+    ("factories", "yaml_text"),
     ("values", "weight_files", "events", "locks"),
+    ("patterns",),
     ("records", "front"),
     ("break_even",),
     ("plan", "paths"),
-    ("hardware",),
-    ("patterns",),
+    ("hardware", "pruning"),
     ("models", "data"),
     ("graph",),
     ("kernels",),
-    ("limits",),
+    ("measuring",),
+    ("limits", "workers"),
+    ("devices",),
+    ("database",),
     ("tuning",),
     ("deploy",),
     ("engine",),
     ("search_spaces",),
     ("searching",),
     ("train",),
-    ("runs",),
+    ("run_folders",),
     ("report",),
+    ("sessions",),
     ("compare",),
     ("config",),
     ("pipeline",),
+    ("frames",),
     ("cli",),
 )
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 # Stages that must not know each other although one stands above the other.
 STRANGERS = {
-    "searching": {"kernels", "tuning", "engine", "train", "models", "data", "graph", "patterns"},
-    "train": {"kernels", "tuning", "engine", "searching"},
+    "searching": {"kernels", "database", "tuning", "engine", "train", "models", "data", "graph"},
+    "train": {"kernels", "devices", "database", "tuning", "engine", "searching"},
     "kernels": {"models", "data", "graph"},
-    "tuning": {"models", "data", "graph"},
-    "report": {"kernels", "tuning", "engine", "searching", "train", "models", "data", "graph"},
+    "devices": {"models", "data", "graph"},
+    "database": {"models", "data", "graph"},
+    "tuning": {"models", "data", "graph", "kernels"},
+    "report": {
+        "kernels",
+        "devices",
+        "database",
+        "tuning",
+        "engine",
+        "searching",
+        "train",
+        "models",
+        "data",
+        "graph",
+    },
 }
 ONLY_IN = {
     "ray": ("searching/parallel.py",),
     "optuna": ("searching/",),
     "pynvml": ("hardware/gpu.py",),
     "torch": (
-        *("models/", "data/", "graph/", "engine/", "train/", "patterns/", "pipeline/", "compare/"),
+        *("models/", "data/", "graph/", "engine/", "train/", "pruning.py", "pipeline/", "compare/"),
         *("deploy/onnx_file.py", "deploy/state_dict.py"),
     ),
     "typer": ("cli/",),
-    "sqlalchemy": ("tuning/", "searching/storage.py"),
-    "plotly": ("report/", "compare/picture.py"),
-    "onnxruntime": ("compare/peers/", "deploy/onnx_file.py"),
+    "sqlalchemy": ("database/", "searching/storage.py"),
+    "pandas": ("frames/",),
+    "plotly": ("report/", "compare/picture.py", "frames/"),
+    "onnxruntime": ("compare/peers/", "compare/int8.py", "deploy/onnx_file.py"),
     "openvino": ("compare/peers/",),
 }
 
@@ -136,7 +157,7 @@ def test_only_the_command_line_prints(name: str) -> None:
 
 def test_importing_autosparse_loads_nothing_heavy() -> None:
     code = (
-        "import sys, autosparse, autosparse.config, autosparse.runs; "
+        "import sys, autosparse, autosparse.config, autosparse.run_folders; "
         "print([m for m in ('torch','ray','optuna','scipy','pandas','plotly','sklearn') "
         "if m in sys.modules])"
     )

@@ -9,14 +9,15 @@ from autosparse.break_even import (
     Outcome,
     Timed,
     Verdict,
-    block_n_of,
     bracket,
     break_even,
+    in_order,
+    is_known,
     next_sparsity,
     outcome,
     timed,
 )
-from autosparse.records import Measurement, MeasurementKey, Status
+from autosparse.records import Measurement, MeasurementKey, Status, onexn
 
 GRID = tuple(step / 16 for step in range(1, 16))
 
@@ -24,7 +25,7 @@ GRID = tuple(step / 16 for step in range(1, 16))
 def row(block_n: int, sparsity: float, us: float, noise: float = 0.01, shape: str = "s") -> Timed:
     return Timed(
         shape=shape,
-        block_n=block_n,
+        pattern=onexn(block_n).name if block_n else "dense",
         sparsity=sparsity,
         dtype="f32",
         median_us=us,
@@ -41,6 +42,7 @@ def one(*rows: Timed) -> BreakEven:
     return found
 
 
+@pytest.mark.smoke
 def test_the_least_sparsity_that_wins_is_the_break_even() -> None:
     found = one(row(16, 0.25, 120.0), row(16, 0.5, 80.0), row(16, 0.75, 40.0))
     assert (found.verdict, found.sparsity, found.above) == (Verdict.WINS, 0.5, 0.25)
@@ -84,12 +86,12 @@ def test_a_win_at_the_least_measured_sparsity_may_begin_lower() -> None:
 def test_what_was_not_measured_is_not_guessed() -> None:
     other = row(8, 0.5, 50.0, shape="t")
     found = {
-        (cell.shape, cell.block_n): cell for cell in break_even([DENSE, row(16, 0.5, 50.0), other])
+        (cell.shape, cell.pattern): cell for cell in break_even([DENSE, row(16, 0.5, 50.0), other])
     }
-    assert found["s", 8].verdict is Verdict.UNMEASURED  # this N has no row here
-    assert found["t", 8].verdict is Verdict.UNMEASURED  # dense has none
-    assert found["t", 8].label == "-"
-    assert found["s", 16].verdict is Verdict.WINS
+    assert found["s", "1x8"].verdict is Verdict.UNMEASURED  # this N has no row here
+    assert found["t", "1x8"].verdict is Verdict.UNMEASURED  # dense has none
+    assert found["t", "1x8"].label == "-"
+    assert found["s", "1x16"].verdict is Verdict.WINS
     assert break_even([]) == ()
     assert break_even([DENSE]) == ()
 
@@ -144,18 +146,23 @@ def test_a_noisy_win_does_not_end_the_search() -> None:
 
 
 @pytest.mark.parametrize(
-    ("pattern", "block_n"),
+    ("pattern", "known"),
     [
-        ("dense", 0),
-        ("1x16", 16),
-        ("1x8@0.75", 8),
-        ("1x4-layerwide", 4),
-        ("2x16", None),
-        ("1x32+2:4", None),
+        ("dense", True),
+        ("1x16", True),
+        ("1x4-layerwide", True),
+        ("block8", True),
+        ("2x16", False),
+        ("1x32+2:4", False),
     ],
 )
-def test_patterns_are_read_by_name(pattern: str, block_n: int | None) -> None:
-    assert block_n_of(pattern) == block_n
+def test_patterns_are_read_by_name(pattern: str, known: bool) -> None:
+    assert is_known(pattern) == known
+
+
+def test_patterns_come_the_finest_first() -> None:
+    names = {"block8", "1x16", "dense", "1x8", "block2"}
+    assert in_order(names) == ("block2", "1x8", "1x16", "block8")
 
 
 def test_only_good_rows_count() -> None:
@@ -167,4 +174,4 @@ def test_only_good_rows_count() -> None:
     wrong = Measurement(key=key, status=Status.WRONG, message="off")
     foreign = replace(good, key=replace(key, pattern="1x32+2:4"))
     [found] = timed([good, wrong, foreign])
-    assert (found.block_n, found.sparsity, found.ci_low_us, found.ci_high_us) == (16, 0.5, 5.0, 5.0)
+    assert (found.pattern, found.sparsity, found.ci_low_us, found.ci_high_us) == ("1x16", 0.5, 5.0, 5.0)

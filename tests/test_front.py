@@ -72,6 +72,7 @@ def test_hypervolume_by_hand_and_its_borders() -> None:
     assert hypervolume([Point(5, 0.6, excess_ms=0.1)], reference) == 0
 
 
+@pytest.mark.smoke
 @pytest.mark.parametrize("seed", range(10))
 def test_front_is_what_nothing_dominates(seed: int) -> None:
     points = cloud(seed, 20, budget=0.8)
@@ -141,6 +142,7 @@ def test_ranks_part_all_points(seed: int) -> None:
         assert all(any(dominates(q, p) for q in earlier) for p in later)
 
 
+@pytest.mark.smoke
 def test_the_knee_bulges_most() -> None:
     front = [Point(1, 0.5), Point(2, 0.85), Point(6, 0.89), Point(10, 0.9)]
     assert knee(front) is front[1]

@@ -16,6 +16,7 @@ from autosparse.locks import FileLock, Held, exclusive, holder
 from autosparse.progress import Progress
 
 
+@pytest.mark.smoke
 def test_a_lock_is_held_until_it_is_closed(tmp_path: Path) -> None:
     path = tmp_path / "lock"
     assert holder(path) is None

@@ -1,5 +1,6 @@
 """The command line: one short function per verb. The only part of autosparse that prints.
 
+    encoding   names beyond ASCII under any locale
     boundary   errors and interrupts become one message and an exit code
     settings   what the global flags say
     working    progress and the request to stop, for verbs that take long
@@ -17,7 +18,8 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from autosparse.errors import MissingDependency
+from autosparse.cli import encoding
+from autosparse.errors import MissingDependency, missing_library
 
 __all__ = ["main", "run"]
 
@@ -37,17 +39,14 @@ def run(arguments: Sequence[str]) -> int:
 
 def missing(error: ModuleNotFoundError) -> MissingDependency:
     """Words the absence of a library; an absent part of autosparse itself is raised as it is."""
-    library = (error.name or "").partition(".")[0]
-    if library == "autosparse":
+    if (error.name or "").partition(".")[0] == "autosparse":
         raise error
-    return MissingDependency(
-        f"the command line needs {library}, which a light install leaves out; "
-        "run: pip install 'autosparse[search]'"
-    )
+    return missing_library(error, "the command line")
 
 
 def main() -> None:
     """Runs the command line of this process and ends it with the verb's exit code."""
+    encoding.settle()
     try:
         code = run(sys.argv[1:])
     except MissingDependency as error:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from typing import Annotated, Any
 
 import typer
 
-from autosparse import __version__
 from autosparse.cli import bench, completion, database, deploy, machine, runs, search
 from autosparse.cli.output import emit
+from autosparse.version import __version__
 
 _EPILOG = (
     "Anywhere on the line: -v, -vv say more, -q says less, --debug shows tracebacks. "
@@ -68,4 +69,9 @@ def command() -> Any:
     """Gives the command line as one object with a `main`."""
     if completion.VARIABLE in os.environ:
         completion.prepare()
+    return _command()
+
+
+@functools.cache
+def _command() -> Any:
     return typer.main.get_command(app)

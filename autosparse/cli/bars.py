@@ -19,6 +19,7 @@ from rich.progress import (
 )
 from rich.text import Text
 
+from autosparse.cli.output import one_line
 from autosparse.progress import ProgressEvent, Sink, silent
 from autosparse.units import format_duration
 
@@ -90,7 +91,7 @@ class Bars:
     def __call__(self, event: ProgressEvent) -> None:
         """Shows one event."""
         if event.kind == "log":
-            self._console.print(event.message, markup=False, highlight=False)
+            self._console.print(one_line(event.message), markup=False, highlight=False)
         elif event.kind == "start":
             self._end(event)  # a name used twice: the later one counts
             task = self._shown.add_task(event.step, total=event.total, message="")
@@ -153,4 +154,4 @@ def end_line(event: ProgressEvent, started_s: float) -> str:
 
 
 def _tell(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
+    print(one_line(line), file=sys.stderr, flush=True)

@@ -9,15 +9,14 @@ import typer
 
 from autosparse.cli import options
 from autosparse.cli.output import emit, emit_json, emit_table
-from autosparse.cli.reading import NONE, block_ns, listed
+from autosparse.cli.reading import NONE, ONEXN, listed, listed_or_none, patterns
 from autosparse.cli.working import working
 from autosparse.errors import ConfigError, ExitCode, UsageError
 
 if TYPE_CHECKING:
     from autosparse.compare import Asked, Comparison
-    from autosparse.tuning.stopwatch import MeasurementPolicy
+    from autosparse.measuring.stopwatch import MeasurementPolicy
 
-_PATTERN = "1xN"
 _FILE = "bench.json"
 
 _MODEL, _OURS, _HOW = "What to run", "Our contestants", "How to measure"
@@ -53,12 +52,18 @@ def bench(
         _text("--seed", help="Of weights, input and masks that are random.", default="0", panel=_MODEL),
     ] = None,
     pattern: Annotated[
-        str | None, _text("--pattern", help="Pattern of random masks.", default=_PATTERN, panel=_OURS)
+        str | None,
+        _text(
+            "--pattern", help="Patterns of random masks, as 1x16,block16.", default=ONEXN, panel=_OURS
+        ),
     ] = None,
     block_n: Annotated[
         str | None,
         _text(
-            "--block-n", help="N, or several for the best per layer.", default="8,16,32", panel=_OURS
+            "--block-n",
+            help="N of 1xN, several for the best.",
+            default="8,16,32",
+            panel=_OURS,
         ),
     ] = None,
     sparsity: Annotated[
@@ -99,6 +104,15 @@ def bench(
     against: Annotated[
         str | None,
         _text("--against", help="Other engines, or none.", default="every installed one", panel=_HOW),
+    ] = None,
+    calibration: Annotated[
+        str | None,
+        _text(
+            "--calibration",
+            help="Data whose samples give int8 peers their ranges, as --data of search.",
+            default="random inputs",
+            panel=_HOW,
+        ),
     ] = None,
     peers_masked: Annotated[
         bool,
@@ -162,6 +176,7 @@ def bench(
         dense=dense,
         dtype=dtype,
         against=against,
+        calibration=calibration,
         peers_masked=peers_masked,
         threads=threads,
         policy=_policy(seconds, repeats),
@@ -209,6 +224,7 @@ def _asked(
     dense: bool,
     dtype: str | None,
     against: str | None,
+    calibration: str | None,
     peers_masked: bool,
     threads: str | None,
     policy: MeasurementPolicy,
@@ -220,29 +236,30 @@ def _asked(
     from autosparse.compare.records import Subject
     from autosparse.units import parse_fraction
 
-    if pattern not in (None, _PATTERN):
-        raise UsageError(f"--pattern must be {_PATTERN}, but got {pattern!r}; --block-n gives the N")
     own_zeros = plan is not None or artifact is not None
     subject = Subject(
         model=model,
         weights=weights,
-        input_shape=values.shape(input_shape, "--shape") if input_shape else (),
-        batch_size=values.count(1)(batch_size or 1, "--batch"),
-        seed=values.count(0)(seed or 0, "--seed"),
+        input_shape=() if input_shape is None else values.shape(input_shape, "--shape"),
+        batch_size=values.count(1)(1 if batch_size is None else batch_size, "--batch"),
+        seed=values.seed(0 if seed is None else seed, "--seed"),
+        calibration=calibration,
     )
     return Asked(
         subject=subject,
-        sparsities=listed(
-            sparsity or (NONE if own_zeros else "0.75"),
+        sparsities=listed_or_none(
+            (NONE if own_zeros else "0.75") if sparsity is None else sparsity,
             "--sparsity",
             lambda part, name: parse_fraction(part, what=name),
         ),
-        block_ns=block_ns(block_n or "8,16,32", "--block-n"),
+        patterns=patterns(pattern, block_n, usual="8,16,32"),
         plan=plan,
         artifact=artifact,
-        dtypes=listed(dtype or "f32", "--dtype", values.choice(("f32", "bf16"))),
-        threads=listed(threads or str(hardware.usable_cores()), "--threads", values.count(1)),
-        against=listed(against or "", "--against", values.text),
+        dtypes=listed("f32" if dtype is None else dtype, "--dtype", values.choice(("f32", "bf16"))),
+        threads=listed(
+            str(hardware.usable_cores()) if threads is None else threads, "--threads", values.count(1)
+        ),
+        against=None if against is None else listed_or_none(against, "--against", values.text),
         exclude=tuple(exclude or ()),
         dense=dense,
         peers_masked=peers_masked,
@@ -255,7 +272,7 @@ def _asked(
 def _policy(seconds: float | None, repeats: int | None) -> MeasurementPolicy:
     import dataclasses
 
-    from autosparse.tuning.stopwatch import WHOLE
+    from autosparse.measuring.stopwatch import WHOLE
 
     if seconds is not None and repeats is not None:
         raise UsageError("a comparison takes --seconds or --repeats, but got both")

@@ -15,11 +15,17 @@ import typer
 
 from autosparse.cli import missing
 from autosparse.cli.app import command
+from autosparse.cli.output import one_line
 from autosparse.cli.settings import Settings, log_level, split, start_logging
 from autosparse.errors import AutosparseError, ExitCode
 from autosparse.paths import home
 
 PROGRAM = "autosparse"
+# What a file system says of names and permissions, whoever asks: no fault of the program.
+_OF_FILES = (
+    *(errno.EACCES, errno.EPERM, errno.EROFS, errno.EISDIR, errno.ENOTDIR, errno.ELOOP),
+    *(errno.ENAMETOOLONG, errno.ENXIO, errno.EINVAL),
+)
 # The command-line parser's own error. typer exports only its children, of which this is one.
 _ParserError: type[Exception] = typer.BadParameter.__mro__[2]
 
@@ -74,10 +80,25 @@ def _unexpected(error: Exception, settings: Settings) -> int:
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
         _say("the disk is full; free space and run the same command again, it continues")
         return ExitCode.INTERNAL
+    if isinstance(error, OSError) and error.errno in _OF_FILES and error.filename is not None:
+        _say(f"{os.fsdecode(error.filename)} must be usable, but: {error.strerror}; name another")
+        return ExitCode.USAGE
+    if _is_of_memory(error):
+        _say(
+            "memory must suffice for what was asked for, but it ran out; take a smaller --input-shape, "
+            "--batch-size, --data-resolution, model or data set"
+        )
+        return ExitCode.MISSING
     where = _keep_traceback()
     advice = "" if settings.debug else "; run again with --debug to see it here"
     _say(f"internal error: {type(error).__name__}: {error} (traceback in {where}){advice}")
     return ExitCode.INTERNAL
+
+
+def _is_of_memory(error: Exception) -> bool:
+    return isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError) and "can't allocate memory" in str(error)  # torch's
+    )
 
 
 def _keep_traceback() -> Path:
@@ -89,7 +110,7 @@ def _keep_traceback() -> Path:
     except (AutosparseError, OSError):
         folder = Path(tempfile.gettempdir())
     path = folder / name
-    path.write_text(traceback.format_exc())
+    path.write_text(traceback.format_exc(), encoding="utf-8", errors="backslashreplace")
     return path
 
 
@@ -113,6 +134,6 @@ def _parser_message(error: Exception) -> str:
 
 def _say(message: str) -> None:
     try:
-        print(f"{PROGRAM}: {message}", file=sys.stderr)
+        print(f"{PROGRAM}: {one_line(message)}", file=sys.stderr)
     except BrokenPipeError:
         pass  # nobody listens any more

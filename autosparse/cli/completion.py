@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Annotated
 
 import typer
@@ -15,6 +16,12 @@ app = typer.Typer(help="Complete verbs, flags and names in the shell.", no_args_
 PROGRAM = "autosparse"
 VARIABLE = "_AUTOSPARSE_COMPLETE"
 SHELLS = ("bash", "zsh", "fish")
+# What each sets beside it when it asks.
+_ASKING = {
+    "bash": ("COMP_WORDS", "COMP_CWORD"),
+    "zsh": ("_TYPER_COMPLETE_ARGS",),
+    "fish": ("_TYPER_COMPLETE_ARGS", "_TYPER_COMPLETE_FISH_ACTION"),
+}
 
 Shell = Annotated[
     str | None, typer.Argument(help="bash, zsh or fish; by default the shell in use.", metavar="SHELL")
@@ -22,7 +29,16 @@ Shell = Annotated[
 
 
 def prepare() -> None:
-    """Makes the answers to a shell's questions known to the parser."""
+    """Makes the answers to a shell's questions known to the parser.
+
+    Raises:
+        UsageError: what asks is no shell.
+    """
+    asked = os.environ[VARIABLE]
+    action, _, shell = asked.partition("_")
+    asking = _ASKING.get(shell) if action == "complete" else () if action == "source" else None
+    if asking is None or shell not in SHELLS or any(name not in os.environ for name in asking):
+        raise UsageError(f"{VARIABLE} must be set by a shell alone, but is {asked!r}; unset it")
     from typer.completion import completion_init  # type: ignore[attr-defined]
 
     completion_init()

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from autosparse.cli import options
-from autosparse.cli.output import emit, emit_facts, emit_json, emit_table
+from autosparse.cli.output import emit, emit_facts, emit_json, emit_table, notice
 from autosparse.errors import ExitCode
 
 app = typer.Typer(help="Look after the tuning database.", no_args_is_help=True)
@@ -41,7 +41,7 @@ def list_(
     as_json: options.Json = False,
 ) -> int:
     """List measurements."""
-    from autosparse.tuning.database import list_rows
+    from autosparse.database import list_rows
 
     rows = list_rows(database, **_given(hardware_id, kernel, shape, status))
     shown = rows[:limit] if limit else rows
@@ -80,7 +80,7 @@ def export(
     status: State = None,
 ) -> int:
     """Write rows to a file."""
-    from autosparse.tuning.database import export_rows
+    from autosparse.database import export_rows
 
     count = export_rows(database, file, **_given(hardware_id, kernel, shape, status))
     emit(f"wrote {count} rows to {file}")
@@ -94,7 +94,7 @@ def import_(
     as_json: options.Json = False,
 ) -> int:
     """Add the rows of an exported file."""
-    from autosparse.tuning.database import import_rows
+    from autosparse.database import import_rows
 
     return _show(import_rows(file, database).to_json(), as_json)
 
@@ -106,7 +106,7 @@ def merge(
     as_json: options.Json = False,
 ) -> int:
     """Add the rows of another database."""
-    from autosparse.tuning.database import merge as merge_rows
+    from autosparse.database import merge as merge_rows
 
     return _show(merge_rows(source, database).to_json(), as_json)
 
@@ -118,7 +118,7 @@ def gc(
     as_json: options.Json = False,
 ) -> int:
     """Delete rows whose kernel has since changed or gone."""
-    from autosparse.tuning.database import collect_garbage
+    from autosparse.database import collect_garbage
 
     return _show(collect_garbage(database, dry_run=dry_run).to_json(), as_json)
 
@@ -126,11 +126,14 @@ def gc(
 @app.command()
 def verify(database: Database = None, as_json: options.Json = False) -> int:
     """Check the database and every row in it."""
-    from autosparse.tuning.database import verify as verify_rows
+    from autosparse.database import verify as verify_rows
 
     found = verify_rows(database)
     _show(found.to_json(), as_json)
-    return ExitCode.INTERNAL if found.problems else ExitCode.DONE
+    if found.problems:
+        notice(f"a database must be sound, but has {len(found.problems)} faults; name another")
+        return ExitCode.USAGE
+    return ExitCode.DONE
 
 
 def _given(

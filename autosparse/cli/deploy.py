@@ -9,6 +9,7 @@ import typer
 
 from autosparse.cli import options
 from autosparse.cli.output import emit, emit_json
+from autosparse.cli.reading import finished_run
 from autosparse.cli.working import working
 from autosparse.errors import ExitCode
 
@@ -36,7 +37,8 @@ def export(
         ),
     ] = None,
     to: Annotated[
-        str, typer.Option(help="artifact, onnx, or torch for a state dict.", metavar="")
+        str,
+        typer.Option(help="artifact, onnx, or torch: a state dict (.safetensors, .pt).", metavar=""),
     ] = "artifact",
     force: Annotated[bool, typer.Option("--force", help="Replace an existing file.")] = False,
     out: Annotated[
@@ -48,11 +50,10 @@ def export(
     as_json: options.Json = False,
 ) -> int:
     """Write a configuration of a run into one file that runs without torch."""
-    from autosparse.runs import find_run
     from autosparse.values import choice
 
     kind: Literal["artifact", "onnx", "torch"] = choice(("artifact", "onnx", "torch"))(to, "--to")
-    folder = find_run(out, run)
+    folder = finished_run(out, run)
     from autosparse import pipeline  # brings torch
 
     with working(ctx.obj) as progress:

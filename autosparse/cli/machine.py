@@ -9,7 +9,7 @@ import typer
 
 from autosparse.cli import options
 from autosparse.cli.output import emit, emit_facts, emit_json, emit_table
-from autosparse.cli.reading import block_ns
+from autosparse.cli.reading import patterns
 from autosparse.cli.working import working
 from autosparse.errors import ExitCode, UsageError
 from autosparse.units import format_bytes
@@ -35,7 +35,7 @@ def profile(
     refresh: Annotated[bool, typer.Option("--refresh", help="Measure the limits again.")] = False,
     break_even: Annotated[
         bool,
-        typer.Option("--break-even", help="Find the least sparsity that wins, per layer shape and N."),
+        typer.Option("--break-even", help="Find the least sparsity that wins, per shape and pattern."),
     ] = False,
     model: Annotated[
         str | None, _of_map("--model", "-m", help="Model whose layers are measured", default="resnet18")
@@ -46,7 +46,10 @@ def profile(
     dtype: Annotated[
         str | None, _of_map("--dtype", help="Arithmetic type, f32 or bf16", default="f32")
     ] = None,
-    block_n: Annotated[str | None, _of_map("--block-n", help="N to try", default="all")] = None,
+    pattern: Annotated[
+        str | None, _of_map("--pattern", help="Patterns to try, as 1x16,block16", default="1xN")
+    ] = None,
+    block_n: Annotated[str | None, _of_map("--block-n", help="N of 1xN to try", default="all")] = None,
     batch_size: Annotated[
         str | None, _of_map("--batch-size", help="Samples per run", default="1")
     ] = None,
@@ -67,6 +70,7 @@ def profile(
         "model": model,
         "threads": threads,
         "dtype": dtype,
+        "pattern": pattern,
         "block_n": block_n,
         "batch_size": batch_size,
         "input_shape": input_shape,
@@ -97,24 +101,26 @@ def _break_even(ctx: typer.Context, given: dict[str, str], as_json: bool) -> int
         "model": values.text,
         "threads": values.count(1),
         "dtype": values.choice(("f32", "bf16")),
-        "block_n": block_ns,
         "batch_size": values.count(1),
         "input_shape": values.shape,
         "database": values.text,
         "out": values.path,
     }
-    names = {"block_n": "block_ns", "out": "file"}
+    names = {"out": "file"}
     checked = {
         names.get(key, key): read[key](value, "--" + key.replace("_", "-"))
         for key, value in given.items()
+        if key in read
     }
+    if "pattern" in given or "block_n" in given:
+        checked["patterns"] = patterns(given.get("pattern"), given.get("block_n"))
     request = pipeline.BreakEvenRequest(**checked)
     with working(ctx.obj) as progress:
         found = pipeline.measure_break_even(request, progress)
     if as_json:
         emit_json(found.to_json())
         return ExitCode.DONE
-    columns = ("shape", "layers", *(f"1x{block_n}" for block_n in found.block_ns))
+    columns = ("shape", "layers", *found.patterns)
     emit_table(columns, found.rows(), title=found.title())
     emit(found.text())
     return ExitCode.DONE
@@ -144,6 +150,8 @@ def _cpu_facts(cpu: CpuProfile) -> Iterator[tuple[str, object]]:
     yield "not granted", " ".join(refused) or "none"
     sizes = (("L1d", cpu.l1d_bytes), ("L2", cpu.l2_bytes), ("L3", cpu.l3_bytes))
     yield "caches", ", ".join(f"{level} {format_bytes(size)}" for level, size in sizes if size)
+    yield "virtual machine", "yes" if cpu.is_virtual else "no"
+    yield "microcode", cpu.microcode or "unreadable"
     yield "governor", cpu.governor or "unreadable"
     yield "boost", {True: "on", False: "off", None: "unreadable"}[cpu.turbo]
     yield "f32", _rates(cpu.f32_gflops_core, cpu.f32_gflops_all, cpu.cores_usable)
@@ -179,6 +187,7 @@ def _gpu_line(gpu: GpuProfile) -> str:
         f"2:4 sparse tensor cores: {'yes' if gpu.sparse_tensor_cores else 'no'}",
         f"MIG {'on' if gpu.mig else 'off'}",
         f"driver {gpu.driver}",
+        f"id {gpu.device_id}",
     ]
     return ", ".join(parts)
 
@@ -188,6 +197,10 @@ def doctor(as_json: options.Json = False) -> int:
     from autosparse.hardware import examine
 
     findings = examine()
+    if all(finding.severity != "fail" for finding in findings):
+        from autosparse.measuring.checkup import check_states  # runs the kernels
+
+        findings = (*findings, *check_states())
     if as_json:
         emit_json([finding.to_json() for finding in findings])
     else:

@@ -8,6 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
+from autosparse.data import kind_names
+
 
 def _zoo(incomplete: str) -> Iterator[str]:
     from autosparse.models import names  # only when a shell asks for completions
@@ -16,7 +18,7 @@ def _zoo(incomplete: str) -> Iterator[str]:
 
 
 def _runs(incomplete: str) -> Iterator[str]:
-    from autosparse.runs import list_runs  # only when a shell asks for completions
+    from autosparse.run_folders import list_runs  # only when a shell asks for completions
 
     found = ["latest", *(run.name for run in list_runs(Path("results")))]
     return (name for name in found if name.startswith(incomplete))
@@ -52,7 +54,7 @@ Data = Annotated[
     str | None,
     _text(
         "--data",
-        help="digits, fashion-mnist:PATH, cifar10:PATH, imagefolder:PATH or path/to/file.py:factory.",
+        help=f"{', '.join(kind_names())}, as KIND or KIND:PATH, or path/to/file.py:factory.",
         default="digits",
         panel=_WHAT,
     ),
@@ -85,6 +87,15 @@ LatencyBudget = Annotated[
         "--latency-budget",
         "-b",
         help="Time one run may take, such as 5ms or 800us. Without it the whole front is searched.",
+        panel=_WHERE,
+    ),
+]
+Judged = Annotated[
+    str | None,
+    _text(
+        "--judged",
+        help="State of the host that decides, where it has several: worst or best.",
+        default="worst",
         panel=_WHERE,
     ),
 ]
@@ -154,7 +165,13 @@ Database = Annotated[
     ),
 ]
 Address = Annotated[
-    str | None, _text("--address", help="Ray cluster to join.", default="start Ray here", panel=_KEEP)
+    str | None,
+    _text(
+        "--address",
+        help="Ray cluster to join: host:port or auto.",
+        default="start Ray here",
+        panel=_KEEP,
+    ),
 ]
 Out = Annotated[
     str | None, _text("--out", "-o", help="Folder for runs.", default="results", panel=_KEEP)
@@ -175,7 +192,11 @@ Runs = Annotated[
 ]
 Run = Annotated[
     str,
-    typer.Argument(help="Name or folder of a run, or latest.", metavar="RUN", autocompletion=_runs),
+    typer.Argument(
+        help="Name or folder of a run; latest is the newest, or the newest finished.",
+        metavar="RUN",
+        autocompletion=_runs,
+    ),
 ]
 EveryRun = Annotated[
     list[str],

@@ -11,6 +11,22 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+_LONGEST = 2000
+_END = 500
+
+
+def one_line(text: str) -> str:
+    """Gives what is said beside a result as one line that a terminal shows as it is.
+
+    Names and values in it may come from anywhere: control characters become escapes, lines are joined,
+    and of what is very long the middle is left out.
+    """
+    joined = " ".join(line.strip() for line in text.splitlines())
+    shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in joined)
+    if len(shown) > _LONGEST:
+        return f"{shown[: _LONGEST - _END]} [...] {shown[-_END:]}"
+    return shown
+
 
 def emit(text: str) -> None:
     """Prints a result. A reader that has gone away, such as ``head``, is no error."""
@@ -21,9 +37,19 @@ def emit(text: str) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
+def notice(text: str) -> None:
+    """Says something about the work on stderr, beside its result."""
+    print(f"autosparse: {one_line(text)}", file=sys.stderr)
+
+
 def emit_json(values: Any) -> None:
-    """Prints plain values as JSON."""
-    emit(json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False))
+    """Prints plain values as JSON, escaped where stdout cannot show a character."""
+    text = json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False)
+    try:
+        text.encode(sys.stdout.encoding or "ascii")
+    except UnicodeEncodeError:
+        text = json.dumps(values, indent=2, allow_nan=False)
+    emit(text)
 
 
 def emit_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, title: str = "") -> None:

@@ -11,6 +11,7 @@ import typer
 from autosparse import factories
 from autosparse.cli import options
 from autosparse.cli.output import emit, emit_facts, emit_json, emit_table
+from autosparse.cli.reading import finished_run
 from autosparse.errors import ExitCode, UsageError
 
 app = typer.Typer(help="List, show and remove runs.", no_args_is_help=True)
@@ -21,9 +22,8 @@ RESULTS = Path("results")
 def report(run: options.Run = "latest", out: Out = RESULTS, as_json: options.Json = False) -> int:
     """Build a run's report.html anew from the files of the run."""
     from autosparse.report import build
-    from autosparse.runs import find_run
 
-    page = build(find_run(out, run))
+    page = build(finished_run(out, run))
     if as_json:
         emit_json({"report": str(page)})
     else:
@@ -34,7 +34,7 @@ def report(run: options.Run = "latest", out: Out = RESULTS, as_json: options.Jso
 @app.command("list")
 def list_(out: Out = RESULTS, as_json: options.Json = False) -> int:
     """List runs, newest first."""
-    from autosparse.runs import list_runs
+    from autosparse.run_folders import list_runs
 
     found = list_runs(out)
     if as_json:
@@ -59,8 +59,8 @@ def _budget(budget_ms: float | None) -> str:
 @app.command()
 def show(run: options.Run = "latest", out: Out = RESULTS, as_json: options.Json = False) -> int:
     """Show one run: how far it is, its verdict and its configurations."""
-    from autosparse.runs import find_run
-    from autosparse.runs import show as everything
+    from autosparse.run_folders import find_run
+    from autosparse.run_folders import show as everything
 
     folder = find_run(out, run)
     known = everything(folder)
@@ -89,7 +89,7 @@ def rm(
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
 ) -> int:
     """Remove runs and everything in their folders."""
-    from autosparse.runs import find_run, remove_run
+    from autosparse.run_folders import find_run, remove_run
 
     folders = [find_run(out, run) for run in runs]  # all are found before one is removed
     if not yes and not _agreed([folder.name for folder in folders]):

@@ -10,6 +10,7 @@ import typer
 
 from autosparse.cli import options
 from autosparse.cli.output import emit, emit_json
+from autosparse.cli.reading import finished_run
 from autosparse.cli.working import working
 from autosparse.errors import ExitCode
 
@@ -27,6 +28,7 @@ def search(
     space: options.Space = None,
     include: options.Include = None,
     exclude: options.Exclude = None,
+    judged: options.Judged = None,
     batch_size: options.BatchSize = None,
     input_shape: options.InputShape = None,
     dtype: options.Dtype = None,
@@ -119,11 +121,10 @@ def train(
     as_json: options.Json = False,
 ) -> int:
     """Train configurations of a finished search."""
-    from autosparse.runs import find_run
     from autosparse.values import choice
 
     length: Literal["short", "full"] = choice(("short", "full"))(kind, "--kind")
-    folder = find_run(out, run)
+    folder = finished_run(out, run)
     from autosparse import pipeline  # brings torch and Ray
 
     picked = tuple(pick or ("knee",))

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from autosparse.cli.output import one_line
 from autosparse.errors import ConfigError
 
 _LEVELS = {
@@ -83,7 +84,7 @@ class _CurrentStderr(logging.Handler):
     """Writes to whatever stderr is now: progress bars put themselves in its place while they show."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        print(self.format(record), file=sys.stderr)
+        print(one_line(self.format(record)), file=sys.stderr)
 
 
 def start_logging(level: int) -> None:

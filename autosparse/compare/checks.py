@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
-from autosparse import hardware, models
+from autosparse import data, hardware, models
 from autosparse.compare.peer import chosen
 from autosparse.compare.records import Asked
+from autosparse.database.schema import check_file, parse_url
 from autosparse.deploy import load
-from autosparse.errors import DatabaseError, UsageError
+from autosparse.errors import UsageError
 from autosparse.kernels.compact import check_compact, expanding_kernels
 from autosparse.plan import Plan
-from autosparse.tuning.schema import parse_url
 from autosparse.weight_files import check_weights
 
 
@@ -20,6 +21,7 @@ def check(asked: Asked) -> None:
 
     Raises:
         ModelError: no such model, or its weight file is missing, damaged or something else.
+        DataError: no such calibration data.
         PlanError: the plan cannot be read, or names kernels that `compact_weights` leaves out.
         UsageError: nothing to compare, more threads than cores, a missing file, an unknown peer, or an
             exported file that runs kernels which `compact_weights` leaves out.
@@ -28,6 +30,8 @@ def check(asked: Asked) -> None:
     models.check_source(asked.subject.model)
     if asked.subject.weights is not None:
         check_weights(Path(asked.subject.weights))
+    if asked.subject.calibration is not None:
+        data.check_source(asked.subject.calibration)
     if asked.plan is not None:
         plan = Plan.load(asked.plan)
         if asked.compact_weights:
@@ -41,24 +45,23 @@ def check(asked: Asked) -> None:
                 f"threads must be at most the {usable} cores this process may use, but got {threads}"
             )
     if asked.database is not None:
-        try:
-            parse_url(asked.database)
-        except DatabaseError as error:
-            raise UsageError(str(error)) from None
-    if not (chosen(asked.against) or _has_own(asked)):
+        check_file(parse_url(asked.database), "database")
+    peers = chosen(asked.against)
+    if not (peers or _has_own(asked)):
         raise UsageError(
-            "a comparison needs somebody to run, but no peer is installed and ours is left out"
+            "a comparison needs somebody to run, but every engine is left out, ours too; leave out "
+            "--no-dense, or name another by --against"
         )
+    if asked.peers_masked and not peers:
+        raise UsageError("--peers-masked needs other engines, but there are none; leave it out")
 
 
 def _check_artifact(path: Path, *, compact: bool) -> None:
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise UsageError(f"--artifact must name a file, but there is none at {path}")
-    if not compact:
-        return
-    with load(path, threads=1) as loaded:
+    with load(path, threads=1) as loaded:  # refuses what is damaged
         expanding = [each.kernel for each in loaded.layers if each.kernel in expanding_kernels()]
-    if expanding:
+    if compact and expanding:
         raise UsageError(
             f"with --compact-weights an artifact must run kernels that do not expand weights, but "
             f"{path} runs {expanding[0]}; leave --compact-weights out, or export again with it"

@@ -10,17 +10,16 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 
-import autosparse
-from autosparse import limits, paths
+from autosparse import graph, limits, paths
 from autosparse.compare import memory, own, rates, task
 from autosparse.compare.checks import check
 from autosparse.compare.peer import Peer, all_peers, chosen, find
 from autosparse.compare.records import Asked, Comparison, Own, Refusal, Result, Session
 from autosparse.compare.session import SessionRequest
-from autosparse.errors import AutosparseError
 from autosparse.progress import Progress
 from autosparse.records import HardwareProfile, LayerInfo
-from autosparse.tuning.worker import Worker
+from autosparse.sessions.apart import call_apart
+from autosparse.version import __version__
 
 RUNNER = "autosparse.compare.session:run"
 # A session that takes this much longer than it was asked to measure hangs: engines compile for minutes.
@@ -49,7 +48,10 @@ def compare(asked: Asked, progress: Progress | None = None) -> Comparison:
     own.check_dtypes(asked.dtypes)
     hardware = limits.profile(progress=progress)
     shape = task.input_shape(asked.subject)
-    layers = task.capture(asked.subject, shape)
+    fused = task.fused(asked.subject, shape)
+    if asked.dense or asked.sparsities or asked.plan:
+        own.check_native(asked.subject.model, fused)
+    layers = graph.layers(fused)
     sparse = own.sparse_layers(layers, asked.exclude) if asked.sparsities else ()
     sessions = []
     with _folder() as folder:
@@ -65,7 +67,7 @@ def compare(asked: Asked, progress: Progress | None = None) -> Comparison:
         hardware=hardware,
         versions=versions(chosen(asked.against)),
         sessions=tuple(sessions),
-        absent=() if asked.against else absent(),
+        absent=absent() if asked.against is None else (),
         created_at=datetime.now(UTC).isoformat(timespec="seconds"),
     )
 
@@ -118,18 +120,9 @@ def _request(
 
 
 def _run_apart(request: SessionRequest, progress: Progress) -> Session:
-    progress.check()
-    seconds = request.policy.time_cap_us / 1e6
-    with (
-        progress.step(f"run whole models in turn on {request.threads}"),
-        Worker(RUNNER, library_threads=None) as worker,
-    ):
-        answer = worker.call(request.to_json(), _HUNG_S + _PATIENCE * seconds)
-    if answer.outcome is None:
-        raise AutosparseError(
-            f"whole models must be measurable, but the session ended with: {answer.message}"
-        )
-    return Session.from_json(answer.outcome)
+    limit_s = _HUNG_S + _PATIENCE * request.policy.time_cap_us / 1e6
+    step = f"start a session on {request.threads}"
+    return Session.from_json(call_apart(RUNNER, request, step=step, limit_s=limit_s, progress=progress))
 
 
 def _with_memory(session: Session, request: SessionRequest, progress: Progress) -> Session:
@@ -168,4 +161,4 @@ def versions(peers: Sequence[Peer]) -> dict[str, str]:
     found = {name: importlib.metadata.version(name) for name in ("torch", "numpy")}
     for peer in peers:
         found |= find(peer.name).versions()
-    return {"autosparse": autosparse.__version__, "python": platform.python_version(), **found}
+    return {"autosparse": __version__, "python": platform.python_version(), **found}

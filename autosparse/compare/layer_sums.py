@@ -7,15 +7,18 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from autosparse.compare.own_engine import OwnModel
-from autosparse.compare.rates import BYTES
 from autosparse.compare.records import LayerSum, LayerTime
+from autosparse.devices.layer import BYTES
 from autosparse.engine import LayerReport
-from autosparse.records import DENSE, Pattern, onexn
+from autosparse.measuring.states import UNMARKED, Prober, in_state
+from autosparse.measuring.stopwatch import LAYERS
+from autosparse.patterns import parse_pattern
+from autosparse.sessions.operators import operators_us
 from autosparse.tuning import layer_job
 from autosparse.tuning.layer_job import LayerJob
-from autosparse.tuning.stopwatch import LAYERS
 
 _RUNS = 50
+_TURNS = 5
 
 
 class Alone:
@@ -28,11 +31,23 @@ class Alone:
         dtype: arithmetic type.
         threads: worker threads.
         weights: elements of all weights of the dense model, which decide how cold a layer's are.
-        l3_bytes: size of the last cache, 0 where unknown.
+        cache_bytes: size of the last cache, 0 where unknown.
+        state: state of the host that figures are wanted in.
+        prober: tells the host's state; None where there is nothing to tell apart.
     """
 
-    def __init__(self, dtype: str, threads: int, weights: int, l3_bytes: int) -> None:
-        self._dtype, self._threads, self._l3_bytes = dtype, threads, l3_bytes
+    def __init__(
+        self,
+        dtype: str,
+        threads: int,
+        weights: int,
+        cache_bytes: int,
+        *,
+        state: str = "",
+        prober: Prober | None = None,
+    ) -> None:
+        self._dtype, self._threads, self._cache_bytes = dtype, threads, cache_bytes
+        self.state, self.prober = state, prober
         self._policy = LAYERS.for_model(weights * BYTES[dtype])
         self._known: dict[LayerJob, float | None] = {}
 
@@ -45,21 +60,19 @@ class Alone:
             return None
         job = LayerJob(
             shape=layer.shape,
-            pattern=_pattern(layer.pattern),
+            pattern=parse_pattern(layer.pattern),
             sparsity=layer.sparsity,
             kernel=layer.kernel,
             dtype=self._dtype,
             threads=self._threads,
             policy=self._policy,
-            l3_bytes=self._l3_bytes,
+            cache_bytes=self._cache_bytes,
+            state=self.state if self.prober else None,
+            marks=self.prober.held_against() if self.prober else UNMARKED,
         )
         if job not in self._known:
             self._known[job] = layer_job.measure(job).median_us
         return self._known[job]
-
-
-def _pattern(name: str) -> Pattern:
-    return DENSE if name == DENSE.name else onexn(int(name.removeprefix("1x")))
 
 
 def measure(
@@ -78,8 +91,8 @@ def measure(
     Returns:
         Every layer, and the sum; no sum where no layer can be timed alone.
     """
-    operators = model.measure_operators(_RUNS)
-    before = model.run_times(_RUNS)
+    operators = operators_us(model, alone.prober, alone.state)
+    before = _runs_ns(model, alone)
     times = tuple(
         LayerTime(
             name=layer.name,
@@ -93,13 +106,21 @@ def measure(
         for layer in model.layers
     )
     model.run_times(_RUNS)  # the layers have taken the caches
-    steady_us = float(np.median([*before, *model.run_times(_RUNS)])) / 1e3
+    steady_us = float(np.median([*before, *_runs_ns(model, alone)])) / 1e3
     return times, add_up(times, operators, steady_us, measured_us)
+
+
+def _runs_ns(model: OwnModel, alone: Alone) -> list[int]:
+    turns = [
+        in_state(alone.prober, alone.state, lambda: model.run_times(_RUNS // _TURNS))
+        for _ in range(_TURNS)
+    ]
+    return [int(ns) for turn in turns for ns in turn]
 
 
 def add_up(
     layers: Sequence[LayerTime],
-    operators_us: Mapping[str, float],
+    inside_us: Mapping[str, float],
     steady_us: float,
     measured_us: float,
 ) -> LayerSum | None:
@@ -107,7 +128,7 @@ def add_up(
     tuned = {layer.name: layer for layer in layers if layer.alone_us is not None}
     if not tuned:
         return None
-    overheads = {name: us for name, us in operators_us.items() if name not in tuned}
+    overheads = {name: us for name, us in inside_us.items() if name not in tuned}
     tuned_us = sum(layer.alone_us or 0.0 for layer in tuned.values())
     predicted_us = tuned_us + sum(overheads.values())
     return LayerSum(

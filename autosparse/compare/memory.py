@@ -19,7 +19,7 @@ from autosparse.compare.peer import find
 from autosparse.compare.records import Memory, Subject
 from autosparse.compare.task import Task
 from autosparse.records import Record
-from autosparse.tuning.worker import Worker
+from autosparse.workers.worker import Worker
 
 RUNNER = "autosparse.compare.memory:run"
 HOW = "growth of the resident set, from the engine imported to the model running, process of its own"

@@ -1,4 +1,4 @@
-"""Plans for our contestants: per layer the fastest measured kernel and, where it is free, N."""
+"""Plans for our contestants: per layer the fastest measured kernel and, where it is free, pattern."""
 
 from __future__ import annotations
 
@@ -7,8 +7,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from autosparse.compare.records import OURS, Asked, Own, Zeros
+from autosparse.database import TuningDatabase
+from autosparse.devices import AUTO
+from autosparse.devices.device import find
+from autosparse.engine import why_not_native
 from autosparse.errors import UsageError
+from autosparse.graph import Graph
 from autosparse.kernels import spec
+from autosparse.patterns.family import finest_first
 from autosparse.plan import Plan
 from autosparse.progress import Progress
 from autosparse.records import (
@@ -16,11 +22,10 @@ from autosparse.records import (
     LatencyOption,
     LayerChoice,
     LayerInfo,
-    kept_blocks,
-    onexn,
+    Pattern,
 )
 from autosparse.tuning.autotune import TuneRequest, TuneResult, tune
-from autosparse.tuning.database import TuningDatabase
+from autosparse.tuning.narrowing import steps
 from autosparse.tuning.request import dense_weight_bytes
 
 
@@ -37,6 +42,19 @@ def check_dtypes(dtypes: Sequence[str]) -> None:
                 f"dtype must be one that kernels of this build compute in ({', '.join(known)}), "
                 f"but got {dtype}"
             )
+
+
+def check_native(model: str, graph: Graph) -> None:
+    """Refuses a model that would run through torch: its figures would not be ours.
+
+    Raises:
+        UsageError: names every operator that stands in the way, and its modules.
+    """
+    if foreign := why_not_native(graph):
+        raise UsageError(
+            f"a model to compare must run natively as a whole, but {model} would run through torch "
+            f"because of {'; '.join(foreign)}; replace these operators"
+        )
 
 
 def sparse_layers(layers: Sequence[LayerInfo], exclude: Sequence[str]) -> tuple[LayerInfo, ...]:
@@ -76,7 +94,7 @@ def tune_layers(
     request = TuneRequest(
         layers=tuple(layers),
         sparse_layers=tuple(layer.name for layer in sparse),
-        block_ns=asked.block_ns if sparse else (),
+        patterns=asked.patterns if sparse else (),
         sparsities=asked.sparsities if sparse else (),
         threads=threads,
         dtype=dtype,
@@ -84,7 +102,7 @@ def tune_layers(
         compact_weights=asked.compact_weights,
     )
     with TuningDatabase(asked.database) as database:
-        return tune(request, hardware, database, progress=progress)
+        return tune(request, find(AUTO, hardware), database, progress=progress)
 
 
 def contestants(
@@ -134,7 +152,7 @@ def make_plan(
     dtype: str,
     tuned: TuneResult,
 ) -> Plan:
-    """Gives every layer its fastest measured kernel and, if it is sparse, N.
+    """Gives every layer its fastest measured kernel and, if it is sparse, pattern.
 
     A layer whose dense kernel is faster than every sparse one keeps its zeros and runs dense.
     """
@@ -143,8 +161,8 @@ def make_plan(
     for layer in layers:
         options = tuned.options.get(layer.name, ())
         if layer.shape is not None and layer.name in pruned:
-            if kept_blocks(layer.shape.in_channels, sparsity) < layer.shape.in_channels:
-                chosen[layer.name] = sparse_choice(options, sparsity, asked.block_ns, dtype)
+            if any(step.prunes for p in asked.patterns for step in steps(layer.shape, p, (sparsity,))):
+                chosen[layer.name] = sparse_choice(options, sparsity, asked.patterns, dtype)
                 continue
         if options:
             chosen[layer.name] = options[0].choice
@@ -152,7 +170,7 @@ def make_plan(
 
 
 def sparse_choice(
-    options: Sequence[LatencyOption], sparsity: float, block_ns: Sequence[int], dtype: str
+    options: Sequence[LatencyOption], sparsity: float, patterns: Sequence[Pattern], dtype: str
 ) -> LayerChoice:
     """Gives the fastest way to run a layer with zeros of that sparsity."""
     able = [o for o in options if o.choice.pattern.is_dense or o.choice.sparsity == sparsity]
@@ -160,7 +178,7 @@ def sparse_choice(
     if best is not None and not best.pattern.is_dense:
         return best
     return LayerChoice(
-        pattern=onexn(max(block_ns)),
+        pattern=finest_first(patterns)[-1],
         sparsity=sparsity,
         dtype=dtype,  # type: ignore[arg-type]
         kernel=best.kernel if best else None,

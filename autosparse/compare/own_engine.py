@@ -15,7 +15,7 @@ from autosparse.compare.peer import Running
 from autosparse.compare.records import OURS, Memory, Own
 from autosparse.compare.task import Task
 from autosparse.engine import LayerReport, compile
-from autosparse.errors import MissingDependency
+from autosparse.errors import MissingDependency, UsageError
 
 _HOW = "weights and activations, as the engine counts them"
 
@@ -64,13 +64,11 @@ class OwnRunning:
         running: how to run it.
         model: what runs.
         memory: weights and activations.
-        note: what a reader must know, such as that it runs through torch.
     """
 
     running: Running
     model: OwnModel
     memory: Memory
-    note: str = ""
 
 
 def open_own(
@@ -79,11 +77,10 @@ def open_own(
     """Makes a contestant ready; `compact_weights` as in `compile`.
 
     Raises:
-        AutosparseError: the plan, the file or the type cannot be had here.
+        AutosparseError: the plan, the file or the type cannot be had here, or the model would run
+            through torch, whose figures are not ours.
     """
     model = _loaded(own, task) if own.artifact else _compiled(own, task, database, compact_weights)
-    native = model.engine == OURS
-    why = "; ".join(getattr(model, "why", ()))
     return OwnRunning(
         running=Running(
             run=model.run_times,
@@ -91,15 +88,12 @@ def open_own(
             close=model.close,
         ),
         model=model,
-        memory=Memory(size_bytes=model.weight_bytes + model.arena_bytes, how=_HOW)
-        if native
-        else Memory(size_bytes=None, how="it runs through torch, which does not tell"),
-        note="" if native else f"runs through torch: {why}",
+        memory=Memory(size_bytes=model.weight_bytes + model.arena_bytes, how=_HOW),
     )
 
 
 def _compiled(own: Own, task: Task, database: str | None, compact_weights: bool) -> OwnModel:
-    return compile(
+    model = compile(
         task.module(),
         (task.tensor(),),
         dtype=own.dtype,
@@ -107,7 +101,14 @@ def _compiled(own: Own, task: Task, database: str | None, compact_weights: bool)
         plan=own.plan,
         database=database,
         compact_weights=compact_weights,
+        use_zeros=own.zeros is not None,  # dense is dense, whatever was pruned before
     )
+    if model.engine != OURS:
+        raise UsageError(
+            f"a contestant of ours must run natively as a whole, but {own.name} would run through "
+            f"{model.engine}: {'; '.join(model.why)}"
+        )
+    return model
 
 
 def _loaded(own: Own, task: Task) -> OwnModel:

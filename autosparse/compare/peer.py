@@ -7,19 +7,18 @@ from __future__ import annotations
 
 import importlib
 import importlib.metadata
+import pkgutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
 from numpy.typing import NDArray
 
+from autosparse.compare import peers
 from autosparse.compare.task import Task
 from autosparse.errors import MissingDependency, UsageError
-from autosparse.tuning.stopwatch import Runner
-
-_FOLDER = Path(__file__).parent / "peers"
+from autosparse.measuring.stopwatch import Runner
 
 
 class Unsupported(Exception):
@@ -34,11 +33,13 @@ class Running:
         run: runs it so many times, or somewhat more; gives nanoseconds per run.
         outputs: runs it once and gives its results, leaf by leaf.
         close: gives back what it holds.
+        note: anything a reader of its figures must know.
     """
 
     run: Runner
     outputs: Callable[[], Sequence[NDArray[Any]]]
     close: Callable[[], None] = lambda: None
+    note: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,8 +104,8 @@ def names() -> tuple[str, ...]:
 
 def all_peers() -> tuple[Peer, ...]:
     """Gives every peer: one per file of the folder ``peers``, as its ``PEER``."""
-    stems = sorted(path.stem for path in _FOLDER.glob("*.py") if path.stem != "__init__")
-    return tuple(importlib.import_module(f"{__package__}.peers.{stem}").PEER for stem in stems)
+    files = sorted(module.name for module in pkgutil.iter_modules(peers.__path__))
+    return tuple(importlib.import_module(f"{peers.__name__}.{file}").PEER for file in files)
 
 
 def find(name: str) -> Peer:
@@ -119,14 +120,14 @@ def find(name: str) -> Peer:
     return known[name]
 
 
-def chosen(wanted: Sequence[str]) -> tuple[Peer, ...]:
-    """Gives the peers that shall take part: those wanted or, if none are named, all installed ones.
+def chosen(wanted: Sequence[str] | None) -> tuple[Peer, ...]:
+    """Gives the peers that shall take part: those wanted, and all installed ones for None.
 
     Raises:
         UsageError: an unknown name.
         MissingDependency: one that is wanted by name is not installed.
     """
-    if not wanted:
+    if wanted is None:
         return tuple(peer for peer in all_peers() if not peer.missing)
     found = tuple(find(name) for name in dict.fromkeys(wanted))
     for peer in found:

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from autosparse.compare.records import Rates
+from autosparse.devices.layer import BYTES
 from autosparse.engine import LayerReport
 from autosparse.records import CpuProfile, LayerInfo
-
-BYTES = {"f32": 4, "bf16": 2}
 
 
 def dense_flops(layers: Iterable[LayerInfo]) -> int:
@@ -63,7 +62,7 @@ def limit_gflops(cpu: CpuProfile, dtype: str, threads: int) -> float | None:
     core, every = {
         "f32": (cpu.f32_gflops_core, cpu.f32_gflops_all),
         "bf16": (cpu.bf16_gflops_core, cpu.bf16_gflops_all),
-    }[dtype]
+    }.get(dtype, (None, None))
     if core is None or every is None:
         return None
     if threads >= cpu.cores_usable:

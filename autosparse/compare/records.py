@@ -8,15 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal, Self
 
 from autosparse.errors import UsageError
+from autosparse.measuring.stopwatch import WHOLE, MeasurementPolicy
+from autosparse.patterns import family_of
 from autosparse.plan import Plan
-from autosparse.records import HardwareProfile, Record, WholeLatency, onexn
-from autosparse.tuning.stopwatch import WHOLE, MeasurementPolicy
+from autosparse.records import HardwareProfile, Pattern, Record, WholeLatency, onexn
+from autosparse.sessions.in_turn import UNEVENTFUL, Circumstances
 
 SCHEMA = 1
 DTYPES = ("f32", "bf16")
+"""Types of our contestants."""
+RIVAL_DTYPES = (*DTYPES, "int8")
+"""Types of other engines."""
 OURS = "autosparse"
 
 
@@ -30,6 +35,8 @@ class Subject(Record):
         input_shape: one sample; empty is the model's own.
         batch_size: samples per run.
         seed: of random weights, of the input and of random masks.
+        calibration: data set whose training part gives the ranges of int8 peers; None takes random
+            inputs, which is enough for a latency.
     """
 
     model: str
@@ -37,6 +44,7 @@ class Subject(Record):
     input_shape: tuple[int, ...] = ()
     batch_size: int = 1
     seed: int = 0
+    calibration: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,14 +53,14 @@ class Asked(Record):
 
     Attributes:
         subject: the model.
-        sparsities: fractions of blocks pruned; one contestant of ours each, random uniform 1xN masks on
+        sparsities: fractions of blocks pruned; one contestant of ours each, random masks on
             every layer that may be sparse but the first, the last and those of `exclude`.
-        block_ns: N that these contestants may choose from, layer by layer.
+        patterns: those that these contestants may choose from, layer by layer.
         plan: file of a plan that one more contestant follows, or None.
         artifact: exported file that one more contestant runs, or None.
         dtypes: arithmetic types of our contestants; peers run in every type they have.
         threads: thread counts, one session each.
-        against: peers by name; empty is every installed one.
+        against: peers by name, empty for none of them; None is every installed one.
         exclude: globs of layers that stay dense.
         dense: whether our engine also runs the model without zeros.
         peers_masked: whether peers also run the models with zeros.
@@ -63,12 +71,12 @@ class Asked(Record):
 
     subject: Subject
     sparsities: tuple[float, ...] = (0.75,)
-    block_ns: tuple[int, ...] = (8, 16, 32)
+    patterns: tuple[Pattern, ...] = (onexn(8), onexn(16), onexn(32))
     plan: str | None = None
     artifact: str | None = None
     dtypes: tuple[str, ...] = ("f32",)
     threads: tuple[int, ...] = (1,)
-    against: tuple[str, ...] = ()
+    against: tuple[str, ...] | None = None
     exclude: tuple[str, ...] = ()
     dense: bool = True
     peers_masked: bool = False
@@ -77,8 +85,8 @@ class Asked(Record):
     compact_weights: bool = False
 
     def __post_init__(self) -> None:
-        for block_n in self.block_ns:
-            onexn(block_n)
+        for pattern in self.patterns:
+            family_of(pattern)
         for sparsity in self.sparsities:
             if not 0 < sparsity < 1:
                 raise UsageError(
@@ -88,8 +96,16 @@ class Asked(Record):
         for dtype in self.dtypes:
             if dtype not in DTYPES:
                 raise UsageError(f"dtype must be {' or '.join(DTYPES)}, but got {dtype!r}")
-        if self.sparsities and not self.block_ns:
-            raise UsageError("sparse contestants need at least one N, but got none")
+        if self.sparsities and not self.patterns:
+            raise UsageError("sparse contestants need at least one pattern, but got none")
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Self:
+        """Rebuilds a request; those of files that know 1xN alone list its N as ``block_ns``."""
+        given = dict(values)
+        if "block_ns" in given:
+            given["patterns"] = [onexn(block_n).to_json() for block_n in given.pop("block_ns")]
+        return super(Asked, cls).from_json(given)
 
 
 # ------------------------------------------------------------------------------------- who takes part
@@ -267,6 +283,19 @@ class LayerSum(Record):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Elsewhere(Record):
+    """What one contestant did in another state of the host.
+
+    Attributes:
+        latency: the whole model.
+        ratios: type to the comparison, in that state, with the fastest peer of that type.
+    """
+
+    latency: WholeLatency
+    ratios: Mapping[str, Ratio]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Result(Record):
     """What one contestant did.
 
@@ -283,7 +312,9 @@ class Result(Record):
         weight_share: of what all layers' weights would take in this type without zeros; None likewise.
         layers: empty for peers.
         layer_sum: None for peers, and where nothing was tuned.
-        note: anything a reader must know, such as that the model ran through torch.
+        note: anything a reader must know, such as that its figures are disturbed.
+        elsewhere: state of the host to the figures in it, of the states that were seen beside that of
+            `latency`.
     """
 
     contestant: Contestant
@@ -299,6 +330,7 @@ class Result(Record):
     layers: tuple[LayerTime, ...] = ()
     layer_sum: LayerSum | None = None
     note: str = ""
+    elsewhere: Mapping[str, Elsewhere] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -311,6 +343,8 @@ class Session(Record):
         disturbed: numbers of the rounds in which most contestants ran clearly slower than they can.
         results: in the order they took their turns.
         refused: who was not timed.
+        circumstances: how it was on the host; all figures but those of `Result.elsewhere` are of the
+            state that it was in for longest.
     """
 
     threads: int
@@ -318,6 +352,7 @@ class Session(Record):
     disturbed: tuple[int, ...]
     results: tuple[Result, ...]
     refused: tuple[Refusal, ...] = ()
+    circumstances: Circumstances = UNEVENTFUL
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,13 +1,9 @@
-"""One session: everybody is made ready, checked, and run in turn, in one process of its own.
-
-The process is a fresh one at normal priority, as a deployed model's would be, and draws no progress
-bar: only the contestants run while it measures.
-"""
+"""A comparison's measuring session: everybody is made ready, checked, and run in turn."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -21,7 +17,9 @@ from autosparse.compare.own_engine import OwnRunning, open_own
 from autosparse.compare.peer import Running, Unsupported, Variant, find
 from autosparse.compare.records import (
     OURS,
+    RIVAL_DTYPES,
     Contestant,
+    Elsewhere,
     Memory,
     Own,
     Ratio,
@@ -32,22 +30,16 @@ from autosparse.compare.records import (
     Zeros,
 )
 from autosparse.compare.task import Task
+from autosparse.database import TuningDatabase
+from autosparse.measuring.stopwatch import MeasurementPolicy, Timing
+from autosparse.measuring.turns import disturbed_rounds, paired_ratio
 from autosparse.progress import Progress
 from autosparse.records import HardwareProfile, Record
-from autosparse.tuning.database import TuningDatabase
-from autosparse.tuning.stopwatch import (
-    MeasurementPolicy,
-    Timing,
-    disturbed_rounds,
-    interleave,
-    paired_ratio,
-)
+from autosparse.sessions.in_turn import Entrant, InTurn, run_in_turn
 
 log = logging.getLogger(__name__)
 
 _REASON_CHARACTERS = 200
-# Threads of other engines spin for a while after their last run, and would slow down whoever is next.
-_PAUSE_S = 0.05
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,12 +110,12 @@ class _Field:
     refused: list[Refusal] = field(default_factory=list)
 
 
-def run(values: dict[str, Any]) -> dict[str, Any]:
+def run(values: dict[str, Any], progress: Progress) -> dict[str, Any]:
     """Runs a session given and told as plain values: what the child process is called with."""
-    return run_session(SessionRequest.from_json(values)).to_json()
+    return run_session(SessionRequest.from_json(values), progress).to_json()
 
 
-def run_session(request: SessionRequest) -> Session:
+def run_session(request: SessionRequest, progress: Progress | None = None) -> Session:
     """Makes everybody ready, refuses wrong outputs, and runs the rest in turn, in this process."""
     torch.set_num_threads(request.threads)
     with ExitStack() as stack:
@@ -133,18 +125,28 @@ def run_session(request: SessionRequest) -> Session:
         refused = tuple(taking_part.refused)
         if not taking_part.ready:
             return Session(threads=request.threads, rounds=0, disturbed=(), results=(), refused=refused)
-        ready = taking_part.ready
-        runners = {each.contestant.name: each.running.run for each in ready}
-        timings = interleave(runners, request.policy, Progress(), pause_s=_PAUSE_S)
-        rivals = fastest_rivals([each.contestant for each in ready], timings)
-        results = tuple(_result(request, each, timings, rivals) for each in ready)
+        found = run_in_turn(
+            [_entrant(each) for each in taking_part.ready],
+            request.policy,
+            threads=request.threads,
+            batch_size=request.subject.batch_size,
+            progress=progress or Progress(),
+        )
+        results = tuple(_result(request, each, taking_part.ready, found) for each in taking_part.ready)
     return Session(
         threads=request.threads,
         rounds=len(results[0].turns_us),
-        disturbed=disturbed_rounds(timings),
+        disturbed=disturbed_rounds(found.timings[found.state]),
         results=results,
         refused=refused,
+        circumstances=found.circumstances,
     )
+
+
+def _entrant(ready: _Ready) -> Entrant:
+    """Everybody is rested before, as it is not known whose threads spin."""
+    who = ready.contestant
+    return Entrant(name=who.name, run=ready.running.run, engine=who.engine, dtype=who.dtype, spins=True)
 
 
 # --------------------------------------------------------------------------------------- making ready
@@ -236,12 +238,12 @@ def _told(error: Exception) -> str:
 # ------------------------------------------------------------------------------------------- results
 
 
-def fastest_rivals(contestants: Sequence[Contestant], timings: dict[str, Timing]) -> dict[str, str]:
+def fastest_rivals(contestants: Sequence[Contestant], timings: Mapping[str, Timing]) -> dict[str, str]:
     """Gives type to the fastest peer on the dense model; our dense model where no peer ran at all."""
     peers = [c for c in contestants if not c.is_ours and not c.zeros]
     rivals = peers or [c for c in contestants if c.is_ours and not c.zeros]
     found: dict[str, str] = {}
-    for dtype in ("f32", "bf16"):
+    for dtype in RIVAL_DTYPES:
         names = [each.name for each in rivals if each.dtype == dtype]
         if names:
             found[dtype] = min(names, key=lambda name: timings[name].median_us)
@@ -249,7 +251,7 @@ def fastest_rivals(contestants: Sequence[Contestant], timings: dict[str, Timing]
 
 
 def _ratios(
-    timing: Timing, rivals: dict[str, str], timings: dict[str, Timing]
+    timing: Timing, rivals: Mapping[str, str], timings: Mapping[str, Timing]
 ) -> Iterator[tuple[str, Ratio]]:
     for dtype, name in rivals.items():
         median, low, high = paired_ratio(timings[name], timing)
@@ -257,33 +259,46 @@ def _ratios(
 
 
 def _result(
-    request: SessionRequest,
-    ready: _Ready,
-    timings: dict[str, Timing],
-    rivals: dict[str, str],
+    request: SessionRequest, ready: _Ready, everyone: Sequence[_Ready], found: InTurn
 ) -> Result:
-    who, timing = ready.contestant, timings[ready.contestant.name]
+    who, contestants = ready.contestant, [each.contestant for each in everyone]
+    figures = {
+        state: Elsewhere(
+            latency=latency,
+            ratios=dict(
+                _ratios(
+                    found.timings[state][who.name],
+                    fastest_rivals(contestants, found.timings[state]),
+                    found.timings[state],
+                )
+            ),
+        )
+        for state, latency in found.latencies(who.name).items()
+    }
+    here = figures.pop(found.state)
+    timing = found.timings[found.state][who.name]
     limit = rates.limit_gflops(request.hardware.cpu, who.dtype, request.threads)
     result = Result(
         contestant=who,
         error=ready.error,
         tolerance=verify.TOLERANCE[who.dtype],
-        latency=timing.whole_latency(
-            threads=request.threads,
-            batch_size=request.subject.batch_size,
-            dtype=who.dtype,
-            engine=who.engine,
-        ),
+        latency=here.latency,
         turns_us=timing.turns_us,
-        ratios=dict(_ratios(timing, rivals, timings)),
+        ratios=here.ratios,
         rates=rates.rates(request.dense_flops, request.dense_flops, timing.median_us, limit),
         memory=Memory(size_bytes=None, how="not measured"),
-        note=timing.problem,
+        note="; ".join(filter(None, (timing.problem, ready.running.note))),
+        elsewhere=figures,
     )
     if ready.own is None:
         return result
     alone = layer_sums.Alone(
-        who.dtype, request.threads, request.dense_weights, request.hardware.cpu.l3_bytes
+        who.dtype,
+        request.threads,
+        request.dense_weights,
+        request.hardware.cpu.l3_bytes,
+        state=found.state,
+        prober=found.prober,
     )
     return replace(result, **_own_facts(request, ready.own, timing, limit, alone))
 
@@ -304,8 +319,6 @@ def _own_facts(
         "rates": rates.rates(
             rates.kept_flops(model.layers), request.dense_flops, timing.median_us, limit
         ),
-        "note": "; ".join(filter(None, (timing.problem, own.note))),
     }
-    if model.engine == OURS:
-        facts["layers"], facts["layer_sum"] = layer_sums.measure(model, alone, timing.median_us)
+    facts["layers"], facts["layer_sum"] = layer_sums.measure(model, alone, timing.median_us)
     return facts

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from autosparse.compare.records import Comparison, LayerSum, Ratio, Refusal, Result, Session
+from autosparse.records import WholeLatency
+from autosparse.report import words
+from autosparse.sessions.in_turn import Circumstances
 from autosparse.units import format_bytes
 
 _MANY_DISTURBED = 1 / 3
@@ -19,7 +22,9 @@ def title(comparison: Comparison, session: Session) -> str:
     threads = f"{session.threads} thread" + ("s" if session.threads > 1 else "")
     compact = ", ours with compact weights" if comparison.asked.compact_weights else ""
     rounds = f"{session.rounds} rounds in turn"
-    return f"{comparison.asked.subject.model}, {shape}, {threads}, {rounds}{compact}"
+    state = session.circumstances.state.label
+    of_state = f", {words.state(state)} unless a row says otherwise" if state else ""
+    return f"{comparison.asked.subject.model}, {shape}, {threads}, {rounds}{compact}{of_state}"
 
 
 def columns(session: Session) -> tuple[str, ...]:
@@ -47,10 +52,33 @@ def rivals(session: Session) -> dict[str, str]:
 
 
 def rows(session: Session) -> Iterator[tuple[object, ...]]:
-    """Gives one row per contestant, slowest first."""
+    """Gives one row per contestant, slowest first; then those of other states of the host, alike."""
     kinds = tuple(rivals(session))
-    for result in sorted(session.results, key=lambda result: -result.latency.median_ms):
+    ordered = sorted(session.results, key=lambda result: -result.latency.median_ms)
+    for result in ordered:
         yield _row(result, kinds)
+    for state in dict.fromkeys(state for result in ordered for state in result.elsewhere):
+        for result in ordered:
+            if state in result.elsewhere:
+                yield _row_elsewhere(result, state, kinds)
+
+
+def _row_elsewhere(result: Result, state: str, kinds: Sequence[str]) -> tuple[object, ...]:
+    """Gives what depends on the state of the host; rates and sizes stand in the first row."""
+    latency, ratios = result.elsewhere[state].latency, result.elsewhere[state].ratios
+    over = (ratios.get(kind) for kind in kinds)
+    return (
+        f"{result.contestant.name}, {words.state(state)}",
+        result.contestant.dtype,
+        *_median_and_interval(latency),
+        # The fastest rival of another state may be another one than the column's.
+        *(f"{_ratio(each)} {each.over}" if each is not None else None for each in over),
+        *(None,) * 5,
+    )
+
+
+def _median_and_interval(latency: WholeLatency) -> tuple[str, str]:
+    return f"{latency.median_ms:.3f}", f"{latency.ci_low_ms:.3f}-{latency.ci_high_ms:.3f}"
 
 
 def _row(result: Result, kinds: Sequence[str]) -> tuple[object, ...]:
@@ -59,8 +87,7 @@ def _row(result: Result, kinds: Sequence[str]) -> tuple[object, ...]:
     return (
         result.contestant.name,
         result.contestant.dtype,
-        f"{latency.median_ms:.3f}",
-        f"{latency.ci_low_ms:.3f}-{latency.ci_high_ms:.3f}",
+        *_median_and_interval(latency),
         *(_ratio(result.ratios.get(kind)) for kind in kinds),
         f"{rates.kept_gflops:.1f}",
         f"{rates.dense_gflops:.1f}",
@@ -102,10 +129,19 @@ def remarks(session: Session) -> Iterator[str]:
                     f"{result.contestant.name}: the whole took {times:.1f} times the sum of its "
                     "operators; something else used the processor, and the figures suffered"
                 )
+    yield from _circumstances(session.circumstances)
     if session.disturbed:
         share = len(session.disturbed) / session.rounds
         advice = "; most figures suffered, run it again" if share > _MANY_DISTURBED else ""
         yield f"the host disturbed {len(session.disturbed)} of {session.rounds} rounds{advice}"
+
+
+def _circumstances(found: Circumstances) -> Iterator[str]:
+    for state, rounds in found.too_short.items():
+        where = words.state(state) or "one state"
+        yield f"{where}: seen for {rounds} rounds only, which is too short to tell anything"
+    if found.why_disturbed:
+        yield f"the host was busy with something else: {found.why_disturbed}; figures suffered"
 
 
 def inside_us(total: LayerSum) -> float:
@@ -139,8 +175,8 @@ def scaling(comparison: Comparison) -> Iterator[str]:
 
 def refused(refusal: Refusal) -> str:
     """Words one refusal."""
-    words = {"absent": "absent", "failed": "not timed, failed", "wrong": "not timed, wrong"}
-    return f"{refusal.name}: {words[refusal.kind]}: {refusal.reason}"
+    said = {"absent": "absent", "failed": "not timed, failed", "wrong": "not timed, wrong"}
+    return f"{refusal.name}: {said[refusal.kind]}: {refusal.reason}"
 
 
 LAYER_COLUMNS = ("layer", "stored as", "kernel", "inside us", "alone us")

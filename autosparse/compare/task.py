@@ -14,12 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autosparse.compare.records import Subject, Zeros
-from autosparse.errors import PlanError
-from autosparse.records import LayerInfo, kept_blocks
+from autosparse.patterns import family_of
+from autosparse.records import LayerInfo
 from autosparse.serial import short_hash
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
+
+    from autosparse.graph import Graph
 
 _OPSET = 17
 
@@ -108,47 +110,42 @@ def _resolve(subject: Subject) -> Any:
     return models.resolve(subject.model, weights=weights, seed=subject.seed)
 
 
-def capture(subject: Subject, shape: tuple[int, ...]) -> tuple[LayerInfo, ...]:
-    """Gives the weight-bearing layers of a subject, in the order they run."""
+def fused(subject: Subject, shape: tuple[int, ...]) -> Graph:
+    """Gives what a subject computes, as the executor is to run it."""
     import torch
 
     from autosparse import graph
 
-    return graph.capture_layers(build(subject), (torch.zeros(shape),))
+    return graph.fuse(graph.trace(build(subject), (torch.zeros(shape),)))
+
+
+def capture(subject: Subject, shape: tuple[int, ...]) -> tuple[LayerInfo, ...]:
+    """Gives the weight-bearing layers of a subject, in the order they run."""
+    from autosparse import graph
+
+    return graph.layers(fused(subject, shape))
 
 
 def apply_zeros(module: nn.Module, zeros: Zeros, seed: int) -> None:
     """Puts zeros into a module's weights, in place.
 
     Raises:
-        PlanError: a layer that the module does not have or that cannot be pruned.
+        PlanError: a layer that the module does not have or that cannot be pruned, or a pattern that no
+            family knows.
     """
-    from autosparse.patterns import sparsify
+    from autosparse.pruning import sparsify
 
     if not zeros.random:
         sparsify(module, zeros.plan)
         return
     import torch
 
-    from autosparse.patterns.pruning import sparse_layers
+    from autosparse.pruning import sparse_layers
 
     with torch.no_grad():
-        for index, (name, layer, choice) in enumerate(sparse_layers(module, zeros.plan)):
+        for index, (_, layer, choice) in enumerate(sparse_layers(module, zeros.plan)):
             weight, pattern = layer.weight, choice.pattern
-            if pattern.unit_in != 1 or pattern.nm is not None:
-                raise PlanError(f"random zeros must be 1xN blocks, but {name!r} has {choice.label}")
-            outputs, inputs = weight.shape[:2]
-            live = random_blocks(outputs, inputs, pattern.group_out, choice.sparsity, (seed, index))
-            weight.mul_(torch.from_numpy(live).reshape(*live.shape, *[1] * (weight.dim() - 2)))
-
-
-def random_blocks(
-    outputs: int, inputs: int, block_n: int, sparsity: float, seed: tuple[int, int]
-) -> NDArray[np.float32]:
-    """Draws uniform 1xN blocks; gives 1 where an output keeps an input and 0 elsewhere, ``[O, I]``."""
-    generator = np.random.default_rng(seed)
-    kept = kept_blocks(inputs, sparsity)
-    live = np.zeros((outputs, inputs), np.float32)
-    for first in range(0, outputs, block_n):
-        live[first : first + block_n, generator.permutation(inputs)[:kept]] = 1
-    return live
+            generator = np.random.default_rng((seed, index))
+            extents, family = tuple(weight.shape), family_of(pattern)
+            live = family.random(pattern, extents, choice.sparsity, generator)
+            weight.masked_fill_(torch.from_numpy(~live), 0.0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -186,5 +187,7 @@ def _check_tensors(
             f"mean and std must have one value per channel, but got {len(mean)} and {len(std)} for "
             f"{images.shape[1]} channels"
         )
-    if any(value <= 0 for value in std):
-        raise DataError(f"std must be greater than zero, but got {std}")
+    if not all(0 < value < math.inf for value in std):
+        raise DataError(f"std must be greater than zero and finite, but got {std}")
+    if not all(math.isfinite(value) for value in mean):
+        raise DataError(f"mean must be finite, but got {mean}")

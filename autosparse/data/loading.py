@@ -13,7 +13,7 @@ from torch import Tensor
 
 from autosparse.data import user
 from autosparse.data.images import ImageData, Split
-from autosparse.data.raw import RawData, RawSplit, ReadRequest, hold_out
+from autosparse.data.raw import RawData, RawSplit, ReadRequest, check_parts, hold_out
 from autosparse.data.sources import check_source, kind_named, parse
 from autosparse.errors import DataError
 from autosparse.progress import Progress
@@ -81,6 +81,8 @@ def _assemble(
     seed: int,
     validation_fraction: float,
 ) -> ImageData:
+    named = {"train": raw.train, "validation": raw.validation, "test": raw.test}
+    check_parts({k: (part.images, part.labels) for k, part in named.items() if part}, name)
     side = resolution or raw.train.images.shape[-1]
     mean, std = _per_channel(name, raw, channels)
     division = None if raw.validation is not None else (seed, validation_fraction)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,10 @@ from autosparse.records import Record
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+
+# Normalised pixels reach about 3, bytes 255; 16 bits as floats, 65,535, are a scale nobody trains at.
+_GREATEST_PIXEL = 1e4
+_CHUNK = 1024  # images looked at together
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,10 +153,66 @@ def check_labels(labels: npt.NDArray[np.int64], classes: int, where: str) -> Non
     """Refuses labels outside 0..classes-1.
 
     Raises:
-        DataError: there is one.
+        DataError: there is one; names the first row that has one.
     """
-    if len(labels) and not (0 <= labels.min() and labels.max() < classes):
+    wrong = np.flatnonzero((labels < 0) | (labels >= classes))
+    if wrong.size:
         raise DataError(
             f"labels of {where} must lie in 0..{classes - 1}, but got "
-            f"{labels.min()}..{labels.max()}; the file is damaged or of another data set"
+            f"{labels.min()}..{labels.max()}, first in row {wrong[0]}; the data are damaged or of "
+            "another data set"
         )
+
+
+def check_parts(
+    parts: Mapping[str, tuple[npt.NDArray[Any], npt.NDArray[np.int64]]], source: str
+) -> None:
+    """Refuses what nothing can be learnt from or measured on, before any work is done with it.
+
+    Args:
+        parts: name of a part to its images, as `RawSplit` has them, and labels.
+        source: whose they are, for messages.
+
+    Raises:
+        DataError: an empty part; a pixel that is not finite or of another scale than images have; a
+            part whose pixels are all equal; a training part of one class. Names part and row.
+    """
+    for name, (images, labels) in parts.items():
+        where = f"the {name} images of {source}"
+        if not len(images):
+            raise DataError(f"{where} must be at least one, but there is none")
+        if images.dtype.kind == "f":
+            _check_floats(images, where)
+        first = images.flat[0]
+        if all((part == first).all() for part in _chunks(images)):
+            raise DataError(
+                f"{where} must differ, but every pixel of all {len(images)}, rows 0 to "
+                f"{len(images) - 1}, is {first:g}; were they scaled or clipped when they were saved?"
+            )
+        if name == "train" and (labels == labels[0]).all():
+            raise DataError(
+                f"{where} must be of at least two classes, but all {len(labels)} are of class "
+                f"{labels[0]}"
+            )
+
+
+def _check_floats(images: npt.NDArray[np.floating[Any]], where: str) -> None:
+    start = 0
+    for part in _chunks(images):
+        # Also false for what is not a number.
+        good = (np.abs(part) <= _GREATEST_PIXEL).reshape(len(part), -1).all(axis=1)
+        if not good.all():
+            row = int(np.argmin(good))
+            pixels = part[row].reshape(-1)
+            value = pixels[~(np.abs(pixels) <= _GREATEST_PIXEL)][0]
+            raise DataError(
+                f"pixels of {where} must be finite and within ±{_GREATEST_PIXEL:g}, but row "
+                f"{start + row} has {value:g}; repair or remove it, or scale the images to 0..1"
+            )
+        start += len(part)
+
+
+def _chunks(images: npt.NDArray[Any]) -> Iterator[npt.NDArray[Any]]:
+    """Hands out a few images at a time, so that what is computed of them stays small."""
+    for start in range(0, len(images), _CHUNK):
+        yield images[start : start + _CHUNK]

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from autosparse.errors import DataError
+from autosparse.files import opened
 
 _CODES = ("b1", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f4", "f8")
 
@@ -96,7 +97,7 @@ def load(path: Path) -> object:
         DataError: the file is missing, damaged or truncated, or asks for anything else.
     """
     try:
-        with path.open("rb") as stream:
+        with opened(path) as stream:
             return _Reader(stream, encoding="bytes").load()
     except OSError as problem:
         raise DataError(f"a data file must be readable, but got {path}: {problem.strerror}") from None

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import os
+import pkgutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from autosparse import factories
+from autosparse.data import kinds
 from autosparse.errors import DataError
 
 if TYPE_CHECKING:
     from autosparse.data.raw import Kind
-
-_KINDS = Path(__file__).parent / "kinds"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,13 +33,13 @@ class Source:
 
 def kind_names() -> tuple[str, ...]:
     """Gives the kinds of data set, one per file of the folder ``kinds``."""
-    files = sorted(path.stem for path in _KINDS.glob("*.py") if path.stem != "__init__")
-    return tuple(stem.replace("_", "-") for stem in files)
+    files = sorted(module.name for module in pkgutil.iter_modules(kinds.__path__))
+    return tuple(file.replace("_", "-") for file in files)
 
 
 def kind_named(name: str) -> Kind:
     """Gives what can check and read one kind of data set."""
-    module = importlib.import_module(f"{__package__}.kinds.{name.replace('-', '_')}")
+    module = importlib.import_module(f"{kinds.__name__}.{name.replace('-', '_')}")
     return module.KIND  # type: ignore[no-any-return]
 
 
@@ -53,7 +54,7 @@ def parse(spec: str) -> Source:
     name, _, rest = spec.partition(":")
     if name not in kind_names():
         raise DataError(_unknown(spec, name))
-    return Source(kind=name, path=Path(rest).expanduser() if rest else None)
+    return Source(kind=name, path=Path(os.path.expanduser(rest)) if rest else None)
 
 
 def check_source(spec: str) -> None:
@@ -77,8 +78,8 @@ def check_source(spec: str) -> None:
         )
     if source.path is not None and not kind.takes_path:
         raise DataError(f"{source.kind} takes no path, but got {spec!r}; write {source.kind}")
-    if source.path is not None and not source.path.is_dir():
-        what = "a file" if source.path.exists() else "nothing"
+    if source.path is not None and not os.path.isdir(source.path):
+        what = "a file" if os.path.exists(source.path) else "nothing"
         raise DataError(
             f"{source.kind} must name an existing folder, but there is {what} at {source.path}; "
             "name the folder its files were unpacked to"
@@ -89,7 +90,7 @@ def check_source(spec: str) -> None:
 def _unknown(spec: str, name: str) -> str:
     near = difflib.get_close_matches(name.lower(), kind_names(), n=2, cutoff=0.5)
     hint = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(kind_names())}"
-    if spec and Path(spec).expanduser().is_dir():
+    if spec and os.path.isdir(os.path.expanduser(spec)):
         hint = f"say what the folder holds, for example imagefolder:{spec}"
     return (
         f"a data set must have a known kind, but got {spec!r}; {hint}; "

@@ -10,8 +10,16 @@ import numpy.typing as npt
 import torch
 
 from autosparse import factories
+from autosparse.data import pictures
 from autosparse.data.images import ImageData
-from autosparse.data.raw import Augmentation, RawData, RawSplit, ReadRequest
+from autosparse.data.raw import (
+    Augmentation,
+    RawData,
+    RawSplit,
+    ReadRequest,
+    check_labels,
+    check_parts,
+)
 from autosparse.errors import DataError
 from autosparse.progress import Progress
 
@@ -19,8 +27,8 @@ from autosparse.progress import Progress
 def read(spec: str, request: ReadRequest, **offered: Any) -> ImageData | RawData:
     """Calls a user's function and takes over what it returns.
 
-    Images that are tensors of floats are used as they are, normalised or not; bytes and pictures are
-    used in 0..1. Nothing is varied in training: a data set's own transforms run once, when it is read.
+    Images of floats are used as they are, normalised or not; bytes, 16-bit values and pictures are used
+    in 0..1. Nothing is varied in training: a data set's own transforms run once, when it is read.
 
     Args:
         spec: ``path/to/file.py:factory``.
@@ -42,7 +50,12 @@ def read(spec: str, request: ReadRequest, **offered: Any) -> ImageData | RawData
             f"{spec} must return ImageData, or (train, test) or (train, validation, test) torch data "
             f"sets, but got {type(made).__name__}"
         )
-    parts = [_part(spec, part, request.progress) for part in made]
+    names = ("train", "validation", "test") if len(made) == 3 else ("train", "test")
+    parts = [_part(spec, name, part, request.progress) for name, part in zip(names, made, strict=True)]
+    types = [(part.images.dtype, part.images.shape[1]) for part in parts]
+    if len(set(types)) > 1:
+        told = ", ".join(f"{n} {t} in {c} channels" for n, (t, c) in zip(names, types, strict=True))
+        raise DataError(f"the splits of {spec} must be of one type, but got {told}; convert them alike")
     classes = _classes(made[0], parts)
     channels = parts[0].images.shape[1]
     return RawData(
@@ -64,10 +77,17 @@ def _checked(spec: str, made: ImageData, offered: dict[str, Any]) -> ImageData:
                 f"{spec} must return images of {name} {asked}, but returned {found}; "
                 f"let the function take {name}"
             )
+    parts = {
+        name: (split.images.numpy(), split.labels.numpy())
+        for name, split in (("train", made.train), ("validation", made.validation), ("test", made.test))
+    }
+    check_parts(parts, spec)
+    for name, (_, labels) in parts.items():
+        check_labels(labels, made.classes, f"the {name} split of {spec}")
     return made
 
 
-def _part(spec: str, dataset: Any, progress: Progress) -> RawSplit:
+def _part(spec: str, name: str, dataset: Any, progress: Progress) -> RawSplit:
     if not (hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")):
         raise DataError(
             f"{spec} must return data sets with a length and an index, but got {type(dataset).__name__}"
@@ -77,7 +97,7 @@ def _part(spec: str, dataset: Any, progress: Progress) -> RawSplit:
     images, labels = [], []
     with progress.step("read data set", len(dataset)) as step:
         for row in range(len(dataset)):
-            image, label = _example(spec, dataset, row)
+            image, label = _example(spec, name, dataset, row)
             images.append(image)
             labels.append(label)
             step.advance()
@@ -90,15 +110,22 @@ def _part(spec: str, dataset: Any, progress: Progress) -> RawSplit:
     return RawSplit(images=np.stack(images), labels=np.array(labels, np.int64))
 
 
-def _example(spec: str, dataset: Any, row: int) -> tuple[npt.NDArray[Any], int]:
+def _example(spec: str, name: str, dataset: Any, row: int) -> tuple[npt.NDArray[Any], int]:
     try:
         image, label = dataset[row]
-        return _image(image), int(label)
+        return _image(image), _label(label)
     except Exception as problem:  # a border to code that is not ours: anything may come
+        told = problem if isinstance(problem, DataError) else f"{type(problem).__name__}: {problem}"
         raise DataError(
-            f"{spec} must give an (image, label) pair at {row}, but it raised "
-            f"{type(problem).__name__}: {problem}"
+            f"{spec} must give an (image, label) pair in row {row} of its {name} split, but: {told}"
         ) from problem
+
+
+def _label(label: Any) -> int:
+    value = int(label)
+    if value != float(label) or value < 0:
+        raise DataError(f"a label must be a whole number from 0 on, but got {label}")
+    return value
 
 
 def _image(image: Any) -> npt.NDArray[Any]:
@@ -106,12 +133,19 @@ def _image(image: Any) -> npt.NDArray[Any]:
     if isinstance(image, torch.Tensor):
         array = image.detach().cpu().numpy()
     else:
-        array = np.asarray(image)
+        array = pictures.to_bytes(image) if pictures.is_picture(image) else np.asarray(image)
         array = array.transpose(2, 0, 1) if array.ndim == 3 else array
     if array.ndim == 2:
         array = array[None]
     if array.ndim != 3:
         raise DataError(f"an image must have 2 or 3 dimensions, but got {array.ndim}")
+    if array.dtype == np.uint16:
+        return array.astype(np.float32) / np.float32(65535)
+    if array.dtype.kind not in "fb" and array.dtype != np.uint8:
+        raise DataError(
+            f"pixels must be uint8, uint16 or floats, but got {array.dtype}, whose range is not "
+            "defined; convert them"
+        )
     return array if array.dtype == np.uint8 else array.astype(np.float32)
 
 

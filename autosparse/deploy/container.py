@@ -36,6 +36,11 @@ class Stored:
     dtype: Literal["F32", "BF16", "I32", "U8"]
     values: NDArray[Any]
 
+    @property
+    def identity(self) -> tuple[tuple[int, ...], str]:
+        """Its shape and a hash of its content."""
+        return self.values.shape, hashlib.sha256(_bytes(self)).hexdigest()
+
 
 def write_container(path: Path, arrays: Mapping[str, Stored], metadata: Mapping[str, str]) -> None:
     """Writes arrays and metadata atomically; adds the two hashes to the metadata.

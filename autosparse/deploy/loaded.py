@@ -86,7 +86,7 @@ class LoadedModel(RunnableModel):
         )
 
 
-def load(path: Path | str, threads: int | None = None, pin: bool = True) -> LoadedModel:
+def load(path: Path | str, threads: int | None = None, pin: bool = False) -> LoadedModel:
     """Loads an artifact that `autosparse export` or `CompiledModel.save` wrote.
 
     The file is checked against its hashes, packed for this machine, and not needed afterwards. Where
@@ -96,7 +96,9 @@ def load(path: Path | str, threads: int | None = None, pin: bool = True) -> Load
     Args:
         path: the file.
         threads: worker threads, the calling one included; None takes every usable core.
-        pin: whether every worker stays on one processor.
+        pin: whether every worker stays on one processor while it runs, one that no other run of this
+            process is pinned to; where too few are left, none is. For a process that has its
+            processors to itself: those of other processes may be pinned to the same.
 
     Raises:
         ArtifactError: the file is missing, no artifact, truncated, changed, or too new.

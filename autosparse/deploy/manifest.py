@@ -11,7 +11,7 @@ from autosparse.errors import ArtifactError, UsageError
 from autosparse.records import Accuracy, LayerShape, Record, WholeLatency
 
 FORMAT = "autosparse"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2  # the newest; see kernels/artifact/container.h
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,21 +5,23 @@ from __future__ import annotations
 import dataclasses
 import threading
 from collections.abc import Mapping, Sequence
-from types import TracebackType
-from typing import Any, NoReturn, Self
+from typing import Any, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
 
+from autosparse.closing import Closing
 from autosparse.deploy.manifest import LayerReport
 from autosparse.deploy.runner import Runner
 from autosparse.errors import UsageError
+from autosparse.measuring.lock import measuring
+from autosparse.measuring.states import Prober, watched
+from autosparse.measuring.stopwatch import WHOLE
+from autosparse.measuring.stopwatch import measure as measure_runner
 from autosparse.records import WholeLatency
-from autosparse.tuning.stopwatch import WHOLE
-from autosparse.tuning.stopwatch import measure as measure_runner
 
 
-class RunnableModel:
+class RunnableModel(Closing):
     """A model that runs, is timed, and frees its native memory and threads when it is closed.
 
     Calls and measurements of one model run one after another, from whatever threads they come.
@@ -107,9 +109,13 @@ class RunnableModel:
         policy = WHOLE
         if repeats is not None:
             policy = dataclasses.replace(WHOLE, min_repeats=repeats, max_repeats=repeats)
-        return measure_runner(self.run_times, policy).whole_latency(
+        return measure_runner(self.run_times, policy, prober=self._prober()).whole_latency(
             threads=self.threads, batch_size=self.batch_size, dtype=self.dtype, engine=self._engine
         )
+
+    def _prober(self) -> Prober | None:
+        """Gives what tells the state of a host of which nothing is known yet."""
+        return watched(self.threads)
 
     def measure_operators(self, repeats: int = 50) -> dict[str, float]:
         """Gives the median time of every operator within whole runs, microseconds.
@@ -117,12 +123,16 @@ class RunnableModel:
         Layers go by their name, other operators by the name torch gave them, and copying inputs and
         outputs by `runner.BORDERS`. Empty through torch.
         """
+        return {name: float(np.median(ns)) / 1e3 for name, ns in self.operator_times(repeats).items()}
+
+    def operator_times(self, repeats: int = 50) -> dict[str, NDArray[np.int64]]:
+        """Gives the wall times of every operator within whole runs, nanoseconds, named as above."""
         _check_repeats(repeats)
-        with self._lock:
+        with measuring("operators of a model"), self._lock:
             runner = self._open()
             runner.time(self._examples, max(2, repeats // 10))
             taken = runner.time_operators(self._examples, repeats)
-        return {self._names.get(name, name): float(np.median(ns)) / 1e3 for name, ns in taken.items()}
+        return {self._names.get(name, name): ns for name, ns in taken.items()}
 
     def measure_layers(self, repeats: int = 50) -> dict[str, float]:
         """Gives the median time of every weight-bearing layer within whole runs, microseconds."""
@@ -142,17 +152,6 @@ class RunnableModel:
             if self._runner is not None:
                 self._runner.close()
             self._runner = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def __reduce__(self) -> NoReturn:
         raise TypeError(

@@ -14,6 +14,9 @@ from autosparse.kernels.binding import DTYPE_NAMES, FloatArray, NativeOp, Native
 from autosparse.kernels.native import OP_INTEGERS
 from autosparse.kernels.native_op import c_op
 
+SHARED = "program.shared"
+"""Array of an artifact in which several operators have one weight."""
+_SHARED_PARTS = frozenset({"weight", "group_start", "kept"})
 _KERNEL_COLUMN = 2 + 8 + OP_INTEGERS.index("kernel")
 
 
@@ -76,9 +79,24 @@ class RecordedProgram(NativeProgram):
             "program.ops": Stored("I32", lines),
             "program.kernels": Stored("U8", np.array(list("\n".join(names).encode()), np.uint8)),
         }
+        owners = _owners(self._recorded)
+        if owners != list(range(len(owners))):
+            found[SHARED] = _integers(owners)
         for index, op in enumerate(self._recorded):
-            found |= {f"op.{index}.{part}": stored for part, stored in op.arrays.items()}
+            own = op.arrays if owners[index] == index else op.arrays.keys() - _SHARED_PARTS
+            found |= {f"op.{index}.{part}": op.arrays[part] for part in op.arrays if part in own}
         return found
+
+
+def _owners(ops: Sequence[RecordedOp]) -> list[int]:
+    """Gives for every operator the first one with the same weight and 1xN structure, by its number."""
+    first: dict[tuple[object, ...], int] = {}
+    owners = []
+    for index, op in enumerate(ops):
+        parts = [(part, op.arrays[part]) for part in sorted(_SHARED_PARTS & op.arrays.keys())]
+        identity = tuple((part, stored.dtype, *stored.identity) for part, stored in parts)
+        owners.append(first.setdefault(identity, index) if parts else index)
+    return owners
 
 
 def _integers(values: Sequence[int] | Sequence[tuple[int, ...]]) -> Stored:

@@ -2,10 +2,13 @@
 
     compile(model, example_inputs) -> CompiledModel
     export(model, example_inputs, path)    the same into a file
-    why_not_native(graph, dtype) -> str    what would make the model run through torch
+    why_not_native(graph, dtype)           what would make the model run through torch
+    held_zeros(graph)                      layers whose weights would make them run sparse
 
 measured    what the tuning database knows of a layer
 select      a kernel per layer, and why
+tuned       rows measured for this very model
+contest     rows against the executor's own rule, whole programs in turn
 lower       the graph as a native program
 runners     torch, where the native executor cannot
 border      what a compiled model takes and gives
@@ -20,5 +23,6 @@ from autosparse.deploy import LayerReport
 from autosparse.engine.compiled import CompiledModel
 from autosparse.engine.compiling import compile, why_not_native
 from autosparse.engine.exporting import export
+from autosparse.engine.select import held_zeros
 
-__all__ = ["CompiledModel", "LayerReport", "compile", "export", "why_not_native"]
+__all__ = ["CompiledModel", "LayerReport", "compile", "export", "held_zeros", "why_not_native"]

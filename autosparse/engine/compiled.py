@@ -13,6 +13,8 @@ from autosparse.engine.border import Border, to_kind
 from autosparse.engine.saving import Facts, Saveable, save
 from autosparse.errors import UsageError
 from autosparse.graph import Port
+from autosparse.measuring.histories import prober_for
+from autosparse.measuring.states import Prober
 from autosparse.plan import Plan
 from autosparse.records import Accuracy, WholeLatency
 
@@ -29,6 +31,7 @@ class CompiledModel(RunnableModel):
         dtype: arithmetic type.
         batch_size: samples per call, as in the example.
         why: what made the model run through torch; empty where the native executor runs it.
+        tuning: what ``compile(..., tune=...)`` found; empty without.
     """
 
     _AGAIN = "compile the module again"
@@ -55,6 +58,7 @@ class CompiledModel(RunnableModel):
             names=names,
         )
         self.why = why
+        self.tuning = ""
         self._border = border
         self._saveable = saveable
 
@@ -80,6 +84,9 @@ class CompiledModel(RunnableModel):
     def _ports(self, leaves: Sequence[Any]) -> Sequence[Port | None]:
         # torch's own result may hold leaves that are no tensors; they pass as they are.
         return self._border.outputs if self._engine == "autosparse" else [None] * len(leaves)
+
+    def _prober(self) -> Prober | None:
+        return prober_for(self.threads)
 
     def save(
         self,

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from autosparse import hardware
+from autosparse.database import TuningDatabase
 from autosparse.deploy import LayerReport
 from autosparse.deploy.recorded import RecordedProgram
 from autosparse.deploy.runner import NativeRunner
@@ -20,12 +21,15 @@ from autosparse.engine.measured import MeasuredRows
 from autosparse.engine.runners import TorchRunner
 from autosparse.engine.saving import Saveable
 from autosparse.engine.select import Selection, select
+from autosparse.engine.tuned import Rows, compile_tuned
 from autosparse.errors import UsageError
-from autosparse.graph import Graph, Node, Op, fuse, layer_nodes, layers, trace
+from autosparse.graph import Exported, Graph, Node, Op, fuse, layer_nodes, layers
 from autosparse.kernels.binding import NativeProgram
 from autosparse.kernels.compact import check_compact
 from autosparse.plan import Plan
-from autosparse.tuning.database import TuningDatabase
+from autosparse.progress import Progress
+from autosparse.tuning.request import dense_weight_bytes
+from autosparse.units import parse_duration_us
 
 logger = logging.getLogger(__name__)
 
@@ -33,7 +37,7 @@ DTYPES = ("f32", "bf16")
 
 
 def compile(
-    model: nn.Module,
+    model: nn.Module | Exported,
     example_inputs: Sequence[torch.Tensor],
     *,
     dtype: str | None = None,
@@ -43,6 +47,9 @@ def compile(
     pin: bool = True,
     exportable: bool = False,
     compact_weights: bool = False,
+    use_zeros: bool = True,
+    tune: str | None = None,
+    progress: Progress | None = None,
 ) -> CompiledModel:
     """Compiles a module for inference on this CPU, with inputs of the example's shapes.
 
@@ -54,18 +61,28 @@ def compile(
     `engine` is then ``torch``, and `why` and `layers` name the operator.
 
     Args:
-        model: the module, masked or not; it is not changed.
+        model: the module, masked or not; it is not changed. Or what torch captured of it, on inputs of
+            the example's shapes: several weights of one model are then captured once.
         example_inputs: positional inputs, float32 tensors; their shapes are final, batch included.
         dtype: ``f32``, or ``bf16``: weights and activations are bf16, sums float32, and what follows
             the last layer stays float32. None takes the plan's, without a plan ``f32``.
         threads: worker threads, the calling one included; None takes every usable core.
-        plan: names the kernel per layer; it must fit the model, whose weights must hold its zeros.
+        plan: names the kernel per layer; it must fit the model, whose weights must hold its zeros. A
+            kernel that cannot run here is replaced, and `layers` says why. A layer that it names as
+            dense runs dense; one that it does not name runs as its zeros allow.
         database: tuning database, or its URL; None takes the user's own if there is one.
-        pin: whether every worker stays on one processor.
+        pin: whether every worker stays on one processor while it runs, one that no other run of this
+            process is pinned to; where too few are left, none is.
         exportable: keeps a copy of the kept weights, so that the result can be saved.
         compact_weights: leaves out kernels that keep transformed weights, which are fast and take 1.8
             to 4 times the memory: the weights of an f32 model with 75 % zeros then take about 30 % of
             the dense ones. bf16 has no such kernels.
+        use_zeros: False runs every layer dense that the plan does not make sparse, although its weight
+            holds blocks of zeros: how a dense model is timed whose weights were pruned before.
+        tune: a duration such as ``30s``: so long the kernels of this model's own layers are timed, the
+            costliest layers first. Rows go into `database`, and are used unless the model, run whole in
+            turn with what is compiled without them, is slower: `tuning` says which it was.
+        progress: told of the tuning, and asked whether to stop.
 
     Returns:
         A callable that takes and gives torch tensors or numpy arrays.
@@ -73,22 +90,24 @@ def compile(
     Raises:
         UsageError: a bad argument.
         ModelError: torch cannot export the model.
-        PlanError: the plan does not fit the model, its weights, this machine, or `compact_weights`.
+        PlanError: the plan does not fit the model, its weights, or `compact_weights`.
         DatabaseError: the named database cannot be read.
     """
     count = hardware.checked_threads(threads)
+    budget_us = None if tune is None else parse_duration_us(tune, what="tune", example='"30s"')
     dtype = _checked_dtype(dtype, plan)
     if compact_weights and plan is not None:
         check_compact(plan)
-    graph = fuse(trace(model, example_inputs))
+    captured = model if isinstance(model, Exported) else Exported(model, example_inputs)
+    captured.check(example_inputs)
+    graph = fuse(captured.graph())
     if plan is not None:
         plan.check(layers(graph))
     if graph.unsupported:
-        return _through_torch(model, graph, graph.unsupported, example_inputs, count)
-    measured = MeasuredRows.open(database, count, dtype, compact_weights=compact_weights)
-    selections = select(graph, plan, measured, dtype)
-    try:
-        make = RecordedProgram if exportable else NativeProgram
+        return _through_torch(captured.module, graph, graph.unsupported, example_inputs, count)
+
+    def make(measured: MeasuredRows) -> CompiledModel:
+        selections = select(graph, plan, measured, dtype, use_zeros=use_zeros)
         lowered = lower(
             graph,
             selections,
@@ -96,36 +115,68 @@ def compile(
             pin=pin,
             dtype=dtype,
             compact_weights=compact_weights,
-            make=make,
+            make=RecordedProgram if exportable else NativeProgram,
         )
+        return CompiledModel(
+            NativeRunner(lowered.program, lowered.operators, lowered.outputs),
+            _border(graph, example_inputs),
+            _reports(graph, selections, lowered),
+            threads=count,
+            dtype=dtype,
+            names={node.name: layer.name for node, layer in layer_nodes(graph)},
+            saveable=_saveable(graph, lowered),
+        )
+
+    try:
+        if budget_us is None:
+            measured = MeasuredRows.open(
+                database,
+                count,
+                dtype,
+                compact_weights=compact_weights,
+                weight_bytes=dense_weight_bytes(layers(graph), dtype),
+            )
+            return make(measured)
+        rows = Rows(database=database, threads=count, dtype=dtype, compact_weights=compact_weights)
+        compiled, verdict = compile_tuned(graph, make, rows, budget_us, progress or Progress())
+        compiled.tuning = verdict.describe()
+        return compiled
     except Refused as refusal:
         refused = (replace(refusal.node, op=Op.UNSUPPORTED, reason=refusal.reason),)
-        return _through_torch(model, graph, refused, example_inputs, count)
-    return CompiledModel(
-        NativeRunner(lowered.program, lowered.operators, lowered.outputs),
-        _border(graph, example_inputs),
-        _reports(graph, selections, lowered),
-        threads=count,
-        dtype=dtype,
-        names={node.name: layer.name for node, layer in layer_nodes(graph)},
-        saveable=_saveable(graph, lowered),
-    )
+        return _through_torch(captured.module, graph, refused, example_inputs, count)
 
 
-def why_not_native(graph: Graph, dtype: str = "f32") -> str:
+def why_not_native(graph: Graph, dtype: str = "f32") -> tuple[str, ...]:
     """Says what keeps a model from running natively as a whole in a dtype; empty if nothing does.
 
     Args:
         graph: the model, fused.
         dtype: arithmetic type.
+
+    Returns:
+        Every operator that stands in the way, with the reason and all modules that it is in.
     """
     if graph.unsupported:
-        return graph.unsupported[0].describe()
+        return _grouped(graph.unsupported)
     try:
         lower(graph, {}, threads=1, pin=False, dtype=dtype).program.close()
     except Refused as refusal:
-        return replace(refusal.node, op=Op.UNSUPPORTED, reason=refusal.reason).describe()
-    return ""
+        return _grouped((replace(refusal.node, op=Op.UNSUPPORTED, reason=refusal.reason),))
+    return ()
+
+
+def _grouped(nodes: Sequence[Node]) -> tuple[str, ...]:
+    modules: dict[tuple[str, str], dict[str, None]] = {}
+    for node in nodes:
+        modules.setdefault((node.aten or node.name, node.reason), {})[node.module] = None
+    return tuple(
+        f"{aten} in {', '.join(module or 'the model itself' for module in found)} ({reason})"
+        for (aten, reason), found in modules.items()
+    )
+
+
+def _described(nodes: Sequence[Node]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(node.describe() for node in nodes))
 
 
 def _checked_dtype(dtype: str | None, plan: Plan | None) -> str:
@@ -162,14 +213,19 @@ def _reports(
     reports = []
     for node, layer in layer_nodes(graph):
         choice = selections[node.name]
+        refused = lowered.replaced.get(node.name, "")
         report = LayerReport(
             name=layer.name,
             shape=layer.shape,
             pattern=choice.pattern.name,
             sparsity=choice.sparsity,
             kernel=kernels[node.name] or "builtin",
-            why=choice.why,
+            why=f"{choice.why}, but refused: {refused}; the executor's default"
+            if refused
+            else choice.why,
         )
+        if refused:
+            logger.warning("%s: another kernel than %s: %s", report.name, choice.why, refused)
         logger.debug("%s: %s, %s (%s)", report.name, report.pattern, report.kernel, report.why)
         reports.append(report)
     return tuple(reports)
@@ -194,7 +250,7 @@ def _through_torch(
     examples: Sequence[torch.Tensor],
     threads: int,
 ) -> CompiledModel:
-    why = tuple(dict.fromkeys(node.describe() for node in refused))
+    why = _described(refused)
     more = f" (and {len(why) - 1} more)" if len(why) > 1 else ""
     logger.warning("the whole model runs through torch: %s%s", why[0], more)
     reports = tuple(

@@ -8,12 +8,13 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from autosparse.database import TuningDatabase
 from autosparse.deploy import Manifest
 from autosparse.deploy.artifact import check_target
+from autosparse.deploy.endings import check_ending
 from autosparse.engine.compiling import compile
 from autosparse.plan import Plan
 from autosparse.records import Accuracy
-from autosparse.tuning.database import TuningDatabase
 
 
 def export(
@@ -36,7 +37,7 @@ def export(
     Args:
         model: the module, its zeros in place; see `compile`.
         example_inputs: positional inputs; their shapes are final, batch included.
-        path: the file, by custom ``.autosparse``.
+        path: the file; its name ends in ``.autosparse``.
         name: the model's name, for whoever finds the file.
         dtype: as in `compile`.
         threads: as in `compile`, for measuring and choosing kernels; a loaded model has its own.
@@ -52,13 +53,15 @@ def export(
         What the file says of itself.
 
     Raises:
-        UsageError: a bad argument, a model that runs through torch, or a file that exists.
+        UsageError: a bad argument, a model that runs through torch, a file that exists or whose ending
+            is another.
         ModelError: torch cannot export the model.
         PlanError: the plan does not fit the model, its weights, or this machine.
         RunError: the file cannot be written.
     """
     target = Path(path)
     check_target(target, overwrite)
+    check_ending(target, "artifact")
     compiled = compile(
         model,
         example_inputs,

@@ -45,11 +45,14 @@ class Lowered:
         program: takes the graph's inputs and gives each distinct output tensor once.
         operators: name of the graph's node behind every operator of the program, in order.
         outputs: for every output of the graph the index of the program's output.
+        replaced: name of a node to the reason why the executor refused its selected kernel and took
+            another.
     """
 
     program: NativeProgram
     operators: tuple[str, ...]
     outputs: tuple[int, ...]
+    replaced: Mapping[str, str]
 
 
 def lower(
@@ -68,7 +71,8 @@ def lower(
         graph: what to build.
         selections: node name to how it runs.
         threads: workers.
-        pin: whether every worker stays on one processor.
+        pin: whether every worker stays on one processor while it runs, one that no other run of this
+            process is pinned to; where too few are left, none is.
         dtype: arithmetic type.
         compact_weights: where no kernel is selected, takes none that expands weights.
         make: makes the empty program.
@@ -80,6 +84,7 @@ def lower(
     prepared = _prepare(graph)
     free = COMPACT_KERNEL if compact_weights else ANY_KERNEL
     program = make(threads, pin)
+    replaced: dict[str, str] = {}
     try:
         wide = float_tail(prepared) if dtype == "bf16" else prepared.shapes.keys()
         ids = {
@@ -89,10 +94,13 @@ def lower(
         for port in prepared.inputs:
             program.input(ids[port.tensor])
         for node in prepared.nodes:
-            _add(program, node, ids, selections.get(node.name, Selection()), free)
+            selection = selections.get(node.name, Selection())
+            if refused := _add(program, node, ids, selection, free):
+                replaced[node.name] = refused
         distinct = list(dict.fromkeys(port.tensor for port in prepared.outputs))
         for name in distinct:
             program.output(ids[name])
+        program.share_weights()
         program.finish()
     except BaseException:
         program.close()
@@ -101,16 +109,24 @@ def lower(
         program,
         tuple(node.name for node in prepared.nodes),
         tuple(distinct.index(port.tensor) for port in prepared.outputs),
+        replaced,
     )
 
 
 def _add(
     program: NativeProgram, node: Node, ids: Mapping[str, int], selection: Selection, free: int
-) -> None:
+) -> str:
+    """Adds an operator; gives why it has another kernel than the selected one, or an empty text."""
     try:
         program.op(_native(node, ids, selection, free))
+        return ""
     except (UsageError, NoKernel) as error:
-        raise Refused(node, str(error)) from error
+        if selection.kernel is None:
+            raise Refused(node, str(error)) from error
+        refused = str(error)
+    # What one kernel refuses, another may take; what none takes, this says.
+    _add(program, node, ids, replace(selection, kernel=None), free)
+    return refused
 
 
 def _prepare(graph: Graph) -> Graph:

@@ -9,10 +9,12 @@ from dataclasses import dataclass
 from typing import Self
 
 from autosparse import hardware
-from autosparse.errors import DatabaseError, RunError
+from autosparse.database import TuningDatabase
+from autosparse.errors import DatabaseError, PlanError, RunError
 from autosparse.kernels.compact import expanding_kernels
+from autosparse.measuring.stopwatch import LAYERS
+from autosparse.patterns import family_of, parse_pattern
 from autosparse.records import LayerShape, Measurement, Pattern, Status
-from autosparse.tuning.database import TuningDatabase
 
 logger = logging.getLogger(__name__)
 
@@ -42,12 +44,17 @@ class Found:
 class MeasuredRows:
     """Rows of one host, thread count and type, read once per layer shape.
 
+    Rows are compared within one measurement policy and one state of the host. Of several the policy for
+    a model of this size counts, else the one with most rows; then the state with most rows.
+
     Args:
         database: where they are; None for no rows at all.
         threads: worker threads.
         dtype: arithmetic type.
         note: why there is no database, or empty.
         compact_weights: passes over rows of kernels that expand weights.
+        weight_bytes: dense weights of the model, which decide how cold a layer's are; None if unknown.
+        state: state of the host that counts where there are rows of it; None takes any.
     """
 
     def __init__(
@@ -58,12 +65,16 @@ class MeasuredRows:
         note: str = "",
         *,
         compact_weights: bool = False,
+        weight_bytes: int | None = None,
+        state: str | None = None,
     ) -> None:
         self.note = note
         self._left_out = expanding_kernels() if compact_weights else frozenset()
         self._dtype = dtype
         self._database = database
         self._threads = threads
+        self._policy = LAYERS.for_model(weight_bytes).id if weight_bytes else ""
+        self._state = state
         self._cache: dict[str, list[Measurement]] = {}
 
     @classmethod
@@ -74,31 +85,35 @@ class MeasuredRows:
         dtype: str = "f32",
         *,
         compact_weights: bool = False,
+        weight_bytes: int | None = None,
     ) -> Self:
         """Opens a database by URL; None opens the user's default one if there is one.
 
         Raises:
             DatabaseError: a database that was named cannot be read.
         """
+        opened, note = None, ""
         if database is not None:
-            named = TuningDatabase(database, create=False) if isinstance(database, str) else database
-            return cls(named, threads, dtype, compact_weights=compact_weights)
-        try:
-            own = TuningDatabase(None, create=False)
-            return cls(own, threads, dtype, compact_weights=compact_weights)
-        except (DatabaseError, RunError) as error:
-            logger.info("no measured rows: %s", error)
-            return cls(None, threads, dtype, note=str(error))
+            opened = TuningDatabase(database, create=False) if isinstance(database, str) else database
+        else:
+            try:
+                opened = TuningDatabase(None, create=False)
+            except (DatabaseError, RunError) as error:
+                logger.info("no measured rows: %s", error)
+                note = str(error)
+        return cls(
+            opened, threads, dtype, note, compact_weights=compact_weights, weight_bytes=weight_bytes
+        )
 
     def fastest(self, shape: LayerShape, pattern: Pattern, sparsity: float) -> Found | None:
         """Gives the fastest current kernel for a structure, from the rows nearest to `sparsity`.
 
         Args:
             shape: the layer.
-            pattern: dense or 1xN; rows of uniform and layer-wide structures serve both.
+            pattern: dense or sparse; rows of all patterns of its contract serve, uniform or not.
             sparsity: fraction of pruned blocks.
         """
-        rows = [row for row in self._rows(shape) if _same_blocks(row.key.pattern, pattern)]
+        rows = [row for row in self._rows(shape) if _same_contract(row.key.pattern, pattern)]
         if not rows:
             return None
         distance = min(abs(row.sparsity - sparsity) for row in rows)
@@ -118,21 +133,43 @@ class MeasuredRows:
                 threads=self._threads,
                 status=str(Status.OK),
             )
-            self._cache[shape.key] = [
+            usable = [
                 row
                 for row in rows
                 if row.key.kernel not in self._left_out and self._database.is_current(row)
             ]
+            self._cache[shape.key] = _comparable(usable, self._policy, self._state)
         return self._cache[shape.key]
 
 
-def _same_blocks(name: str, pattern: Pattern) -> bool:
-    uniform = name.removesuffix("-layerwide")
-    return uniform == pattern.name.removesuffix("-layerwide")
+def _comparable(rows: Iterable[Measurement], policy: str, state: str | None) -> list[Measurement]:
+    """Gives the rows of one policy, if possible the one that is named, and of one state of the host."""
+    groups: dict[tuple[str, str], list[Measurement]] = defaultdict(list)
+    for row in rows:
+        groups[row.key.policy, row.key.state].append(row)
+    return max(
+        groups.values(),
+        key=lambda group: (
+            group[0].key.policy == policy,
+            group[0].key.state == state,
+            len(group),
+            max(row.measured_at for row in group),
+        ),
+        default=[],
+    )
+
+
+def _same_contract(name: str, pattern: Pattern) -> bool:
+    """Whether a row's pattern runs on the kernels that a pattern needs, and so as fast."""
+    try:
+        known = parse_pattern(name)
+    except PlanError:
+        return False  # of a family that this build lacks
+    return family_of(known).contract(known) == family_of(pattern).contract(pattern)
 
 
 def _newest(rows: Iterable[Measurement]) -> list[Measurement]:
-    """Keeps the latest row per kernel and configuration, whatever policy took it."""
+    """Keeps the latest row per kernel and configuration."""
     groups: dict[tuple[str, str], list[Measurement]] = defaultdict(list)
     for row in rows:
         groups[row.key.kernel, row.key.config].append(row)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.utils import _pytree as pytree
 
-from autosparse.tuning.stopwatch import python_runner
+from autosparse.measuring.stopwatch import python_runner
 
 
 class TorchRunner:

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import torch
 
-import autosparse
 from autosparse import hardware
 from autosparse.deploy import LayerReport, Manifest, Provenance
 from autosparse.deploy.artifact import write_artifact
@@ -20,6 +19,7 @@ from autosparse.graph import Port as GraphPort
 from autosparse.kernels import spec
 from autosparse.plan import Plan
 from autosparse.records import Accuracy, WholeLatency
+from autosparse.version import __version__
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,8 +93,7 @@ def save(
         latency_hardware_id=facts.latency_hardware_id or measured_here,
         provenance=_provenance(layers, facts.run),
     )
-    write_artifact(path, saveable.program, manifest, overwrite=overwrite)
-    return manifest
+    return write_artifact(path, saveable.program, manifest, overwrite=overwrite)
 
 
 def _ports(ports: Sequence[GraphPort]) -> tuple[Port, ...]:
@@ -106,7 +105,7 @@ def _provenance(layers: tuple[LayerReport, ...], run: str) -> Provenance:
     known = {kernel.name: kernel for kernel in spec.all_kernels()}
     used = sorted({layer.kernel for layer in layers} & known.keys())
     return Provenance(
-        autosparse=autosparse.__version__,
+        autosparse=__version__,
         created_at=datetime.now(UTC).isoformat(timespec="seconds"),
         hardware_id=host.hardware_id,
         cpu=host.cpu.model,

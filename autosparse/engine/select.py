@@ -6,20 +6,21 @@ but neither can make a block vanish that holds a weight.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import dataclasses
+import itertools
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-
-import numpy as np
-from numpy.typing import NDArray
 
 from autosparse.engine.measured import Found, MeasuredRows
 from autosparse.errors import PlanError
 from autosparse.graph import Graph, Node, Op, layer_nodes
-from autosparse.graph.ir import FloatArray
 from autosparse.kernels import spec
+from autosparse.kernels.layer import structure_of
 from autosparse.kernels.spec import KernelSpec
-from autosparse.patterns import CANDIDATES, BlockStructure, find_structure
-from autosparse.patterns.structure import STRAY_ZEROS
+from autosparse.patterns import BlockStructure, all_families, family_of
+from autosparse.patterns.family import Found as PatternFound
+from autosparse.patterns.pattern import Contract
+from autosparse.patterns.structure import Array, live_kernels
 from autosparse.plan import Plan
 from autosparse.records import DENSE, LayerInfo, LayerShape, Pattern, onexn
 
@@ -34,7 +35,7 @@ class Selection:
     """How one layer runs.
 
     Attributes:
-        pattern: dense or 1xN.
+        pattern: dense or sparse, as coarse a one as the zeros show.
         structure: kept blocks; None when dense.
         sparsity: fraction of pruned blocks; 0 when dense.
         kernel: the kernel, None for the executor's own default.
@@ -49,15 +50,24 @@ class Selection:
 
 
 def select(
-    graph: Graph, plan: Plan | None, measured: MeasuredRows, dtype: str = "f32"
+    graph: Graph,
+    plan: Plan | None,
+    measured: MeasuredRows,
+    dtype: str = "f32",
+    *,
+    use_zeros: bool = True,
 ) -> dict[str, Selection]:
     """Chooses for every layer of a fused graph to run in `dtype`; gives node name to selection.
 
     Order of precedence: the plan's kernel; the fastest measured kernel over all structures that express
     the zeros, dense included; the executor's default for the largest such structure.
 
+    A layer that the plan names as dense runs dense, and without `use_zeros` every layer does that the
+    plan does not make sparse, whatever its weight holds. A kernel that the executor refuses in the end
+    is replaced when the program is built.
+
     Raises:
-        PlanError: the plan's kernel cannot run its layer, or the weight lacks the plan's zeros.
+        PlanError: the plan's kernel computes in another type, or the weight lacks the plan's zeros.
         UsageError: the plan names a kernel that does not exist.
     """
     chosen = {}
@@ -65,55 +75,68 @@ def select(
         if node.op is not Op.CONV:
             chosen[node.name] = Selection(why="; ".join(layer.why_dense))
             continue
-        candidates = _candidates(node)
+        told = _told_dense(layer, plan, use_zeros)
+        candidates = (Selection(),) if told else ways(node)
         planned = _planned(node, layer, plan, dtype)
+        note = measured.note or "no measured kernel for this layer"
         chosen[node.name] = (
             planned
             or _measured(layer.shape, candidates, measured)
-            or _default(candidates, measured.note or "no measured kernel for this layer")
+            or (Selection(why=f"{told}; {note}: the executor's default") if told else None)
+            or _default(candidates, note)
         )
     return chosen
 
 
-def _candidates(node: Node) -> tuple[Selection, ...]:
+def _told_dense(layer: LayerInfo, plan: Plan | None, use_zeros: bool) -> str:
+    """Gives why a layer has to run dense although its weight may hold zeros, or an empty text."""
+    choice = None if plan is None else plan.layers.get(layer.name)
+    if choice is not None and choice.pattern.is_dense:
+        return "dense by the plan"
+    return "" if use_zeros or choice is not None else "zeros are not to be used"
+
+
+def held_zeros(graph: Graph) -> dict[str, Selection]:
+    """Gives the layers whose weights hold enough blocks of zeros to run sparse, and how they would."""
+    found = {}
+    for node, layer in layer_nodes(graph):
+        if node.op is Op.CONV and (way := _default(ways(node), "")).structure is not None:
+            found[layer.name] = way
+    return found
+
+
+def ways(node: Node) -> tuple[Selection, ...]:
     """Gives the ways to store a layer: sparse ones best first, then dense."""
     assert node.weight is not None
-    live = _live(node.weight)
-    heights = _useful_heights(live)
-    found = find_structure(live, candidates=heights) if heights else ()
-    return (*(_stored(structure, live.shape[1]) for structure in found), Selection())
+    live = live_kernels(node.weight)
+    lists = [found for family in all_families().values() if (found := _runnable(family.find(live)))]
+    # The finest family knows all structures, and so their order; what a coarser one shows says more.
+    lists.sort(key=lambda found: min(_rank(pattern) for pattern in found))
+    shown: dict[Contract, Pattern] = {}
+    for pattern in itertools.chain.from_iterable(lists):
+        contract = family_of(pattern).contract(pattern)
+        if contract not in shown or _rank(pattern) > _rank(shown[contract]):
+            shown[contract] = pattern
+    return (*(_stored(live, pattern) for pattern in shown.values()), Selection())
 
 
-def _live(weight: FloatArray) -> NDArray[np.bool_]:
-    """Gives which (output, input) pairs have any non-zero weight."""
-    live: NDArray[np.bool_] = weight[:, :, 0, 0] != 0
-    for row, column in np.ndindex(*weight.shape[2:]):
-        live |= weight[:, :, row, column] != 0
-    return live
+def _runnable(found: Sequence[PatternFound]) -> list[Pattern]:
+    """Gives the patterns for which there are kernels."""
+    contracts = {kernel.contract for kernel in spec.all_kernels()}
+    return [one.pattern for one in found if family_of(one.pattern).contract(one.pattern) in contracts]
 
 
-def _useful_heights(live: NDArray[np.bool_]) -> tuple[int, ...]:
-    """Gives the block heights at which whole blocks are dead.
-
-    Blocks of one and two outputs count only where they leave out clearly more weights than blocks twice
-    their height: their kernels are slower, and their lists of a large linear layer would be huge.
-    """
-    heights, blocks, height = [], live, 1
-    stored: dict[int, int] = {}
-    while height <= max(CANDIDATES):
-        stored[height] = int(np.count_nonzero(blocks)) * height
-        if stored[height] < blocks.size * height:
-            heights.append(height)
-        blocks = np.logical_or.reduceat(blocks, np.arange(0, len(blocks), 2), axis=0)
-        height *= 2
-    return tuple(n for n in heights if n >= 4 or stored[n] < (1 - STRAY_ZEROS) * stored[2 * n])
+def _rank(pattern: Pattern) -> float:
+    return family_of(pattern).rank(pattern)
 
 
-def _stored(structure: BlockStructure, in_channels: int) -> Selection:
+def _stored(weight: Array, pattern: Pattern) -> Selection:
+    structure = structure_of(weight, pattern)
+    uniform = pattern.uniform and structure.is_uniform
     return Selection(
-        pattern=onexn(structure.block_n, uniform=structure.is_uniform),
+        pattern=dataclasses.replace(pattern, uniform=uniform),
         structure=structure,
-        sparsity=structure.sparsity(in_channels),
+        sparsity=structure.sparsity(weight.shape[1]),
     )
 
 
@@ -132,14 +155,13 @@ def _planned(node: Node, layer: LayerInfo, plan: Plan | None, dtype: str) -> Sel
     kernel = spec.get(choice.kernel)
     way = Selection()
     if kernel.block_n:
-        way = _stored(BlockStructure.from_weight(node.weight, kernel.block_n), node.weight.shape[1])
-    reasons = spec.why_not(kernel, layer.shape, way.pattern) if layer.shape else ()
+        wanted = plan.choice(layer.name).pattern
+        is_made_for = family_of(wanted).contract(wanted) == kernel.contract
+        way = _stored(node.weight, wanted if is_made_for else onexn(kernel.block_n))
     if kernel.dtype != dtype:
-        reasons = (*reasons, f"it computes in {kernel.dtype}, and the model runs in {dtype}")
-    if reasons:
         raise PlanError(
-            f"the plan's kernel must be able to run its layer, but {kernel.name} cannot run "
-            f"{layer.name!r} here: {'; '.join(reasons)}; search again on this machine"
+            f"a plan's kernels must compute in the type of its model, {dtype}, but {kernel.name} of "
+            f"{layer.name!r} computes in {kernel.dtype}; name a kernel of {dtype}, or none"
         )
     return Selection(
         pattern=way.pattern,
@@ -156,13 +178,13 @@ def _check_zeros(node: Node, name: str, plan: Plan) -> None:
     if choice.pattern.is_dense or choice.sparsity == 0:
         return
     assert node.weight is not None
-    in_channels = node.weight.shape[1]
-    structure = BlockStructure.from_weight(node.weight, choice.pattern.group_out)
-    # Patterns round the number of pruned blocks down.
-    if structure.sparsity(in_channels) <= choice.sparsity - 1 / in_channels - 1e-9:
+    family = family_of(choice.pattern)
+    found = family.sparsity_of(node.weight, choice.pattern)
+    # Patterns round the number of pruned units down.
+    if found < family.achieved(choice.pattern, node.weight.shape, choice.sparsity) - 1e-9:
         raise PlanError(
             f"the weight of layer {name!r} must hold the plan's zeros, {choice.label}, but "
-            f"{structure.sparsity(in_channels):.3g} of its blocks are zero; "
+            f"{found:.3g} of its blocks are zero; "
             "apply autosparse.sparsify(model, plan) first"
         )
 

@@ -19,6 +19,13 @@ from autosparse.graph.convert import (
 )
 from autosparse.graph.ir import Op
 
+COMPUTED_WEIGHT = (
+    "its weight is computed by the model (weight_norm, spectral_norm, a mask of torch.nn.utils.prune "
+    "or another parametrisation), not a parameter: bake it first, with "
+    "torch.nn.utils.parametrize.remove_parametrizations, remove_weight_norm, remove_spectral_norm or "
+    "prune.remove"
+)
+
 
 def _layer(call: Call, weight: Constant) -> tuple[str, tuple[str, ...]]:
     """Gives the layer's name, and what forbids to prune it."""
@@ -26,7 +33,7 @@ def _layer(call: Call, weight: Constant) -> tuple[str, tuple[str, ...]]:
         return weight.name.removesuffix("weight").removesuffix("."), ()
     if weight.name:
         return weight.name, (f"its weight {weight.name!r} is not named '<module>.weight'",)
-    return call.module, ("its weight is computed by the model, not a parameter",)
+    return call.module, (COMPUTED_WEIGHT,)
 
 
 def _bias(call: Call, layer: str) -> Any:

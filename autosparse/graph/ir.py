@@ -17,6 +17,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from autosparse.records import Activation as Activation
+
 FloatArray = npt.NDArray[np.float32] | npt.NDArray[np.float64]
 Dims = tuple[int, ...]
 
@@ -40,19 +42,6 @@ class Op(StrEnum):
     SOFTMAX = "softmax"
     PAD = "pad"
     UNSUPPORTED = "unsupported"
-
-
-class Activation(StrEnum):
-    """The function applied last by a node."""
-
-    NONE = "none"
-    RELU = "relu"
-    RELU6 = "relu6"
-    SILU = "silu"
-    HARD_SWISH = "hard_swish"
-    HARD_SIGMOID = "hard_sigmoid"
-    SIGMOID = "sigmoid"
-    GELU = "gelu"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

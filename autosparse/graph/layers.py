@@ -3,15 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import Literal
 
-from autosparse.graph.ir import Activation, Graph, Node, Op
+from autosparse.graph.ir import Graph, Node, Op
 from autosparse.records import LayerInfo, LayerShape
-
-_EPILOGUES: dict[Activation, Literal["none", "relu", "relu6"]] = {
-    Activation.RELU: "relu",
-    Activation.RELU6: "relu6",
-}
 
 
 def layers(graph: Graph) -> tuple[LayerInfo, ...]:
@@ -61,7 +55,7 @@ def layer_shape(node: Node, graph: Graph) -> LayerShape | None:
         padding=node.window.padding[:2],
         dilation=node.window.dilation,
         groups=node.groups,
-        activation=_EPILOGUES.get(node.activation, "none"),
+        activation=node.activation,
         residual=node.residual is not None,
     )
 

@@ -56,10 +56,31 @@ class Exported:
     Raises:
         UsageError: the inputs are not a non-empty sequence of tensors.
         ModelError: torch cannot export the module.
+
+    Attributes:
+        module: the module.
     """
 
     def __init__(self, module: nn.Module, example_inputs: Sequence[torch.Tensor]) -> None:
-        self._program = _export(module, _checked(module, example_inputs))
+        self.module = module
+        self._inputs = _checked(module, example_inputs)
+        self._program = _export(module, self._inputs)
+
+    def check(self, example_inputs: Sequence[torch.Tensor]) -> None:
+        """Refuses inputs that are not like those it was captured on.
+
+        Raises:
+            UsageError: no tensors, or other shapes or types.
+        """
+        wanted, found = (
+            [(tuple(value.shape), value.dtype) for value in values]
+            for values in (self._inputs, _checked(self.module, example_inputs))
+        )
+        if wanted != found:
+            raise UsageError(
+                f"inputs must be like those that the model was captured on, {wanted}, but got {found}; "
+                "capture it on these"
+            )
 
     def graph(self) -> Graph:
         """Gives the graph with the weights that the module holds now, changed in place since or not.

@@ -1,4 +1,7 @@
-"""What machine this is: the CPU and GPUs, a stable id, and what would spoil measurements here.
+"""What machine this is: its CPU and GPUs, a stable id of each, and what would spoil measurements here.
+
+A latency belongs to the device that took it, so ids are of devices: the `hardware_id` of a host is that
+of its CPU, and GPUs have ids of their own. A GPU or a driver that comes or goes changes no other id.
 
 What asks libraries about the machine loads them on first use: whoever runs an artifact counts cores and
 need not have them.
@@ -11,7 +14,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from autosparse.hardware.cores import affinity, checked_threads, one_per_core, usable_cores
-from autosparse.records import CpuProfile, GpuProfile, HardwareProfile, short_hash
+from autosparse.records import CpuProfile, HardwareProfile, short_hash
 
 if TYPE_CHECKING:
     from autosparse.hardware.doctor import Finding, examine
@@ -33,7 +36,10 @@ __all__ = [
     "describe",
     "detect",
     "examine",
+    "former_ids",
     "hardware_id",
+    "identify",
+    "is_here",
     "load_limits",
     "one_per_core",
     "save_limits",
@@ -70,8 +76,23 @@ def describe() -> HardwareProfile:
 
     cpu = detect_cpu()
     gpus, note = detect_gpus()
-    identity = identify(cpu, gpus, stepping())
+    identity = identify(cpu, stepping())
     return HardwareProfile(hardware_id=identity, cpu=cpu, gpus=gpus, gpu_note=note)
+
+
+@cache
+def former_ids() -> tuple[str, ...]:
+    """Gives the ids by which earlier versions named this CPU: GPUs were a part of them."""
+    from autosparse.hardware.cpu import stepping
+
+    host = describe()
+    names = [gpu.name for gpu in host.gpus]
+    return (_hash_of(host.cpu, stepping(), names),) if names else ()
+
+
+def is_here(hardware_id: str) -> bool:
+    """Whether an id, of this version or an earlier one, is this host's."""
+    return hardware_id in (describe().hardware_id, *former_ids())
 
 
 def detect() -> HardwareProfile:
@@ -79,20 +100,26 @@ def detect() -> HardwareProfile:
     from autosparse.hardware.measured import load_limits
 
     profile = describe()
-    limits = load_limits(profile.hardware_id)
+    known = map(load_limits, (profile.hardware_id, *former_ids()))
+    limits = next((found for found in known if found is not None), None)
     return profile if limits is None else limits.apply(profile)
 
 
 def hardware_id() -> str:
-    """Gives this host's stable id, 12 hexadecimal digits."""
+    """Gives the stable id of this host's CPU, 12 hexadecimal digits."""
     return describe().hardware_id
 
 
-def identify(cpu: CpuProfile, gpus: tuple[GpuProfile, ...], cpu_stepping: str) -> str:
-    """Gives the stable id of a host: what decides a latency, and nothing that varies from day to day.
+def identify(cpu: CpuProfile, cpu_stepping: str) -> str:
+    """Gives the stable id of a CPU: what decides a latency, and nothing that varies from day to day.
 
-    Which of equal cores the process was given, the governor, boost and measured figures do not count;
-    how many cores it may use does, for it decides the time of every multithreaded run.
+    Which of equal cores the process was given, the governor, boost, microcode and measured figures do
+    not count; how many cores it may use does, for it decides the time of every multithreaded run.
     """
+    return _hash_of(cpu, cpu_stepping, [])
+
+
+def _hash_of(cpu: CpuProfile, cpu_stepping: str, gpu_names: list[str]) -> str:
+    # Names of GPUs were a part once: with none, ids are those of hosts that never had one.
     lasting = {name: getattr(cpu, name) for name in _LASTING}
-    return short_hash([lasting, cpu_stepping, [gpu.name for gpu in gpus]], 12)
+    return short_hash([lasting, cpu_stepping, gpu_names], 12)

@@ -16,6 +16,7 @@ from typing import Any
 import cpuinfo
 
 from autosparse.hardware import cores
+from autosparse.hardware.caches import parse_size, told_cache_sizes
 from autosparse.hardware.cores import ROOT, read_text
 from autosparse.records import CpuProfile
 
@@ -82,6 +83,8 @@ def detect_cpu(
         l3_bytes=level3,
         governor=governor(allowed[0], root),
         turbo=turbo(root),
+        microcode=fields.get("microcode"),
+        is_virtual=is_virtual(root),
     )
 
 
@@ -142,22 +145,13 @@ def simd_width_bits(usable: tuple[str, ...], root: Path = ROOT) -> int:
 
 def cache_sizes(cpu: int, root: Path = ROOT) -> tuple[int, int, int]:
     """Gives the bytes of L1 data, L2 and L3 cache as one processor sees them; 0 for an absent L3."""
-    sizes = {1: 0, 2: 0, 3: 0}
-    for index in sorted((root / f"sys/devices/system/cpu/cpu{cpu}/cache").glob("index[0-9]*")):
-        level, kind, size = (read_text(index / name) or "" for name in ("level", "type", "size"))
-        if kind != "Instruction" and level.isdigit() and int(level) in sizes:
-            sizes[int(level)] = _parse_size(size)
-    if not any(sizes.values()):
-        names = {1: "l1_data_cache_size", 2: "l2_cache_size", 3: "l3_cache_size"}
-        sizes = {level: _parse_size(str(_ask_cpuinfo(name, 0))) for level, name in names.items()}
-    return sizes[1], sizes[2], sizes[3]
-
-
-def _parse_size(text: str) -> int:
-    number = text.strip().rstrip("iBb").strip()
-    scale = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}.get(number[-1:].upper(), 1)
-    digits = number.rstrip("KkMmGg").strip()
-    return int(float(digits) * scale) if digits else 0
+    sizes = told_cache_sizes(cpu, root)
+    if any(sizes):
+        return sizes
+    level1, level2, level3 = (
+        parse_size(str(_ask_cpuinfo(f"{name}_cache_size", 0))) for name in ("l1_data", "l2", "l3")
+    )
+    return level1, level2, level3
 
 
 def numa_nodes(root: Path = ROOT) -> int:

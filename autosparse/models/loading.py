@@ -9,12 +9,14 @@ import torch
 from torch import Tensor, nn
 
 from autosparse import factories
-from autosparse.errors import ModelError
+from autosparse.errors import ModelError, got
 from autosparse.models import libraries
+from autosparse.models.heads import head
 from autosparse.models.initialise import initialise, seeded
 from autosparse.models.registry import builder, entries
 from autosparse.models.sources import Source, check_source, parse
 from autosparse.models.weights import file_hash, fill, read_state
+from autosparse.values import MOST
 
 _SIDE = 224  # height and width of an image where a model does not say
 
@@ -58,10 +60,12 @@ def resolve(
     if classes is not None and classes < 1:
         raise ModelError(f"classes must be at least 1, but got {classes}")
     check_source(source)
-    state = None if weights is None else read_state(weights)
     parsed = parse(source)
-    if state is not None:
-        classes = _agreed_classes(source, parsed, classes, state, str(weights))
+    state = None
+    if weights is not None:
+        trial = _trial(parsed, classes)
+        state = read_state(weights, trial.state_dict().keys())
+        classes = _agreed_classes(source, parsed, trial, classes, state, str(weights))
     # A local hf: model comes with weights for its own classes; others are refused, not drawn anew.
     built_for = None if parsed.kind == "hf" and state is None else classes
     with seeded(seed):
@@ -71,19 +75,18 @@ def resolve(
     if state is not None:
         fill(module, state, str(weights))
     module = module.float().eval()
-    head = _head(module)
-    if head is None:
+    found = head(module, None if parsed.kind == "zoo" else _input_shape(parsed, module))
+    if found is None:
         raise ModelError(
             f"a model must have a convolution or a linear layer, but {source} has none; "
             "without one there is nothing to make sparse"
         )
-    outputs = int(head[1].weight.shape[0])
-    _check_outputs(source, classes, outputs)
+    _check_outputs(source, classes, found.outputs)
     return LoadedModel(
         source=source,
         module=module,
         input_shape=_input_shape(parsed, module),
-        classes=outputs,
+        classes=found.outputs,
         pretrained=state is not None or parsed.kind == "hf",
         weights_hash=None if weights is None else file_hash(weights),
     )
@@ -94,7 +97,8 @@ def _build(source: Source, classes: int | None) -> nn.Module:
         return builder(source.name)(classes or entries()[source.name].classes)
     if source.kind != "file":
         return libraries.build(source, classes)
-    factory = factories.load(source.name, ModelError)
+    with torch.random.fork_rng(devices=[]):  # what a file draws when it runs shifts no later weights
+        factory = factories.load(source.name, ModelError)
     offered = {} if classes is None else {"num_classes": classes}
     made = factories.call(source.name, factory, ModelError, **offered)
     if not isinstance(made, nn.Module):
@@ -102,14 +106,23 @@ def _build(source: Source, classes: int | None) -> nn.Module:
     return made
 
 
+def _trial(parsed: Source, asked: int | None) -> nn.Module:
+    """Builds a model to see its names; only our own builders are known to work without memory."""
+    with seeded(0), torch.device("meta" if parsed.kind == "zoo" else "cpu"):
+        return _build(parsed, asked)
+
+
 def _agreed_classes(
-    source: str, parsed: Source, asked: int | None, state: dict[str, Tensor], weights: str
+    source: str,
+    parsed: Source,
+    trial: nn.Module,
+    asked: int | None,
+    state: dict[str, Tensor],
+    weights: str,
 ) -> int | None:
     """Gives the number of classes the weights were made for; None if they do not tell."""
-    # A trial build tells where the head is; only our own builders are known to work without memory.
-    with seeded(0), torch.device("meta" if parsed.kind == "zoo" else "cpu"):
-        head = _head(_build(parsed, asked))
-    found = state.get(f"{head[0]}.weight") if head else None
+    classifier = head(trial, None if parsed.kind == "zoo" else _input_shape(parsed, trial))
+    found = state.get(f"{classifier.name}.weight") if classifier else None
     if found is None or found.dim() == 0:
         return asked
     if asked is not None and asked != found.shape[0]:
@@ -118,12 +131,6 @@ def _agreed_classes(
             f"and {weights} has {found.shape[0]}; take data with as many classes, or other weights"
         )
     return int(found.shape[0])
-
-
-def _head(module: nn.Module) -> tuple[str, nn.Linear | nn.Conv2d] | None:
-    """Finds the last layer with weights, in order of definition: where the classes are."""
-    layers = [(n, m) for n, m in module.named_modules() if isinstance(m, nn.Linear | nn.Conv2d)]
-    return layers[-1] if layers else None
 
 
 def _check_outputs(source: str, asked: int | None, outputs: int) -> None:
@@ -139,11 +146,18 @@ def _input_shape(source: Source, module: nn.Module) -> tuple[int, ...]:
         return entries()[source.name].input_shape
     told = getattr(module, "input_shape", None)
     if isinstance(told, tuple | list | torch.Size):
-        return tuple(int(size) for size in told)
+        if not all(isinstance(size, int) and 1 <= size <= MOST for size in told):
+            raise ModelError(
+                f"input_shape of a model must be whole numbers from 1 to {MOST}, but {source.name} has "
+                f"{got(told)}; write (3, 224, 224)"
+            )
+        return tuple(told)
     by_library = libraries.input_shape(module)
     if by_library is not None:
         return by_library
-    first = next(part for part in module.modules() if isinstance(part, nn.Conv2d | nn.Linear))
+    first = next((part for part in module.modules() if isinstance(part, nn.Conv2d | nn.Linear)), None)
+    if first is None:
+        return (3, _SIDE, _SIDE)
     if isinstance(first, nn.Conv2d):
         return (first.in_channels, _SIDE, _SIDE)
     return (first.in_features,)

@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from autosparse.errors import ModelError
+from autosparse.models import zoo
 
 if TYPE_CHECKING:
     from torch import nn
 
-ZOO = Path(__file__).parent / "zoo"
 _MARK = "zoo_model"
 _Builder = TypeVar("_Builder", bound="Callable[[int], nn.Module]")
 _builders: dict[str, Callable[[int], nn.Module]] = {}
@@ -65,8 +65,8 @@ def zoo_model(*, input_shape: tuple[int, int, int], classes: int) -> Callable[[_
 def entries() -> Mapping[str, ZooEntry]:
     """Gives every zoo model by name, in the order of files and of definitions in them."""
     found: dict[str, ZooEntry] = {}
-    for path in sorted(ZOO.glob("*.py")):
-        for entry in _entries_in(path):
+    for file in sorted(path for folder in zoo.__path__ for path in Path(folder).glob("*.py")):
+        for entry in _entries_in(file):
             if entry.name in found:
                 raise ModelError(
                     f"a zoo model must have a name of its own, but got {entry.name!r} in "
@@ -88,7 +88,7 @@ def builder(name: str) -> Callable[[int], nn.Module]:
 
 
 def _entries_in(path: Path) -> list[ZooEntry]:
-    tree = ast.parse(path.read_text(), str(path))
+    tree = ast.parse(path.read_bytes(), str(path))
     found = []
     for node in tree.body:
         if not isinstance(node, ast.FunctionDef):
@@ -97,7 +97,7 @@ def _entries_in(path: Path) -> list[ZooEntry]:
             values = _mark_arguments(decorator)
             if values is not None:
                 summary = (ast.get_docstring(node) or "").partition("\n")[0]
-                module = f"{__package__}.zoo.{path.stem}"
+                module = f"{zoo.__name__}.{path.stem}"
                 found.append(ZooEntry(name=node.name, module=module, summary=summary, **values))
     return found
 

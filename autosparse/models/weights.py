@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import pickle
 import warnings
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import safetensors
@@ -14,11 +15,12 @@ import torch
 from torch import Tensor, nn
 
 from autosparse.errors import ModelError
+from autosparse.files import opened
+from autosparse.models import checkpoints
 from autosparse.weight_files import check_weights
 
-_WRAPPERS = ("state_dict", "model_state_dict", "model")
-_PREFIXES = ("module.", "_orig_mod.")  # left by DataParallel and by torch.compile
 _SHOWN = 4
+_STATISTICS = ("running_mean", "running_var")
 
 # What torch's readers raise on damaged files; which one depends on the byte that is wrong.
 _DAMAGE = (
@@ -37,29 +39,47 @@ _DAMAGE = (
 )
 
 
-def read_state(path: Path | str) -> dict[str, Tensor]:
-    """Reads a state dict from ``.safetensors`` or from a file that torch saved.
+def read_state(path: Path | str, own: Collection[str] | None = None) -> dict[str, Tensor]:
+    """Reads a model's weights from ``.safetensors`` or from a file that torch saved.
 
-    Files of torch are read with ``weights_only``, so that none can run code. A dict under
-    ``state_dict``, ``model_state_dict`` or ``model`` is unwrapped, and the prefixes that DataParallel
-    and torch.compile put before every name are removed.
+    Files of torch are read with ``weights_only``, so that none can run code. What training code puts
+    around weights is undone; see `checkpoints`.
+
+    Args:
+        path: the file.
+        own: names of the model's parameters and buffers, which tell what in the file is meant; None
+            takes the largest mapping of tensors, without prefixes of DataParallel and torch.compile.
 
     Returns:
         Name to tensor, on the CPU.
 
     Raises:
-        ModelError: the file is missing, damaged, of another kind, or holds no or impossible weights.
+        ModelError: the file is missing, damaged, of another kind, or holds no or impossible weights, or
+            several sets of them.
     """
-    path = Path(path).expanduser()
+    path = Path(os.path.expanduser(path))
     check_weights(path)
-    state = _tensors(path, _content(path))
+    found = checkpoints.states(_content(path), str(path))
+    state = checkpoints.alone(found) if own is None else checkpoints.of_model(found, own, str(path))
     for name, tensor in state.items():
-        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+        if not _is_ordinary(tensor):
             raise ModelError(
-                f"weights must be finite numbers, but {path} holds NaN or infinity in {name}; "
-                "the file is damaged or the training diverged"
+                f"weights must be ordinary tensors, but {path} holds another kind in {name}"
             )
+        if tensor.is_floating_point() and bool(torch.isnan(_held(tensor)).any()):
+            raise _not_finite(str(path), name)
     return state
+
+
+def _is_ordinary(tensor: Tensor) -> bool:
+    has_values = tensor.layout is torch.strided and not (tensor.is_nested or tensor.is_meta)
+    return has_values and not (tensor.is_quantized or tensor.is_complex())
+
+
+def _held(tensor: Tensor) -> Tensor:
+    """Gives the values that a tensor holds, once each: an expanded one shows them many times."""
+    once = (slice(0, 1) if step == 0 else slice(None) for step in tensor.stride())
+    return tensor[tuple(once)]
 
 
 def load_weights(module: nn.Module, path: Path | str) -> None:
@@ -68,7 +88,7 @@ def load_weights(module: nn.Module, path: Path | str) -> None:
     Raises:
         ModelError: the file cannot be used (see `read_state`), or does not fit the module.
     """
-    fill(module, read_state(path), str(path))
+    fill(module, read_state(path, module.state_dict().keys()), str(path))
 
 
 def fill(module: nn.Module, state: Mapping[str, Tensor], what: str) -> None:
@@ -80,7 +100,8 @@ def fill(module: nn.Module, state: Mapping[str, Tensor], what: str) -> None:
         what: where the state comes from, for messages.
 
     Raises:
-        ModelError: keys are missing, unexpected or of another shape.
+        ModelError: keys are missing, unexpected or of another shape, or a weight is not finite. Buffers
+            may hold infinities, as the mask of causal attention does; statistics may not.
     """
     own = module.state_dict()
     # Counters of batches decide nothing in eval mode, and old files do not have them.
@@ -102,12 +123,28 @@ def fill(module: nn.Module, state: Mapping[str, Tensor], what: str) -> None:
     ]
     if faults:
         raise ModelError(f"weights must fit their model, but {what} does not: {'; '.join(faults)}")
+    _check_finite(module, state, what)
     module.load_state_dict(state, strict=False)
+
+
+def _check_finite(module: nn.Module, state: Mapping[str, Tensor], what: str) -> None:
+    weights = {name for name, _ in module.named_parameters(remove_duplicate=False)}
+    for name, tensor in state.items():
+        must_be = name in weights or name.endswith(_STATISTICS)
+        if must_be and tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            raise _not_finite(what, name)
+
+
+def _not_finite(what: str, name: str) -> ModelError:
+    return ModelError(
+        f"weights must be finite numbers, but {what} holds NaN or infinity in {name}; "
+        "the file is damaged or the training diverged"
+    )
 
 
 def file_hash(path: Path | str) -> str:
     """Gives 16 hexadecimal digits that change when the file's content does."""
-    with Path(path).expanduser().open("rb") as stream:
+    with opened(Path(os.path.expanduser(path))) as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()[:16]
 
 
@@ -137,29 +174,3 @@ def _reason(path: Path, problem: BaseException) -> str:
         f"weights must be a .safetensors file or one written by torch.save, but {path} is damaged, "
         f"truncated or of another kind ({type(problem).__name__}: {first}); fetch it again"
     )
-
-
-def _tensors(path: Path, found: object) -> dict[str, Tensor]:
-    for _ in range(len(_WRAPPERS)):  # wrappers may be nested, but not without end
-        if isinstance(found, Mapping):
-            found = next((found[k] for k in _WRAPPERS if isinstance(found.get(k), Mapping)), found)
-    if not isinstance(found, Mapping):
-        raise ModelError(f"weights must be a dict of tensors, but {path} holds {type(found).__name__}")
-    state = {str(name): value for name, value in found.items() if isinstance(value, Tensor)}
-    if not state:
-        keys = ", ".join(str(key) for key in list(found)[:_SHOWN])
-        raise ModelError(f"weights must be a dict of tensors, but {path} has none; keys: {keys}")
-    if any(value.is_sparse or value.is_meta for value in state.values()):
-        raise ModelError(f"weights must be ordinary tensors, but {path} holds sparse or empty ones")
-    return _without_prefixes(state)
-
-
-def _without_prefixes(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    stripped = True
-    while stripped:
-        stripped = False
-        for prefix in _PREFIXES:
-            if all(name.startswith(prefix) for name in state):
-                state = {name.removeprefix(prefix): value for name, value in state.items()}
-                stripped = True
-    return state

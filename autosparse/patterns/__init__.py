@@ -1,42 +1,35 @@
 """Sparse structures as mask algebra: which weights of a layer live, and how kernels read that.
 
-structure   BlockStructure and find_structure: the lists of kept blocks that kernels read
-masks       score, mask and check one weight
+pattern     what a pattern is, as plain data, and what kernels must promise for it
 family      what a family of patterns must do; families/ holds one file for each
-blocks      arithmetic on 1xN blocks
-pruning     the same for a whole torch module; loaded only when asked for
+labels      what a layer may become in a few letters, written and read
+masks       score, mask and check one weight
+blocks      arithmetic on blocks of outputs by inputs; blockwise: families made of them
+structure   BlockStructure and find_structure: the lists of kept blocks that kernels read
+
+Stands below the records, knows no layer, model or kernel: a weight's extents are all it is told.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
-from autosparse.patterns.family import CRITERIA, Criterion, families
+from autosparse.patterns.family import CRITERIA, Criterion, all_families, family_of
+from autosparse.patterns.labels import label_of, parse_label, parse_pattern
 from autosparse.patterns.masks import block_scores, check, mask
 from autosparse.patterns.structure import CANDIDATES, BlockStructure, find_structure, group_count
-
-if TYPE_CHECKING:
-    from autosparse.patterns.pruning import sparsify
 
 __all__ = [
     "CANDIDATES",
     "CRITERIA",
     "BlockStructure",
     "Criterion",
+    "all_families",
     "block_scores",
     "check",
-    "families",
+    "family_of",
     "find_structure",
     "group_count",
+    "label_of",
     "mask",
-    "sparsify",
+    "parse_label",
+    "parse_pattern",
 ]
-
-
-def __getattr__(name: str) -> Any:
-    # Kernels import this package and must not pay for torch, nor need it.
-    if name == "sparsify":
-        from autosparse.patterns.pruning import sparsify
-
-        return sparsify
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

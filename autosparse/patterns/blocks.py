@@ -1,79 +1,94 @@
-"""Arithmetic on 1xN blocks: cut a weight into blocks, score them, choose them, spread them again."""
+"""Arithmetic on blocks: cut a weight into blocks, score them, choose them, spread them again.
+
+A block is `block_n` consecutive outputs by `unit_in` consecutive inputs by all taps. The last group of
+outputs and the last run of inputs of a weight are short where these do not divide its extents.
+"""
 
 from __future__ import annotations
 
 import numpy as np
 
-from autosparse.patterns.structure import Array, BoolArray, group_count
+from autosparse.patterns.structure import Array, BoolArray, group_count, live_kernels
 
 
-def block_vectors(weight: Array, block_n: int) -> Array:
-    """Cuts a weight OIHW or OI into block vectors ``[G, Cin, block_n * taps]``.
+def block_vectors(weight: Array, block_n: int, unit_in: int = 1) -> Array:
+    """Cuts a weight OIHW or OI into block vectors ``[G, U, block_n * unit_in * taps]``.
 
-    A short last group is filled up with zeros, which change no norm and no angle.
+    Short blocks at the ends are filled up with zeros, which change no norm and no angle.
     """
     outputs, inputs = weight.shape[:2]
-    groups = group_count(outputs, block_n)
-    rows = np.zeros((groups * block_n, inputs, int(np.prod(weight.shape[2:]))), dtype=weight.dtype)
-    rows[:outputs] = weight.reshape(outputs, inputs, -1)
-    blocks = rows.reshape(groups, block_n, inputs, -1).transpose(0, 2, 1, 3)
-    return blocks.reshape(groups, inputs, -1)
+    groups, units = group_count(outputs, block_n), group_count(inputs, unit_in)
+    taps = int(np.prod(weight.shape[2:]))
+    full = np.zeros((groups * block_n, units * unit_in, taps), dtype=weight.dtype)
+    full[:outputs, :inputs] = weight.reshape(outputs, inputs, -1)
+    blocks = full.reshape(groups, block_n, units, unit_in, taps).transpose(0, 2, 1, 3, 4)
+    return blocks.reshape(groups, units, -1)
 
 
-def bpar_scores(vectors: Array) -> Array:
-    """Scores blocks by block pruning via angular redundancy, float64 ``[G, Cin]``.
+def bpar_scores(vectors: Array, *, layer_wide: bool = False) -> Array:
+    """Scores blocks by block pruning via angular redundancy, float64 ``[G, U]``.
 
-    Within one group, with v_j the block of input j: ``n_j = |v_j|_1 / sum_i |v_i|_1``,
+    Within one group, with v_j its block j: ``n_j = |v_j|_1 / sum_i |v_i|_1``,
     ``c_j = sum_i |cos(v_j, v_i)|`` with i = j included, ``r_j = c_j / sum_i c_i`` and, for an
     all-zero block, ``r_j = 1``; the score is ``n_j - r_j``. A block is worth keeping if it is large
     and points where few others of its group point. All-zero blocks get -1, the least of all.
 
     Args:
-        vectors: ``[G, Cin, length]`` as `block_vectors` gives them.
+        vectors: ``[G, U, length]`` as `block_vectors` gives them.
+        layer_wide: scores are compared across groups: ``n_j`` is ``G`` times the share of the layer, so
+            that a strong group's blocks stay ahead of a weak one's; ``r_j`` stays within the group.
 
-    Source: arXiv 2310.06218, "BPAR"; the weight of the redundancy term is 1.
+    Source: arXiv 2310.06218, "BPAR"; the weight of the redundancy term is 1. It has uniform patterns
+    alone, so `layer_wide` is ours.
     """
-    return np.stack([_bpar_of_group(group) for group in vectors])
+    mean = np.abs(vectors).sum(dtype=np.float64) / len(vectors) if layer_wide else None
+    return np.stack([_bpar_of_group(group, mean) for group in vectors])
 
 
-def _bpar_of_group(blocks: Array) -> Array:
+def _bpar_of_group(blocks: Array, total: float | None) -> Array:
     # One group at a time: the Gram matrix of 2048 inputs is 16 MB, that of all groups a gigabyte.
     norms = np.sqrt(np.square(blocks).sum(axis=1, dtype=np.float64))
     unit = blocks / np.where(norms > 0, norms, 1.0).astype(blocks.dtype)[:, None]
     similar = np.abs(unit @ unit.T).sum(axis=1, dtype=np.float64)
     size = np.abs(blocks).sum(axis=1, dtype=np.float64)
-    share = size / (size.sum() or 1.0)
+    share = size / ((size.sum() if total is None else total) or 1.0)
     redundancy = similar / (similar.sum() or 1.0)
     return np.asarray(share - np.where(norms > 0, redundancy, 1.0))
 
 
 def highest_per_group(scores: Array, kept: int) -> BoolArray:
-    """Keeps the `kept` highest scores of every group ``[G, Cin]``; of equals, the later input."""
+    """Keeps the `kept` highest scores of every group ``[G, U]``; of equals, the later one."""
     order = np.argsort(scores, axis=1, kind="stable")
     blocks = np.ones(scores.shape, dtype=bool)
     np.put_along_axis(blocks, order[:, : scores.shape[1] - kept], False, axis=1)
     return blocks
 
 
-def expand_blocks(blocks: BoolArray, shape: tuple[int, ...], block_n: int) -> BoolArray:
-    """Spreads a mask of blocks ``[G, Cin]`` over the outputs and taps of a weight of `shape`."""
+def expand_blocks(
+    blocks: BoolArray, shape: tuple[int, ...], block_n: int, unit_in: int = 1
+) -> BoolArray:
+    """Spreads a mask of blocks ``[G, U]`` over the outputs, inputs and taps of a weight of `shape`."""
     rows = np.repeat(blocks, block_n, axis=0)[: shape[0]]
-    full = rows.reshape(*rows.shape, *(1 for _ in shape[2:]))
+    kernels = np.repeat(rows, unit_in, axis=1)[:, : shape[1]]
+    full = kernels.reshape(*kernels.shape, *(1 for _ in shape[2:]))
     return np.array(np.broadcast_to(full, shape))
 
 
-def reduce_blocks(mask: BoolArray, block_n: int) -> BoolArray:
-    """Gives which blocks of a weight's mask keep anything, ``[G, Cin]``."""
-    kernels = mask.reshape(*mask.shape[:2], -1).any(axis=2)
-    starts = np.arange(0, mask.shape[0], block_n)
-    return np.asarray(np.logical_or.reduceat(kernels, starts, axis=0))
+def reduce_blocks(mask: BoolArray, block_n: int, unit_in: int = 1) -> BoolArray:
+    """Gives which blocks of a weight's mask keep anything, ``[G, U]``."""
+    return _over_blocks(np.logical_or, live_kernels(mask), block_n, unit_in)
 
 
-def mixed_group(mask: BoolArray, block_n: int) -> int | None:
+def mixed_group(mask: BoolArray, block_n: int, unit_in: int = 1) -> int | None:
     """Gives the first group with a block that is neither all kept nor all pruned, or None."""
-    kernels = mask.reshape(*mask.shape[:2], -1)
-    starts = np.arange(0, mask.shape[0], block_n)
-    some = np.logical_or.reduceat(kernels.any(axis=2), starts, axis=0)
-    every = np.logical_and.reduceat(kernels.all(axis=2), starts, axis=0)
+    some = _over_blocks(np.logical_or, live_kernels(mask), block_n, unit_in)
+    every = _over_blocks(np.logical_and, ~live_kernels(~mask), block_n, unit_in)
     mixed = np.flatnonzero((some != every).any(axis=1))
     return int(mixed[0]) if mixed.size else None
+
+
+def _over_blocks(join: np.ufunc, kernels: BoolArray, block_n: int, unit_in: int) -> BoolArray:
+    rows = join.reduceat(kernels, np.arange(0, kernels.shape[0], block_n), axis=0)
+    if unit_in == 1:
+        return np.asarray(rows)
+    return np.asarray(join.reduceat(rows, np.arange(0, rows.shape[1], unit_in), axis=1))

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from autosparse.errors import PlanError
-from autosparse.patterns.family import CRITERIA, Criterion, family_of
+from autosparse.patterns.family import CRITERIA, Criterion, family_of, unit_family_of
+from autosparse.patterns.pattern import Pattern
 from autosparse.patterns.structure import Array, BoolArray
-from autosparse.records import Pattern
 
 
 def block_scores(weight: Array, pattern: Pattern, criterion: Criterion = "l1") -> Array:
@@ -17,15 +17,14 @@ def block_scores(weight: Array, pattern: Pattern, criterion: Criterion = "l1") -
         criterion: ``l1`` or ``l2`` norm of the block, or ``bpar`` (angular redundancy).
 
     Returns:
-        Float64 ``[groups, in_channels]``.
+        Float64, ``[groups, units]``; for 1xN, ``[groups, in_channels]``.
 
     Raises:
         PlanError: an unknown criterion or pattern, or a weight that is no layer's.
     """
-    if criterion not in CRITERIA:
-        raise PlanError(f"a criterion must be one of {', '.join(CRITERIA)}, but got {criterion!r}")
+    _check_criterion(criterion)
     _check_weight(weight.shape)
-    return family_of(pattern).scores(weight, pattern, criterion)
+    return unit_family_of(pattern).scores(weight, pattern, criterion)
 
 
 def mask(
@@ -46,7 +45,7 @@ def mask(
         weight: OIHW or OI.
         pattern: dense or a sparse pattern.
         sparsity: fraction of blocks to prune, in [0, 1].
-        scores: importance per block, ``[groups, in_channels]``; computed by `criterion` if None.
+        scores: importance per block, as `block_scores` gives it; computed by `criterion` if None.
         criterion: see `block_scores`.
 
     Returns:
@@ -57,10 +56,12 @@ def mask(
     """
     if not 0 <= sparsity <= 1:
         raise PlanError(f"sparsity must lie in [0, 1], but got {sparsity:g}")
+    _check_criterion(criterion)
+    _check_weight(weight.shape)
     family = family_of(pattern)
-    if scores is None:
-        scores = block_scores(weight, pattern, criterion)
-    return family.expand(family.choose(scores, pattern, sparsity), weight.shape, pattern)
+    if why := family.why_not_sparsity(pattern, sparsity):
+        raise PlanError(why)
+    return family.mask(weight, pattern, sparsity, criterion=criterion, scores=scores)
 
 
 def check(mask: BoolArray, pattern: Pattern) -> None:
@@ -78,6 +79,11 @@ def check(mask: BoolArray, pattern: Pattern) -> None:
         raise PlanError(f"a mask must be bool, but got {mask.dtype}")
     if broken := family_of(pattern).violation(mask, pattern):
         raise PlanError(f"a mask must follow its pattern, but {broken}")
+
+
+def _check_criterion(criterion: str) -> None:
+    if criterion not in CRITERIA:
+        raise PlanError(f"a criterion must be one of {', '.join(CRITERIA)}, but got {criterion!r}")
 
 
 def _check_weight(shape: tuple[int, ...]) -> None:

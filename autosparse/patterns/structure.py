@@ -180,7 +180,13 @@ def live_kernels(weight: Array) -> BoolArray:
     """Gives which (output, input) pairs of an OIHW or OI weight have any non-zero, ``[Cout, Cin]``."""
     if weight.ndim < 2:
         raise PlanError(f"a weight must be [outputs, inputs, ...], but got shape {weight.shape}")
-    return np.asarray((weight != 0).reshape(*weight.shape[:2], -1).any(axis=2))
+    if weight.ndim == 2:
+        return np.asarray(weight != 0)
+    # One kernel position after another: several times as fast as a reduction over short last axes.
+    live = np.zeros(weight.shape[:2], dtype=bool)
+    for tap in np.ndindex(*weight.shape[2:]):
+        live |= weight[(slice(None), slice(None), *tap)] != 0
+    return live
 
 
 def _any_in_group(live: BoolArray, block_n: int) -> BoolArray:

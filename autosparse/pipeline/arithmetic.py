@@ -57,4 +57,4 @@ def settle(wanted: str, graph: Graph) -> Arithmetic:
 
 def _why_model_cannot(graph: Graph) -> str:
     why = why_model_cannot(graph, "bf16")
-    return why and f"the executor does not run the whole model: {why}"
+    return f"the executor does not run the whole model: {'; '.join(why)}" if why else ""

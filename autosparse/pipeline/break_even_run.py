@@ -12,15 +12,17 @@ import torch
 
 from autosparse import graph, limits, models, paths
 from autosparse.break_even import BreakEven, break_even
+from autosparse.database import TuningDatabase
+from autosparse.devices import AUTO
+from autosparse.devices.device import find
 from autosparse.errors import UsageError
 from autosparse.files import write_json
 from autosparse.hardware import usable_cores
 from autosparse.pipeline.outcomes import BreakEvenOutcome
 from autosparse.progress import Progress
-from autosparse.records import LayerInfo
+from autosparse.records import LayerInfo, Pattern, onexn
 from autosparse.searching.space import BLOCK_NS
 from autosparse.tuning.bisection import bisect
-from autosparse.tuning.database import TuningDatabase
 from autosparse.tuning.request import TuneRequest, dense_weight_bytes
 
 GRID = (*(step / 16 for step in range(1, 16)), 31 / 32)
@@ -35,7 +37,7 @@ class BreakEvenRequest:
         model: whose layers, named as for a search.
         threads: worker threads; None takes every usable core.
         dtype: arithmetic type.
-        block_ns: N to try.
+        patterns: sparse patterns to try.
         batch_size: samples per run.
         input_shape: one sample; None is the model's own.
         database: URL of the tuning database; None is the user's own.
@@ -45,7 +47,7 @@ class BreakEvenRequest:
     model: str = "resnet18"
     threads: int | None = None
     dtype: str = "f32"
-    block_ns: tuple[int, ...] = BLOCK_NS
+    patterns: tuple[Pattern, ...] = tuple(onexn(block_n) for block_n in BLOCK_NS)
     batch_size: int = 1
     input_shape: tuple[int, int, int] | None = None
     database: str | None = None
@@ -53,7 +55,7 @@ class BreakEvenRequest:
 
 
 def measure_break_even(request: BreakEvenRequest, progress: Progress | None = None) -> BreakEvenOutcome:
-    """Finds, per distinct layer shape and N, the least sparsity that beats the dense kernel here.
+    """Finds, per distinct layer shape and pattern, the least sparsity that beats the dense kernel here.
 
     Rows come from the tuning database; what it lacks is measured the tuner's way and stored.
 
@@ -64,23 +66,23 @@ def measure_break_even(request: BreakEvenRequest, progress: Progress | None = No
     models.check_source(request.model)
     threads = _threads(request)
     progress = progress or Progress()
-    hardware = limits.profile(progress=progress)
+    device = find(AUTO, limits.profile(progress=progress))
     layers = _layers(request)
     tuning = TuneRequest(
         layers=layers,
-        block_ns=request.block_ns,
+        patterns=request.patterns,
         sparsities=GRID,
         threads=threads,
         dtype=request.dtype,
         model_weight_bytes=dense_weight_bytes(layers, request.dtype),
     )
     with TuningDatabase(request.database) as database:
-        found = bisect(tuning, hardware, database, progress=progress)
-    file = request.file or _file(hardware.hardware_id, request.model, threads, request.dtype)
+        found = bisect(tuning, device, database, progress=progress)
+    file = request.file or _file(device.id, request.model, threads, request.dtype)
     outcome = BreakEvenOutcome(
         model=request.model,
-        hardware_id=hardware.hardware_id,
-        cpu=hardware.cpu.model,
+        hardware_id=device.id,
+        cpu=device.name,
         threads=threads,
         dtype=request.dtype,
         batch_size=request.batch_size,
@@ -129,7 +131,7 @@ def _names(layers: Sequence[LayerInfo]) -> dict[str, tuple[str, ...]]:
 def _in_order(cells: Sequence[BreakEven], layers: Sequence[LayerInfo]) -> tuple[BreakEven, ...]:
     order = list(_names(layers))
     known = [cell for cell in cells if cell.shape in order]
-    return tuple(sorted(known, key=lambda cell: (order.index(cell.shape), cell.block_n)))
+    return tuple(sorted(known, key=lambda cell: order.index(cell.shape)))
 
 
 def _file(hardware_id: str, model: str, threads: int, dtype: str) -> Path:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Literal, get_args
+from typing import get_args
 
 import torch
 from torch import nn
@@ -13,24 +14,22 @@ from torch import nn
 from autosparse import engine, hardware, models
 from autosparse.config import SearchConfig
 from autosparse.deploy.artifact import check_target
+from autosparse.deploy.endings import ENDINGS, Kind, check_ending
 from autosparse.deploy.onnx_file import check_onnx_is_here, write_onnx
 from autosparse.deploy.state_dict import write_state_dict
 from autosparse.engine.saving import Facts
 from autosparse.errors import RunError, UsageError
 from autosparse.kernels import spec
-from autosparse.patterns import sparsify
 from autosparse.pipeline.outcomes import ExportOutcome
 from autosparse.pipeline.requests import known_dense_weights
 from autosparse.pipeline.survey import survey
 from autosparse.pipeline.train_run import picked
 from autosparse.plan import Plan
 from autosparse.progress import Progress
+from autosparse.pruning import sparsify
 from autosparse.records import Accuracy, LayerChoice, WholeLatency
 from autosparse.report import document as form
-from autosparse.runs import slug
-
-Kind = Literal["artifact", "onnx", "torch"]
-SUFFIXES: Mapping[Kind, str] = {"artifact": ".autosparse", "onnx": ".onnx", "torch": ".safetensors"}
+from autosparse.run_folders import slug
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,8 +77,8 @@ def export(
 
     Raises:
         RunError: the run is unfinished or lacks weights, or the file cannot be written.
-        UsageError: an id that the run does not have, a file that exists, or a model that cannot be
-            exported in this way.
+        UsageError: an id that the run does not have, a file that exists or whose ending is of another
+            kind, or a model that cannot be exported in this way.
         MissingDependency: the library that the kind of file needs is not installed.
     """
     if to not in get_args(Kind):
@@ -88,8 +87,9 @@ def export(
         check_onnx_is_here()
     document = form.load(run)
     config = document.config(_picked(document, pick))
-    path = target or Path(f"{slug(document.model)}-{config.id}{SUFFIXES[to]}")
+    path = target or Path(f"{slug(document.model)}-{config.id}{ENDINGS[to][0]}")
     check_target(path, overwrite)
+    check_ending(path, to)
     progress = progress or Progress()
     deployment = _prepare(run, document, config, progress)
     progress.log(f"exporting {config.id} of {run.name}")
@@ -107,6 +107,7 @@ def export(
         bytes=path.stat().st_size,
         accuracy=config.accuracy,
         accuracy_kind=config.accuracy_kind,
+        accuracy_split=config.accuracy_split,
         dtype=config.dtype,
         latency_ms=config.measured_latency_ms,
         threads=document.threads,
@@ -150,7 +151,7 @@ def _weights(run: Path, config: form.Config, settings: SearchConfig, progress: P
         found = settings.weights
     else:
         found = known_dense_weights(survey(settings, progress))
-    if not found.is_file():
+    if not os.path.isfile(found):
         raise RunError(
             f"a configuration to export must have its weights, but {found} is missing; "
             f"train it again: autosparse train {run.name} --pick {config.id}"
@@ -163,7 +164,7 @@ def _weights(run: Path, config: form.Config, settings: SearchConfig, progress: P
 
 def _artifact(deployment: _Deployment, path: Path, overwrite: bool) -> tuple[str, ...]:
     document, config = deployment.document, deployment.config
-    is_home = document.hardware_id == hardware.hardware_id()
+    is_home = hardware.is_here(document.hardware_id)
     threads = min(document.threads, len(hardware.affinity()))
     compiled = engine.compile(
         deployment.module,

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import math
+import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from autosparse.config import SearchConfig, validate
+from autosparse.database import TuningDatabase
+from autosparse.database.schema import parse_url
 from autosparse.pipeline.outcomes import Forecast, TypeForecast
-from autosparse.pipeline.survey import Survey, survey
+from autosparse.pipeline.requests import check_study_of
+from autosparse.pipeline.survey import Survey, survey, will_train
 from autosparse.progress import Progress
 from autosparse.tuning.autotune import count
-from autosparse.tuning.database import TuningDatabase
-from autosparse.tuning.schema import parse_url
 
 _IN_MEMORY = "sqlite://"
 
@@ -24,9 +27,14 @@ def forecast(config: SearchConfig, progress: Progress | None = None) -> Forecast
 
     Raises:
         UsageError: something asked for cannot be meant.
+        NoValidConfiguration: no layer can be sparse.
     """
     validate(config, writing=False)
-    subject = survey(config, progress or Progress(), keep=False)
+    subject = survey(
+        config, progress or Progress(), keep=False, evaluates=True, trains=will_train(config)
+    )
+    subject.check_sparse()
+    check_study_of(subject)
     with TuningDatabase(_existing(subject.database)) as database:
         types = tuple(_of_type(subject, dtype, database) for dtype in subject.dtypes)
     size = subject.space.size(subject.layers)
@@ -48,15 +56,25 @@ def forecast(config: SearchConfig, progress: Progress | None = None) -> Forecast
         slowest_ms=max(slowest) if len(slowest) == len(types) else None,
         basis="measured" if all(each.basis == "measured" for each in types) else "roofline",
         budget_ms=budget_ms,
-        met=None if budget_ms is None else fastest_ms <= budget_ms,
+        met=_is_met(types, budget_ms),
         types=types,
         no_types=subject.arithmetic.why_not,
         compact_weights=config.compact_weights,
     )
 
 
+def _is_met(types: Sequence[TypeForecast], budget_ms: float | None) -> bool | None:
+    """Whether a budget can be met: yes by measured layers alone, no by bounds too, else None."""
+    if budget_ms is None:
+        return None
+    inside = [each for each in types if each.fastest_ms <= budget_ms]
+    if any(each.basis == "measured" for each in inside):
+        return True
+    return None if inside else False
+
+
 def _of_type(subject: Survey, dtype: str, database: TuningDatabase) -> TypeForecast:
-    counted = count(subject.tune_request(dtype), subject.hardware, database)
+    counted = count(subject.tune_request(dtype), subject.device, database)
     return TypeForecast(
         dtype=dtype,
         considered=counted.considered,
@@ -74,4 +92,4 @@ def _existing(url: str) -> str:
     """Gives the database, or an empty one in memory in place of a file that would have to be made."""
     parsed = parse_url(url)
     is_file = parsed.get_backend_name() == "sqlite" and parsed.database not in (None, "", ":memory:")
-    return _IN_MEMORY if is_file and not Path(str(parsed.database)).exists() else url
+    return _IN_MEMORY if is_file and not os.path.exists(Path(str(parsed.database))) else url

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from autosparse.break_even import BreakEven
+from autosparse.break_even import BreakEven, in_order
 from autosparse.errors import ExitCode
 from autosparse.records import Record
 from autosparse.report.words import COMPACT_WEIGHTS
@@ -90,18 +90,25 @@ class TrainOutcome(Record):
     Attributes:
         run: the run's folder.
         rows: per trained configuration what pareto.json says of it, but for its layers.
+        dense: what it says of the dense model that was trained beside them; empty if that failed.
     """
 
     run: str
     rows: tuple[dict[str, Any], ...]
+    dense: tuple[dict[str, Any], ...] = ()
 
     def text(self) -> str:
-        """Gives one line per configuration."""
+        """Gives one line per configuration, and one of the dense model that was trained as long."""
         lines = [
-            f"{row['id']}: {row['dtype']}, accuracy {100 * row['accuracy']:.2f} % "
-            f"({row['accuracy_kind']}, {row['accuracy_split']}), {row['measured_latency_ms']:.3f} ms, "
-            f"{self.run}/{row['weights']}"
+            f"{row['id']}: {row['dtype']}, {'' if row['sparsity'] else 'without zeros, '}accuracy "
+            f"{100 * row['accuracy']:.2f} % ({row['accuracy_kind']}, {row['accuracy_split']}), "
+            f"{row['measured_latency_ms']:.3f} ms, {self.run}/{row['weights']}"
             for row in self.rows
+        ]
+        lines += [
+            f"dense, trained as long: accuracy {100 * each['accuracy']['value']:.2f} % "
+            f"({each['kind']}, {each['accuracy']['split']})"
+            for each in self.dense
         ]
         return "\n".join([*lines, f"report: {self.run}/report.html"])
 
@@ -118,6 +125,7 @@ class ExportOutcome(Record):
         bytes: size of the file.
         accuracy: of the configuration.
         accuracy_kind: how it came about.
+        accuracy_split: what it was found on.
         dtype: arithmetic type of the configuration.
         latency_ms: as measured in the run, None where nobody did.
         threads: of that measurement.
@@ -133,6 +141,7 @@ class ExportOutcome(Record):
     accuracy_kind: str
     latency_ms: float | None
     threads: int
+    accuracy_split: str = "test"
     dtype: str = "f32"
     notes: tuple[str, ...] = ()
 
@@ -143,12 +152,15 @@ class ExportOutcome(Record):
         )
         lines = [
             f"{self.path}: {self.model} {self.id}, {self.dtype}, {format_bytes(self.bytes)}, accuracy "
-            f"{100 * self.accuracy:.2f} % ({self.accuracy_kind}){latency}",
+            f"{100 * self.accuracy:.2f} % ({self.accuracy_kind}, {self.accuracy_split}){latency}",
             *self.notes,
         ]
         if self.to == "artifact":
             lines.append(f'run it: autosparse.load("{self.path}")(images)')
         return "\n".join(lines)
+
+
+_BOUND = "roofline"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -167,10 +179,16 @@ class TypeForecast(Record):
 
     def latencies(self) -> str:
         """Gives the latencies of this type in one line."""
+        if self.basis == _BOUND:
+            return (
+                f"latency in {self.dtype}, by the machine's limits alone: fastest above "
+                f"{self.fastest_ms:.3f} / dense above {self.dense_ms:.3f} ms; what it takes to start "
+                "operators, and those without weights, come on top"
+            )
         slowest = "" if self.slowest_ms is None else f" / slowest {self.slowest_ms:.3f}"
         return (
-            f"latency in {self.dtype}, {self.basis}: fastest {self.fastest_ms:.3f} / dense "
-            f"{self.dense_ms:.3f}{slowest} ms"
+            f"latency in {self.dtype}, layers as measured: fastest {self.fastest_ms:.3f} / dense "
+            f"{self.dense_ms:.3f}{slowest} ms; operators without weights come on top"
         )
 
 
@@ -191,9 +209,10 @@ class Forecast(Record):
             roofline.
         dense_ms: likewise, in the first type.
         slowest_ms: likewise, over all types; None where nothing slower than dense is known.
-        basis: ``measured`` or ``roofline``: where the three latencies come from.
+        basis: ``measured`` or ``roofline``: where the three latencies come from; bounds in the latter.
         budget_ms: the budget, None without.
-        met: whether it can be met by this estimate, None without a budget.
+        met: whether it can be met by the layers as measured; False too where not even the machine's
+            limits allow it; None where only a search can tell, and without a budget.
         compact_weights: whether kernels that expand weights are left out.
     """
 
@@ -229,14 +248,21 @@ class Forecast(Record):
             *([f"kernels: {COMPACT_WEIGHTS}"] if self.compact_weights else []),
         ]
         if self.budget_ms is not None:
-            verdict = "can be met" if self.met else "cannot be met"
-            lines.append(f"budget {self.budget_ms:g} ms: {verdict}, by this estimate")
+            lines.append(f"budget {self.budget_ms:g} ms: {self._verdict()}")
         return "\n".join(lines)
+
+    def _verdict(self) -> str:
+        if self.met is None:
+            return "the machine's limits allow it; whether it can be met only a search can tell"
+        if self.met:
+            return "can be met, by the layers as measured"
+        what = "the machine's limits" if self.basis == _BOUND else "the layers as measured"
+        return f"cannot be met, by {what}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BreakEvenOutcome(Record):
-    """From which sparsity on each N wins on each layer shape of a model, on this host.
+    """From which sparsity on each pattern wins on each layer shape of a model, on this host.
 
     Attributes:
         model: the model.
@@ -244,7 +270,7 @@ class BreakEvenOutcome(Record):
         threads: worker threads, `dtype` the type and `batch_size` the samples per run.
         timed: rows measured now, `reused` those found in the database.
         layers: shape to the layers that have it, in the order they run.
-        cells: shape by shape, N ascending.
+        cells: shape by shape, the finest pattern first.
         created_at: UTC, ISO 8601.
         file: where the map is kept.
         schema: version of this format.
@@ -262,15 +288,15 @@ class BreakEvenOutcome(Record):
     cells: tuple[BreakEven, ...]
     created_at: str
     file: str
-    schema: int = 1
+    schema: int = 2
 
     @property
-    def block_ns(self) -> tuple[int, ...]:
-        """Every N of the map."""
-        return tuple(sorted({cell.block_n for cell in self.cells}))
+    def patterns(self) -> tuple[str, ...]:
+        """Every pattern of the map, by name, the finest first."""
+        return in_order({cell.pattern for cell in self.cells})
 
     def rows(self) -> list[tuple[object, ...]]:
-        """Gives one row per shape: how many layers have it, and where each N begins to win."""
+        """Gives one row per shape: how many layers have it, and where each pattern begins to win."""
         by_shape: dict[str, list[str]] = {}
         for cell in self.cells:
             by_shape.setdefault(cell.shape, []).append(cell.label)
@@ -279,9 +305,8 @@ class BreakEvenOutcome(Record):
     def title(self) -> str:
         """Gives the headline of the table."""
         threads = f"{self.threads} thread" + ("s" if self.threads > 1 else "")
-        return (
-            f"{self.model}, {self.dtype}, {threads}: least sparsity that beats dense, per shape and N"
-        )
+        subject = f"{self.model}, {self.dtype}, {threads}"
+        return f"{subject}: least sparsity that beats dense, per shape and pattern"
 
     def text(self) -> str:
         """Says what the labels mean, and where the map is kept."""

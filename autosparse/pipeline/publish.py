@@ -13,22 +13,24 @@ from typing import Any, TypeVar
 import numpy as np
 import scipy.stats
 
-import autosparse
 from autosparse import report
 from autosparse.files import write_json, write_rows_csv, write_text, write_yaml
 from autosparse.front import Scored, feasible_front, knee
+from autosparse.pipeline.accuracies import DenseAccuracies, Reached
 from autosparse.pipeline.finalists import Finalist
-from autosparse.pipeline.ledger import Ledger, Measured, dense_name
+from autosparse.pipeline.latencies import dense_latencies, latency_values, speedup
+from autosparse.pipeline.ledger import Ledger, Measured
 from autosparse.pipeline.survey import Survey
 from autosparse.plan import Plan
-from autosparse.records import Accuracy, LatencyOption, WholeLatency
+from autosparse.records import LatencyOption
 from autosparse.report import document as form
 from autosparse.report.verdict import sentence, smallest_feasible_ms
-from autosparse.runs import RunFolder
+from autosparse.run_folders import RunFolder
 from autosparse.searching import knapsack
 from autosparse.searching.problem import Problem
 from autosparse.searching.trials import StudyResult, TrialRecord
 from autosparse.tuning.autotune import TuneResult
+from autosparse.version import __version__
 
 LATENCY_COLUMNS = (
     "layer", "shape", "label", "kernel", "dtype", "threads",
@@ -36,7 +38,7 @@ LATENCY_COLUMNS = (
 )  # fmt: skip
 TRIAL_COLUMNS = (
     "number", "state", "kind", "plan_id", "dtype", "latency_ms", "accuracy", "accuracy_kind",
-    "feasible", "reason", "params",
+    "accuracy_split", "feasible", "reason", "params",
 )  # fmt: skip
 _FRONT_POINTS = 24
 _PLANS = "configs"
@@ -50,14 +52,14 @@ class Entrant:
     Attributes:
         finalist: plan, one-shot accuracy and predicted latency.
         measured: whole-model figures of the weights that are deployed.
-        accuracy: of those weights, on the split it names.
+        reached: accuracies of those weights.
         weights: file of those weights, relative to the run's folder; None where they are the dense
             ones, pruned by the plan.
     """
 
     finalist: Finalist
     measured: Measured
-    accuracy: Accuracy
+    reached: Reached
     weights: str | None = None
 
     @property
@@ -67,8 +69,8 @@ class Entrant:
 
     @property
     def accuracy_value(self) -> float:
-        """Accuracy as a number."""
-        return self.accuracy.value
+        """What the verdict is chosen by: accuracy on the validation split, since test only reports."""
+        return self.reached.validation.value
 
     @property
     def excess_ms(self) -> float:
@@ -85,24 +87,26 @@ class Findings:
     Attributes:
         survey: the run's subject.
         command: how to get the same run.
-        dense_accuracies: of the un-pruned model on the test split by dtype, f32 always among them.
+        dense_accuracies: of the un-pruned model as it is.
         tuning: the tuner's result.
         study: the study's result.
         problem: the table with its fitted correction.
         ledger: whole-model figures.
         entrants: the configurations of the final front and those promoted beside it.
+        trained_dense: dense models trained like the configurations, as pareto.json holds them.
         uniform: the uniform-sparsity plan that was trained and measured like them, if there is one.
         skipped: what was left out, and why.
     """
 
     survey: Survey
     command: str
-    dense_accuracies: Mapping[str, Accuracy]
+    dense_accuracies: DenseAccuracies
     tuning: TuneResult
     study: StudyResult | None
     problem: Problem
     ledger: Ledger
     entrants: tuple[Entrant, ...]
+    trained_dense: tuple[Mapping[str, Any], ...] = ()
     uniform: Entrant | None = None
     skipped: tuple[tuple[str, str], ...] = field(default=())
 
@@ -114,7 +118,7 @@ def publish(run: RunFolder, findings: Findings) -> dict[str, Any]:
     for plan in {**_measured_baselines(findings), **_entered(findings)}.values():
         write_plan(run, plan)
     values = to_document(findings)
-    write_json(run.path / form.FILE, values)
+    form.write(run.path / form.FILE, values)
     report.build(run.path)
     return values
 
@@ -192,6 +196,7 @@ def _trial_row(trial: TrialRecord) -> dict[str, Any]:
         "latency_ms": trial.latency_ms if done else None,
         "accuracy": trial.accuracy_value if done else None,
         "accuracy_kind": trial.accuracy_kind,
+        "accuracy_split": trial.accuracy.split if trial.accuracy else "",
         "feasible": trial.feasible if done else None,
         "reason": trial.reason,
         "params": json.dumps(dict(trial.params), sort_keys=True),
@@ -209,27 +214,27 @@ def to_document(findings: Findings) -> dict[str, Any]:
     values: dict[str, Any] = {
         "schema": form.SCHEMA,
         "model": survey.config.model,
-        "hardware_id": survey.hardware.hardware_id,
+        "hardware_id": survey.device.id,
         "threads": survey.threads,
         "batch_size": survey.config.batch_size,
         "dtypes": list(survey.dtypes),
         "no_dtypes": dict(survey.arithmetic.why_not),
         "compact_weights": survey.config.compact_weights,
         "budget_ms": _ms(survey.config.latency_budget),
+        "judged": survey.config.judged,
         "input_shape": list(survey.input_shape),
         "data": survey.config.data,
         "data_resolution": survey.data_resolution,
         "seed": survey.config.seed,
         "command": findings.command,
-        "version": autosparse.__version__,
+        "version": __version__,
         "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "dense": {
             **dense_latencies(findings.ledger.references, survey.dtypes),
-            "accuracy": findings.dense_accuracies["f32"].to_json(),
-            "accuracies": {
-                dtype: accuracy.to_json() for dtype, accuracy in findings.dense_accuracies.items()
-            },
+            **findings.dense_accuracies.values(),
+            "trained": [dict(each) for each in findings.trained_dense],
         },
+        "given_weights": survey.config.weights is not None,
         "baselines": _baselines(findings),
         "configs": [_config(entrant, findings) for entrant in findings.entrants],
         "predicted_front": _predicted_front(findings),
@@ -270,22 +275,6 @@ def _ms(value_us: float | None) -> float | None:
     return None if value_us is None else value_us / 1e3
 
 
-def dense_latencies(references: Mapping[str, Measured], dtypes: Sequence[str]) -> dict[str, Any]:
-    """Gives the un-pruned model's latencies: on our engine, and as peers on others and in other types.
-
-    Args:
-        references: the dense runs of a session, by contestant.
-        dtypes: types of the run; the first one's dense run is ``latency``.
-    """
-    first = dense_name(dtypes[0])
-    peers = {
-        form.run_name(figure.latency): figure.latency.to_json()
-        for name, figure in references.items()
-        if name != first
-    }
-    return {"latency": references[first].latency.to_json(), "peers": peers}
-
-
 def _policy(survey: Survey) -> dict[str, Any]:
     """Gives how layers were measured; the distance of their weights differs with the type."""
     policies = {dtype: survey.tune_request(dtype).policy for dtype in survey.dtypes}
@@ -293,20 +282,6 @@ def _policy(survey: Survey) -> dict[str, Any]:
     if len(policies) > 1:
         values["reuse_bytes"] = {dtype: policy.reuse_bytes for dtype, policy in policies.items()}
     return values
-
-
-def latency_values(latency: WholeLatency) -> dict[str, Any]:
-    """Gives a measured latency as configurations and baselines hold it."""
-    return {
-        "measured_latency_ms": latency.median_ms,
-        "latency_ci_ms": [latency.ci_low_ms, latency.ci_high_ms],
-        "latency_repeats": latency.repeats,
-    }
-
-
-def speedup(latency: WholeLatency, references: Mapping[str, Measured]) -> float:
-    """Gives the ratio of the fastest dense run, ours or a peer's, to a configuration's."""
-    return min(dense.latency.median_ms for dense in references.values()) / latency.median_ms
 
 
 def _baselines(findings: Findings) -> list[dict[str, Any]]:
@@ -331,12 +306,22 @@ def _baseline(trial: TrialRecord, findings: Findings, plan: Plan) -> dict[str, A
         "name": plan.note,
         "id": plan.id if measured else None,
         "predicted_latency_ms": trial.latency_ms,
-        **(latency_values(measured.latency) if measured else unmeasured),
-        "accuracy": deployed.accuracy.value if deployed else trial.accuracy_value,
-        "accuracy_kind": deployed.accuracy.kind if deployed else trial.accuracy_kind,
+        **(latency_values(measured) if measured else unmeasured),
+        **(deployed.reached.values() if deployed else _of_trial(trial)),
         "dtype": plan.dtype,
         "plan": plan_file(plan.id) if measured else "",
         "weights": deployed.weights if deployed else None,
+    }
+
+
+def _of_trial(trial: TrialRecord) -> dict[str, Any]:
+    """Gives the accuracy of a baseline that was not run to the end: on validation data alone."""
+    assert trial.accuracy is not None  # the trial is complete
+    return {
+        "accuracy": trial.accuracy.value,
+        "accuracy_kind": trial.accuracy.kind,
+        "accuracy_split": trial.accuracy.split,
+        "accuracy_samples": trial.accuracy.samples,
     }
 
 
@@ -345,14 +330,9 @@ def _config(entrant: Entrant, findings: Findings) -> dict[str, Any]:
     return {
         "id": plan.id,
         "predicted_latency_ms": entrant.finalist.predicted_us / 1e3,
-        **latency_values(latency),
+        **latency_values(entrant.measured),
         "speedup": speedup(latency, findings.ledger.references),
-        "accuracy": entrant.accuracy.value,
-        "accuracy_kind": entrant.accuracy.kind,
-        "accuracy_split": entrant.accuracy.split,
-        "accuracy_samples": entrant.accuracy.samples,
-        "accuracy_dtype": entrant.accuracy.dtype,
-        "accuracy_through": entrant.accuracy.through,
+        **entrant.reached.values(),
         "one_shot_accuracy": entrant.finalist.accuracy.value,
         "sparsity": weight_sparsity(plan, findings.survey),
         "feasible": entrant.excess_ms <= 0,
@@ -406,18 +386,26 @@ def _predicted_front(findings: Findings) -> list[dict[str, Any]]:
 
 
 def _calibration(findings: Findings) -> dict[str, Any] | None:
-    pairs = [
-        (entrant.finalist.plan.id, entrant.finalist.predicted_us / 1e3, entrant.latency_ms)
-        for entrant in findings.entrants
-    ]
-    seen = {plan_id for plan_id, _, _ in pairs}
+    """Sets predictions beside measurements in the state of the host that the table is of."""
+    state = findings.tuning.state
     bare = findings.study.problem if findings.study else findings.problem
-    pairs += [
-        (plan_id, bare.predicted_us(findings.ledger.plans[plan_id]) / 1e3, figure.latency.median_ms)
-        for plan_id, figure in findings.ledger.measured.items()
-        if plan_id not in seen
+    figures = {
+        **findings.ledger.measured,
+        **{entrant.finalist.plan.id: entrant.measured for entrant in findings.entrants},
+    }
+    predicted = {
+        entrant.finalist.plan.id: entrant.finalist.predicted_us for entrant in findings.entrants
+    }
+    pairs = [
+        (
+            plan_id,
+            predicted.get(plan_id) or bare.predicted_us(findings.ledger.plans[plan_id]),
+            figure.judged_in(state).latency.median_ms,
+        )
+        for plan_id, figure in figures.items()
     ]
-    return calibration(pairs) if pairs else None
+    pairs = [(plan_id, predicted_us / 1e3, ms) for plan_id, predicted_us, ms in pairs]
+    return {**calibration(pairs), "state": state} if pairs else None
 
 
 def calibration(pairs: Sequence[tuple[str, float, float]]) -> dict[str, Any]:
@@ -450,4 +438,4 @@ def versions() -> dict[str, str]:
     """Gives the versions that a result depends on."""
     libraries = ("torch", "optuna", "ray", "numpy", "scipy")
     found = {name: importlib.metadata.version(name) for name in libraries}
-    return {"autosparse": autosparse.__version__, "python": platform.python_version(), **found}
+    return {"autosparse": __version__, "python": platform.python_version(), **found}

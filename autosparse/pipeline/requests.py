@@ -7,19 +7,20 @@ from pathlib import Path
 from typing import Any
 
 from autosparse.errors import RunError
+from autosparse.measuring.stopwatch import WHOLE
 from autosparse.pipeline.ledger import Ledger
 from autosparse.pipeline.session import Contestant, SessionRequest
 from autosparse.pipeline.survey import Survey
 from autosparse.plan import Plan
 from autosparse.progress import Progress
-from autosparse.runs import RunFolder
+from autosparse.run_folders import RunFolder
 from autosparse.searching.parallel import Pool
 from autosparse.searching.pool import AbstractPool
+from autosparse.searching.storage import check_study
 from autosparse.train.baseline import baseline, find_baseline
 from autosparse.train.evaluate import OneShotEvaluator
 from autosparse.train.job import TrainJob, TrainResult
 from autosparse.train.recipes import Recipe, full, short
-from autosparse.tuning.stopwatch import WHOLE
 
 # Validation samples per evaluation in the search, and in its many one-layer evaluations.
 _EVALUATION_LIMIT = 2_000
@@ -101,6 +102,27 @@ def ledger_for(
     )
 
 
+def study_subject(subject: Survey) -> dict[str, str]:
+    """Gives all that a study is about, as it is typed: with anything else it cannot be continued."""
+    space = subject.space.model_dump(mode="json", exclude={"version", "study"})
+    typed = subject.config.to_plain()
+    keys = ("model", "weights", "data", "data_resolution", "latency_budget", "dtype", "compact_weights")
+    return {
+        **{key: str(typed[key]) for key in keys},
+        **{f"the space's {key}": str(value) for key, value in space.items()},
+        "input_shape": "x".join(map(str, subject.input_shape)),
+        "batch_size": str(subject.config.batch_size),
+        "threads": str(subject.threads),
+        "host": subject.device.id,
+    }
+
+
+def check_study_of(subject: Survey) -> None:
+    """Refuses a study that was started with something else; see `searching.storage.check_study`."""
+    config = subject.config
+    check_study(config.storage, config.study_name, study_subject(subject))
+
+
 def session_request(subject: Survey) -> SessionRequest:
     """Gives what all measuring sessions of a run have in common."""
     config = subject.config
@@ -115,6 +137,8 @@ def session_request(subject: Survey) -> SessionRequest:
         database=subject.database,
         seed=config.seed,
         compact_weights=config.compact_weights,
+        judged=config.judged,
+        budget_us=config.latency_budget,
     )
 
 

@@ -5,51 +5,51 @@ from __future__ import annotations
 import dataclasses
 import shlex
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from autosparse import models, report
+from autosparse import report
 from autosparse.config import SearchConfig, flag, validate
 from autosparse.errors import BudgetInfeasible, ConfigError, ExitCode, RunError
 from autosparse.events import EventLog
 from autosparse.front import least_infeasible
 from autosparse.pipeline import publish
+from autosparse.pipeline.accuracies import Reached, dense_accuracies
 from autosparse.pipeline.finalists import Finalist, Qualifying, finalist, qualify
 from autosparse.pipeline.ledger import Ledger
 from autosparse.pipeline.outcomes import SearchOutcome
 from autosparse.pipeline.publish import Entrant, Findings
 from autosparse.pipeline.requests import (
+    check_study_of,
     contestant,
     dense_weights,
     evaluator_for,
     ledger_for,
     pool_for,
     recipe_for,
+    study_subject,
     train_job,
     weights_in,
 )
-from autosparse.pipeline.survey import Survey, survey
+from autosparse.pipeline.survey import Survey, survey, will_train
 from autosparse.pipeline.tables import (
     measure_losses,
     measure_options,
     measured_arithmetic,
     to_problem,
 )
-from autosparse.pipeline.training import train_all
+from autosparse.pipeline.training import train_with_dense
 from autosparse.progress import Progress
-from autosparse.records import Accuracy
 from autosparse.report import document as form
-from autosparse.runs import RunFolder, find_unfinished
+from autosparse.run_folders import RunFolder, find_unfinished
 from autosparse.searching import knapsack
 from autosparse.searching.pool import AbstractPool
 from autosparse.searching.problem import Problem, prepare
 from autosparse.searching.study import run_study
 from autosparse.searching.trials import StudyResult, StudySettings
-from autosparse.train.evaluate import OneShotEvaluator, computed_in, score
+from autosparse.train.evaluate import OneShotEvaluator
 from autosparse.train.job import TrainResult
 from autosparse.tuning.autotune import TuneResult
 
@@ -101,13 +101,16 @@ def search(
     Raises:
         UsageError: something asked for cannot be meant; nothing was started.
         Stopped: a stop was asked for; the same call continues.
-        NoValidConfiguration: every configuration failed.
+        NoValidConfiguration: no layer can be sparse, which is told before any work; or every
+            configuration failed.
     """
     config = _config(config, settings)
     validate(config)
     progress = progress or Progress()
     deadline_s = None if config.time_budget is None else time.monotonic() + config.time_budget / 1e6
-    subject = survey(config, progress)
+    subject = survey(config, progress, evaluates=True, trains=will_train(config))
+    subject.check_sparse()
+    check_study_of(subject)
     with open_run(subject, resume) as run:
         publish.write_start(run, subject)
         progress = progress.also(EventLog(run.path / "logs" / "events.jsonl"))
@@ -132,7 +135,7 @@ def open_run(subject: Survey, resume: bool | None) -> RunFolder:
         RunError: there is nothing to resume although that was asked for, or it is in use.
     """
     config = subject.config
-    fingerprint = f"{config.fingerprint()}-{subject.hardware.hardware_id}"
+    fingerprint = f"{config.fingerprint()}-{subject.device.id}"
     unfinished = None if resume is False else find_unfinished(config.out, fingerprint)
     if unfinished is not None:
         return RunFolder.resume(unfinished)
@@ -144,7 +147,7 @@ def open_run(subject: Survey, resume: bool | None) -> RunFolder:
     return RunFolder.create(
         config.out,
         model=config.model,
-        hardware_id=subject.hardware.hardware_id,
+        hardware_id=subject.device.id,
         config_yaml=config.to_yaml(),
         fingerprint=fingerprint,
         budget_ms=None if config.latency_budget is None else config.latency_budget / 1e3,
@@ -154,9 +157,9 @@ def open_run(subject: Survey, resume: bool | None) -> RunFolder:
 def _search(work: _Work) -> SearchOutcome:
     with _stage(work, "baseline"):
         weights = dense_weights(work.survey, work.progress)
-        dense_accuracies = _dense_accuracies(work.survey, weights, work.progress)
+        accuracies = dense_accuracies(work.survey, weights, work.progress)
     evaluator = evaluator_for(work.survey, weights)
-    with _stage(work, "tune"):
+    with _stage(work, "tune"), work.pool.exclusive():
         tuning = measure_options(work.survey, _us(work.left_s), work.progress)
         publish.write_latency_table(work.run, work.survey, tuning.options)
     work = _measurable(work, tuning)
@@ -169,9 +172,7 @@ def _search(work: _Work) -> SearchOutcome:
     findings = Findings(
         survey=work.survey,
         command=command(work.survey.config),
-        dense_accuracies={
-            dtype: dense_accuracies[dtype] for dtype in dict.fromkeys(("f32", *work.survey.dtypes))
-        },
+        dense_accuracies=accuracies.of(work.survey.dtypes),
         tuning=tuning,
         study=None,
         problem=prepare(problem).problem,
@@ -201,16 +202,19 @@ def _qualify(work: _Work, findings: Findings, study: StudyResult, weights: Path)
     )
     if not qualifying.chosen:
         nearest = least_infeasible(qualifying.all, top_k)
-        return _publish(work, dataclasses.replace(findings, entrants=tuple(map(_untrained, nearest))))
+        entrants = _untrained(work, findings.ledger, nearest)
+        return _publish(work, dataclasses.replace(findings, entrants=entrants))
     with _stage(work, "train"):
-        trained = _train(work, qualifying, weights)
+        trained, dense = _train(work, qualifying, weights)
     with _stage(work, "final measurement"):
         entrants = _final(work, findings.ledger, qualifying, trained, weights)
     chosen = {finalist.plan.id for finalist in qualifying.chosen}
+    uniform_id = qualifying.uniform.plan.id if qualifying.uniform else None
     findings = dataclasses.replace(
         findings,
         entrants=tuple(e for e in entrants if e.finalist.plan.id in chosen),
-        uniform=next((e for e in entrants if e.finalist == qualifying.uniform), None),
+        trained_dense=dense,
+        uniform=next((e for e in entrants if e.finalist.plan.id == uniform_id), None),
         skipped=_skipped(findings, study, qualifying),
     )
     return _publish(work, findings)
@@ -221,14 +225,22 @@ def _out_of_reach(work: _Work, findings: Findings) -> SearchOutcome:
     plan, _ = knapsack.fastest(findings.problem)
     if plan.id not in findings.ledger.measured:
         findings.ledger.measure([plan])
-    entrant = _untrained(finalist(plan, findings.problem, findings.ledger))
+    found = finalist(plan, findings.problem, findings.ledger)
     why = ("search", "no assignment of the measured options is predicted to meet the budget")
     skipped = (why, *_skipped(findings))
-    return _publish(work, dataclasses.replace(findings, entrants=(entrant,), skipped=skipped))
+    entrants = _untrained(work, findings.ledger, [found])
+    return _publish(work, dataclasses.replace(findings, entrants=entrants, skipped=skipped))
 
 
-def _untrained(of: Finalist) -> Entrant:
-    return Entrant(finalist=of, measured=of.measured, accuracy=of.accuracy)
+def _untrained(work: _Work, ledger: Ledger, finalists: Sequence[Finalist]) -> tuple[Entrant, ...]:
+    """Evaluates plans that were run whole but not trained, as a report needs them."""
+    with work.progress.step("accuracy on both splits", len(finalists)) as step:
+        found = []
+        for each in finalists:
+            reached = ledger.reached(each.plan)
+            found.append(Entrant(finalist=each, measured=each.measured, reached=reached))
+            step.advance(1, each.plan.id)
+    return tuple(found)
 
 
 def _publish(work: _Work, findings: Findings) -> SearchOutcome:
@@ -259,20 +271,6 @@ def _stage(work: _Work, name: str) -> Iterator[None]:
     yield
 
 
-def _dense_accuracies(subject: Survey, weights: Path, progress: Progress) -> dict[str, Accuracy]:
-    """Evaluates the dense model on the test split, in f32 and in every type of the run."""
-    module = models.resolve(subject.config.model, classes=subject.classes, weights=weights).module
-    torch.set_num_threads(subject.hardware.cpu.cores_usable)
-    test, dtypes = subject.images.test, tuple(dict.fromkeys(("f32", *subject.dtypes)))
-    sample, _ = next(iter(test.batches(2, limit=2)))
-    found = {}
-    with progress.step("accuracy of the dense model", len(dtypes) * len(test)) as step:
-        for dtype in dtypes:
-            computed = score(computed_in(dtype, module, sample), test, step=step)
-            found[dtype] = computed.as_accuracy("dense", "test", dtype=dtype)
-    return found
-
-
 def _measurable(work: _Work, tuning: TuneResult) -> _Work:
     """Leaves out the types that some layer could not be measured in, and says so."""
     before = work.survey.arithmetic
@@ -296,6 +294,7 @@ def _study(work: _Work, problem: Problem, evaluator: OneShotEvaluator) -> StudyR
         time_budget_s=None if left_s is None else _STUDY_SHARE * left_s,
         chance_accuracy=1 / work.survey.classes,
         evaluation_key=evaluator.fingerprint(),
+        asked=study_subject(work.survey),
     )
     return run_study(
         problem,
@@ -307,13 +306,16 @@ def _study(work: _Work, problem: Problem, evaluator: OneShotEvaluator) -> StudyR
     )
 
 
-def _train(work: _Work, qualifying: Qualifying, weights: Path) -> dict[str, TrainResult]:
+def _train(
+    work: _Work, qualifying: Qualifying, weights: Path
+) -> tuple[dict[str, TrainResult], tuple[Mapping[str, Any], ...]]:
+    """Trains what is deployed and, to compare with, the dense model as long."""
     kind = work.survey.config.train
     if kind == "none":
-        return {}
+        return {}, ()
     if work.is_late:
         work.progress.log("the time budget is used up: accuracies stay one-shot; `train` trains later")
-        return {}
+        return {}, ()
     recipe = recipe_for(kind, len(work.survey.images.train), work.survey.config.seed)
     jobs = {
         finalist.plan.id: train_job(
@@ -321,8 +323,7 @@ def _train(work: _Work, qualifying: Qualifying, weights: Path) -> dict[str, Trai
         )
         for finalist in _deployable(qualifying)
     }
-    cores = max(1, work.pool.cores // max(1, len(jobs)))
-    return train_all(jobs, work.pool, cores=cores, progress=work.progress)
+    return train_with_dense(jobs, work.run.path, work.pool, work.progress)
 
 
 def _deployable(qualifying: Qualifying) -> list[Finalist]:
@@ -344,14 +345,17 @@ def _final(
     results = ledger.measure_deployed(
         [contestant(f.plan, trained.get(f.plan.id), weights) for f in finalists]
     )
+    measured = [dataclasses.replace(f, measured=results[f.plan.id]) for f in finalists]
+    if not trained:
+        return _untrained(work, ledger, measured)
     return tuple(
         Entrant(
-            finalist=finalist,
-            measured=results[finalist.plan.id],
-            accuracy=trained[finalist.plan.id].accuracy if trained else finalist.accuracy,
-            weights=weights_in(work.run.path, trained[finalist.plan.id]) if trained else None,
+            finalist=each,
+            measured=each.measured,
+            reached=Reached.by(trained[each.plan.id]),
+            weights=weights_in(work.run.path, trained[each.plan.id]),
         )
-        for finalist in finalists
+        for each in measured
     )
 
 
@@ -362,6 +366,7 @@ def _skipped(
     rows = [(f"arithmetic in {dtype}", why) for dtype, why in findings.survey.arithmetic.why_not]
     rows += [(scope.name, "; ".join(scope.why_dense)) for scope in scopes if scope.why_dense]
     rows += [(scope.name, reason) for scope in scopes for reason in scope.refused]
+    rows += findings.survey.held
     rows += [(f"{item.layer} {item.label}", item.reason) for item in (study.dropped if study else ())]
     rows += qualifying.reverted if qualifying else ()
     rows += findings.tuning.unmeasured.items()

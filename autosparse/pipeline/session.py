@@ -1,47 +1,42 @@
-"""One measuring session: whole models, compiled and run in turn in a process of their own.
+"""A search's measuring session: plans compiled and run whole, in turn with the dense model.
 
-What is compared is measured in one session, A B A B, so that a machine that drifts drifts for all. The
-process is a fresh one on this machine at normal priority, as a deployed model's would be: workers of a
-pool may sit on another host, and run at a low priority at which any other process starves them.
-
-    python -m autosparse.pipeline.session REQUEST.json RESULT.json DESCRIPTOR
-
-It tells how far it is by one JSON object per line, written to an open file descriptor of its own:
-standard output may be written to by a user's model.
+What is compared is measured in one session, A B A B, so that a machine that drifts drifts for all.
 """
 
 from __future__ import annotations
 
 import copy
 import dataclasses
-import json
-import os
-import subprocess
-import sys
-import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from autosparse import models
 from autosparse.engine import CompiledModel, compile
 from autosparse.errors import AutosparseError
-from autosparse.files import read_json, write_json
-from autosparse.patterns import sparsify
+from autosparse.graph import Exported
+from autosparse.measuring.deciding import decide
+from autosparse.measuring.stopwatch import MeasurementPolicy, Runner, python_runner
 from autosparse.plan import Plan
-from autosparse.progress import Progress, ProgressEvent
+from autosparse.progress import Progress
+from autosparse.pruning import sparsify
 from autosparse.records import Record, WholeLatency
-from autosparse.tuning.stopwatch import MeasurementPolicy, Timing, interleave, python_runner
-
-Runner = Callable[[int], NDArray[np.int64]]
+from autosparse.sessions.apart import call_apart
+from autosparse.sessions.in_turn import UNEVENTFUL, Circumstances, Entrant, InTurn, run_in_turn
+from autosparse.sessions.operators import operators_us
 
 _SESSION_US = 20e6
+# What is left open by that, as intervals cross the budget, is measured on for so long.
+_DECIDING_US = 10e6
+RUNNER = "autosparse.pipeline.session:run"
+# A session that takes longer than this, and than it was asked to measure, hangs.
+_HUNG_S = 1800.0
+_PATIENCE = 10.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,7 +62,12 @@ class Contestant(Record):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SessionRequest(Record):
-    """What to measure, and how; `compact_weights` as in `autosparse.compile`."""
+    """What to measure, and how; `compact_weights` as in `autosparse.compile`.
+
+    `judged` says which state of the host counts where it was seen in several: the ``worst`` or the
+    ``best`` one. With `budget_us`, contestants whose interval crosses it are measured on, in turn with
+    the first one.
+    """
 
     model: str
     classes: int
@@ -79,6 +79,8 @@ class SessionRequest(Record):
     database: str | None = None
     seed: int = 0
     compact_weights: bool = False
+    judged: str = "worst"
+    budget_us: float | None = None
 
     def with_contestants(self, contestants: tuple[Contestant, ...]) -> SessionRequest:
         """Gives this request for other contestants, who share the time that a session may take."""
@@ -105,24 +107,45 @@ class ContestantResult(Record):
 
     Attributes:
         name: the contestant.
-        latency: the whole model.
+        latency: the whole model, in the state of the host that counts.
+        states: state of the host to the whole model's latency in it, the slowest first; that of
+            `latency` where nothing is given, as by files that know no states.
         layers: weight-bearing layers inside it.
         other_us: operators without weights: pooling, additions, copies at the borders.
         weight_bytes: packed weights and index lists.
+        deciding_s: seconds of further turns, as its interval had crossed the budget; 0 if it had not.
     """
 
     name: str
     latency: WholeLatency
+    states: Mapping[str, WholeLatency] = field(default_factory=dict)
     layers: tuple[LayerTime, ...] = ()
     other_us: float = 0.0
     weight_bytes: int = 0
+    deciding_s: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not self.states:
+            object.__setattr__(self, "states", {self.latency.state: self.latency})
+
+    def judged_in(self, state: str) -> ContestantResult:
+        """Gives the figures with the latency of a state, as they are if it was not measured in it."""
+        return dataclasses.replace(self, latency=self.states.get(state, self.latency))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SessionResult(Record):
-    """What a session gives back, in the order of its contestants."""
+    """What a session gives back, in the order of its contestants.
+
+    Attributes:
+        results: figures, in the order of the contestants.
+        circumstances: how it was on the host.
+        disturbed: why the figures may be off; empty if they are not.
+    """
 
     results: tuple[ContestantResult, ...]
+    circumstances: Circumstances = UNEVENTFUL
+    disturbed: str = ""
 
     def of(self, name: str) -> ContestantResult:
         """Gives the figures of one contestant."""
@@ -132,54 +155,24 @@ class SessionResult(Record):
 def run_apart(request: SessionRequest, progress: Progress) -> SessionResult:
     """Runs a session in a process of its own. The caller sees to it that nothing else runs meanwhile.
 
-    A session is short and its figures belong together, so a stop is heeded only after it.
-
     Args:
         request: what to measure.
-        progress: told what the process tells.
+        progress: told what the process tells; a stop ends it at once.
 
     Raises:
         AutosparseError: the process failed; names the last line it said.
+        Stopped: a stop was requested.
     """
-    with tempfile.TemporaryDirectory(prefix="autosparse-session-") as folder:
-        asked, answer, words = (
-            Path(folder) / name for name in ("request.json", "result.json", "words")
-        )
-        write_json(asked, request.to_json())
-        call = [sys.executable, "-m", "autosparse.pipeline.session", str(asked), str(answer)]
-        code = _follow(call, words, progress)
-        if code != 0 or not answer.exists():
-            said = words.read_text(errors="replace").strip().splitlines() or [f"exit code {code}"]
-            raise AutosparseError(
-                f"whole models must be measurable, but the session ended with: {said[-1]}"
-            )
-        return SessionResult.from_json(read_json(answer))
+    limit_s = _HUNG_S + _PATIENCE * len(request.contestants) * request.policy.time_cap_us / 1e6
+    step = "start a measuring session"
+    return SessionResult.from_json(
+        call_apart(RUNNER, request, step=step, limit_s=limit_s, progress=progress)
+    )
 
 
-def _follow(call: Sequence[str], words: Path, progress: Progress) -> int:
-    """Runs a session's process and passes on its events; gives its exit code."""
-    reading, writing = os.pipe()
-    with os.fdopen(reading) as events, words.open("w") as said, ExitStack() as starting:
-        starting.enter_context(progress.step("start a measuring session"))
-        process = subprocess.Popen(
-            [*call, str(writing)],
-            stdout=subprocess.DEVNULL,
-            stderr=said,
-            start_new_session=True,
-            pass_fds=[writing],
-        )
-        os.close(writing)
-        try:
-            for line in events:
-                starting.close()
-                event = ProgressEvent(**json.loads(line))
-                progress.emit(event.kind, event.step, event.done, event.total, event.message)
-        except BaseException:  # nobody will read the figures: do not let it measure on
-            process.kill()
-            raise
-        finally:
-            code = process.wait()
-    return code
+def run(values: dict[str, Any], progress: Progress) -> dict[str, Any]:
+    """Runs a session given and told as plain values: what the child process is called with."""
+    return run_session(SessionRequest.from_json(values), progress).to_json()
 
 
 def run_session(request: SessionRequest, progress: Progress) -> SessionResult:
@@ -188,26 +181,79 @@ def run_session(request: SessionRequest, progress: Progress) -> SessionResult:
     generator = torch.Generator().manual_seed(request.seed)
     sample = torch.randn(request.batch_size, *request.input_shape, generator=generator)
     with ExitStack() as stack:
-        runners: dict[str, Runner] = {}
+        entrants: list[Entrant] = []
         compiled: dict[str, CompiledModel] = {}
         with progress.step("compile whole models", len(request.contestants)) as step:
+            captured = Exported(_module(request, request.contestants[0]), (sample,))
             for contestant in request.contestants:
-                module = _module(request, contestant)
+                captured.module.load_state_dict(_module(request, contestant).state_dict())
                 if contestant.engine == "torch":
-                    runners[contestant.name] = _torch_runner(module, sample)
+                    run = _torch_runner(captured.module, sample)
                 else:
-                    program = stack.enter_context(_compiled(request, contestant, module, sample))
+                    program = stack.enter_context(_compiled(request, contestant, captured, sample))
                     compiled[contestant.name] = program
-                    runners[contestant.name] = program.run_times
+                    run = program.run_times
+                entrants.append(_entrant(contestant, run))
                 step.advance(1, contestant.name)
-        timings = interleave(runners, request.policy, progress)
+        found = run_in_turn(
+            entrants,
+            request.policy,
+            threads=request.threads,
+            batch_size=request.batch_size,
+            judged=request.judged,
+            progress=progress,
+        )
+        deciding_s = _decide(request, found, progress)
         results = []
         with progress.step("time layers within whole models", len(request.contestants)) as step:
-            for contestant in request.contestants:
-                name = contestant.name
-                results.append(_result(request, contestant, timings[name], compiled.get(name)))
+            for name in found.entrants:
+                states = found.latencies(name)
+                result = ContestantResult(
+                    name=name,
+                    latency=states[found.state],
+                    states=states,
+                    deciding_s=deciding_s.get(name, 0.0),
+                )
+                if name in compiled:
+                    result = _with_layers(result, compiled[name], found)
+                results.append(result)
                 step.advance(1, name)
-    return SessionResult(results=tuple(results))
+    return SessionResult(
+        results=tuple(results),
+        circumstances=found.circumstances,
+        disturbed=found.circumstances.why_disturbed,
+    )
+
+
+def _entrant(contestant: Contestant, run: Runner) -> Entrant:
+    return Entrant(
+        name=contestant.name,
+        run=run,
+        engine=contestant.engine,
+        dtype=contestant.dtype,
+        spins=contestant.engine == "torch",
+    )
+
+
+def _decide(request: SessionRequest, found: InTurn, progress: Progress) -> dict[str, float]:
+    """Measures on whose interval crosses the budget; gives name to the seconds that it took."""
+    if request.budget_us is None:
+        return {}
+    timings = found.timings[found.state]
+    decision = decide(
+        {name: each.run for name, each in found.entrants.items()},
+        timings,
+        request.budget_us,
+        request.policy,
+        progress,
+        canary=request.contestants[0].name,
+        cap_us=_DECIDING_US,
+        state=found.state,
+        spinning=[name for name, each in found.entrants.items() if each.spins],
+        prober=found.prober,
+    )
+    timings.update(decision.timings)
+    return dict.fromkeys(decision.timings, decision.seconds)
 
 
 def _module(request: SessionRequest, contestant: Contestant) -> torch.nn.Module:
@@ -222,39 +268,31 @@ def _module(request: SessionRequest, contestant: Contestant) -> torch.nn.Module:
 def _compiled(
     request: SessionRequest,
     contestant: Contestant,
-    module: torch.nn.Module,
+    captured: Exported,
     sample: torch.Tensor,
 ) -> Iterator[CompiledModel]:
     program = compile(
-        module,
+        captured,
         (sample,),
         dtype=contestant.dtype,
         threads=request.threads,
         plan=contestant.plan,
         database=request.database,
         compact_weights=request.compact_weights,
+        use_zeros=contestant.plan is not None,  # dense is dense, whatever was pruned before
     )
-    try:
+    with program:
+        if program.engine != contestant.engine:
+            raise AutosparseError(
+                f"{contestant.name} must be measured on {contestant.engine}, but would run through "
+                f"{program.engine}: {'; '.join(program.why)}"
+            )
         yield program
-    finally:
-        program.close()
 
 
-def _result(
-    request: SessionRequest,
-    contestant: Contestant,
-    timing: Timing,
-    program: CompiledModel | None,
-) -> ContestantResult:
-    latency = timing.whole_latency(
-        threads=request.threads,
-        batch_size=request.batch_size,
-        dtype=contestant.dtype,
-        engine=contestant.engine,
-    )
-    if program is None:
-        return ContestantResult(name=contestant.name, latency=latency)
-    times = program.measure_operators()
+def _with_layers(result: ContestantResult, program: CompiledModel, found: InTurn) -> ContestantResult:
+    """Adds what the operators of a compiled model take within it, in the state that counts."""
+    times = operators_us(program, found.prober, found.state)
     layers = tuple(
         LayerTime(
             name=layer.name,
@@ -266,9 +304,8 @@ def _result(
         )
         for layer in program.layers
     )
-    return ContestantResult(
-        name=contestant.name,
-        latency=latency,
+    return dataclasses.replace(
+        result,
         layers=layers,
         other_us=sum(us for name, us in times.items() if name not in {x.name for x in layers}),
         weight_bytes=program.weight_bytes,
@@ -292,19 +329,3 @@ def _torch_runner(module: torch.nn.Module, sample: torch.Tensor) -> Runner:
     for run in forms:
         run(3)
     return min(forms, key=lambda run: float(np.median(run(7))))
-
-
-def _main(asked: str, answer: str, descriptor: str) -> None:
-    with os.fdopen(int(descriptor), "w") as events:
-
-        def tell(event: ProgressEvent) -> None:
-            # A parent that was killed reads no more: the session dies of the broken pipe.
-            events.write(json.dumps(dataclasses.asdict(event)) + "\n")
-            events.flush()
-
-        request = SessionRequest.from_json(read_json(Path(asked)))
-        write_json(Path(answer), run_session(request, Progress(tell)).to_json())
-
-
-if __name__ == "__main__":
-    _main(*sys.argv[1:])

@@ -10,15 +10,19 @@ import torch
 from autosparse import data, graph, limits, models, paths
 from autosparse.config import SearchConfig
 from autosparse.data import ImageData
-from autosparse.errors import DataError
+from autosparse.devices.device import Device, find
+from autosparse.engine import held_zeros, why_not_native
+from autosparse.errors import DataError, NoValidConfiguration, UsageError
+from autosparse.measuring.stopwatch import LAYERS
+from autosparse.patterns.family import finest_first
 from autosparse.pipeline.arithmetic import F32, Arithmetic, settle
 from autosparse.progress import Progress
 from autosparse.records import HardwareProfile, LayerInfo
 from autosparse.searching import space as spaces
 from autosparse.searching.space import LayerScope, SearchSpace
+from autosparse.train.check import check_module
 from autosparse.tuning.autotune import TuneRequest
 from autosparse.tuning.request import dense_weight_bytes
-from autosparse.tuning.stopwatch import LAYERS
 
 # Models made for large images shrink theirs 32-fold; data smaller than this would vanish inside them.
 _LEAST_RESOLUTION = 32
@@ -31,6 +35,7 @@ class Survey:
     Attributes:
         config: what was asked for.
         hardware: the host, with its measured limits.
+        device: the one of its devices that latencies are of.
         space: the search space, narrowed by the flags.
         layers: weight-bearing layers at the latency resolution, in the order they run.
         scopes: what each layer may become, or why it stays dense.
@@ -40,11 +45,14 @@ class Survey:
         threads: worker threads of a timed run.
         database: URL of the tuning database.
         arithmetic: types that configurations may have.
+        held: layers whose given weights hold blocks of zeros already, and how many of which.
+        foreign: operators for which the model would run through torch, with reason and modules.
         loaded: the data set, at its own resolution if none was asked for.
     """
 
     config: SearchConfig
     hardware: HardwareProfile
+    device: Device
     space: SearchSpace
     layers: tuple[LayerInfo, ...]
     scopes: tuple[LayerScope, ...]
@@ -55,6 +63,39 @@ class Survey:
     database: str
     loaded: ImageData = field(repr=False, compare=False)
     arithmetic: Arithmetic = F32
+    foreign: tuple[str, ...] = ()
+    held: tuple[tuple[str, str], ...] = ()
+
+    def check_native(self) -> None:
+        """Refuses a model that would run through torch: zeros save nothing there.
+
+        Raises:
+            NoValidConfiguration: names every operator that stands in the way, and its modules.
+        """
+        if self.foreign:
+            raise NoValidConfiguration(
+                f"a model must run natively as a whole, but {self.config.model} would run through "
+                f"torch, where zeros save no time, because of {'; '.join(self.foreign)}; "
+                "replace these operators"
+            )
+
+    def check_sparse(self) -> None:
+        """Refuses a subject in which no layer can be sparse.
+
+        Raises:
+            NoValidConfiguration: names what stands in the way, operators or layers.
+        """
+        self.check_native()
+        if any(choice.sparsity > 0 for scope in self.scopes for choice in scope.choices):
+            return
+        layers: dict[str, list[str]] = {}
+        for scope in self.scopes:
+            layers.setdefault("; ".join(scope.why_dense), []).append(scope.name)
+        reasons = "; ".join(f"{', '.join(names)} ({why})" for why, names in layers.items())
+        raise NoValidConfiguration(
+            f"a search needs a layer that can be sparse, but all {len(self.scopes)} of "
+            f"{self.config.model} stay dense: {reasons}; change --space, --include or --exclude"
+        )
 
     @property
     def dtypes(self) -> tuple[str, ...]:
@@ -77,10 +118,11 @@ class Survey:
     def tune_request(self, dtype: str, time_budget_us: float | None = None) -> TuneRequest:
         """Gives what the tuner has to measure in one dtype."""
         sparse = {scope.name for scope in self.scopes if scope.choices}
+        choices = [choice for scope in self.scopes for choice in scope.choices]
         return TuneRequest(
             layers=self.layers,
             sparse_layers=tuple(layer.name for layer in self.layers if layer.name in sparse),
-            block_ns=self.space.block_n,
+            patterns=tuple(finest_first(choice.pattern for choice in choices)),
             sparsities=self.space.sparsity,
             threads=self.threads,
             dtype=dtype,
@@ -90,19 +132,29 @@ class Survey:
         )
 
 
-def survey(config: SearchConfig, progress: Progress, *, keep: bool = True) -> Survey:
+def survey(
+    config: SearchConfig,
+    progress: Progress,
+    *,
+    keep: bool = True,
+    evaluates: bool = False,
+    trains: bool = False,
+) -> Survey:
     """Settles what a run is about.
 
     Args:
         config: what was asked for.
         progress: told how far it is.
         keep: write limits of this machine down if they had to be measured; False writes nothing.
+        evaluates: try the model on a few images, so that it is refused now if it cannot be evaluated.
+        trains: try a step of training too.
 
     Raises:
         UsageError: model, data or space cannot be used as asked.
     """
     hardware = limits.profile(keep=keep, progress=progress)
-    progress.log(f"host {hardware.hardware_id}: {hardware.cpu.model}")
+    device = find(config.device, hardware)
+    progress.log(f"{device.kind} {device.id}: {device.name}")
     with progress.step("survey", 3) as step:
         images = data.resolve(
             config.data, resolution=config.data_resolution, seed=config.seed, progress=progress
@@ -119,11 +171,27 @@ def survey(config: SearchConfig, progress: Progress, *, keep: bool = True) -> Su
         step.advance(1, f"{len(layers)} layers, computed in {' or '.join(arithmetic.dtypes)}")
     for dtype, why in arithmetic.why_not:
         progress.log(f"no {dtype}: {why}")
+    held = tuple(
+        (
+            name,
+            f"the weights given hold {way.pattern.name}@{way.sparsity:.3g} already; the dense model is "
+            "timed without using these zeros, and so is the layer where a configuration keeps it dense",
+        )
+        for name, way in (held_zeros(fused).items() if loaded.pretrained else ())
+    )
+    for name, why in held:
+        progress.log(f"{name}: {why}")
     space = spaces.load(config.space).narrowed(include=config.include, exclude=config.exclude)
-    threads = config.threads if isinstance(config.threads, int) else hardware.cpu.cores_usable
-    return Survey(
+    if space.device != device.kind:
+        raise UsageError(
+            f"the search space must be for the device that latencies are of, {device.kind}, but "
+            f"{config.space} is for {space.device}; write --device {space.device}"
+        )
+    threads = config.threads if isinstance(config.threads, int) else device.most_threads
+    subject = Survey(
         config=config,
         hardware=hardware,
+        device=device,
         space=space,
         layers=layers,
         scopes=space.applicable(layers),
@@ -134,7 +202,17 @@ def survey(config: SearchConfig, progress: Progress, *, keep: bool = True) -> Su
         database=config.database or paths.tuning_database_url(),
         loaded=images,
         arithmetic=arithmetic,
+        foreign=why_not_native(fused),
+        held=held,
     )
+    if evaluates or trains:
+        check_module(loaded.module, subject.images.train, loaded.classes, trains=trains)
+    return subject
+
+
+def will_train(config: SearchConfig) -> bool:
+    """Whether a search trains: configurations, or the dense weights that were not given."""
+    return config.train != "none" or config.weights is None
 
 
 def _image_shape(shape: tuple[int, ...]) -> tuple[int, int, int]:

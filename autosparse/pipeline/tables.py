@@ -10,6 +10,7 @@ from collections.abc import Container, Iterable, Mapping
 from typing import TypeVar
 
 from autosparse import paths
+from autosparse.database import TuningDatabase
 from autosparse.pipeline.arithmetic import Arithmetic
 from autosparse.pipeline.ledger import Ledger, Measured
 from autosparse.pipeline.survey import Survey
@@ -20,7 +21,6 @@ from autosparse.searching.problem import Problem, Terms
 from autosparse.train.evaluate import OneShotEvaluator, Score
 from autosparse.train.sensitivity import loss_of, measure, reference
 from autosparse.tuning.autotune import Skip, TuneResult, tune
-from autosparse.tuning.database import TuningDatabase
 
 _T = TypeVar("_T")
 
@@ -38,7 +38,7 @@ def measure_options(survey: Survey, time_budget_us: float | None, progress: Prog
                 left_us = time_budget_us - 1e6 * (time.monotonic() - begun)
                 share_us = max(left_us, 1.0) / (len(survey.dtypes) - place)
             request = survey.tune_request(dtype, share_us)
-            found[dtype] = tune(request, survey.hardware, database, progress=progress)
+            found[dtype] = tune(request, survey.device, database, progress=progress)
     return combined(found)
 
 
@@ -151,11 +151,11 @@ def to_problem(
             for name in layers
         },
         losses=losses,
-        overhead_us=_outside_us(ledger.dense(first), layers),
+        overhead_us=outside_us(ledger.dense(first), layers),
         budget_us=survey.config.latency_budget,
         terms={
             dtype: Terms(
-                overhead_us=_outside_us(ledger.dense(dtype), layers),
+                overhead_us=outside_us(ledger.dense(dtype), layers),
                 loss=loss_of(references[dtype], references["f32"]),
             )
             for dtype in survey.dtypes
@@ -166,7 +166,13 @@ def to_problem(
     )
 
 
-def _outside_us(dense: Measured, layers: Container[str]) -> float:
-    """Gives the time of operators without weights, and of layers that no kernel of the table runs."""
-    unlisted = (layer.median_us for layer in dense.layers if layer.name not in layers)
-    return dense.other_us + math.fsum(unlisted)
+def outside_us(dense: Measured, layers: Container[str]) -> float:
+    """Gives the time of operators without weights, and of layers that no kernel of the table runs.
+
+    Operators are timed after the whole, when a busy host may be slower: if together they take longer
+    than the whole did, only their share in it counts.
+    """
+    unlisted_us = math.fsum(layer.median_us for layer in dense.layers if layer.name not in layers)
+    outside = dense.other_us + unlisted_us
+    every_us = dense.other_us + math.fsum(layer.median_us for layer in dense.layers)
+    return outside * min(1.0, 1e3 * dense.latency.median_ms / every_us) if every_us else 0.0

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from autosparse import report
+from autosparse import hardware, report
 from autosparse.config import SearchConfig, validate
 from autosparse.errors import RunError, UsageError
 from autosparse.events import EventLog
-from autosparse.files import read_json, write_json
+from autosparse.files import read_json
 from autosparse.front import Point, knee
+from autosparse.pipeline.accuracies import Reached, dense_accuracies
 from autosparse.pipeline.amending import Amendment, amended, measured_rows
 from autosparse.pipeline.arithmetic import Arithmetic
+from autosparse.pipeline.ledger import Ledger
 from autosparse.pipeline.outcomes import TrainOutcome
 from autosparse.pipeline.requests import (
     dense_weights,
@@ -23,16 +26,17 @@ from autosparse.pipeline.requests import (
     pool_for,
     recipe_for,
     train_job,
+    weights_in,
 )
 from autosparse.pipeline.session import Contestant
 from autosparse.pipeline.survey import Survey, survey
-from autosparse.pipeline.training import train_all
+from autosparse.pipeline.training import train_with_dense
 from autosparse.plan import Plan
 from autosparse.progress import Progress
 from autosparse.report import document as form
-from autosparse.runs import RunFolder
+from autosparse.run_folders import RunFolder
 from autosparse.searching.pool import AbstractPool
-from autosparse.train.job import TrainResult
+from autosparse.train.job import TrainResult, load_result
 
 NAMED = ("knee", "fastest", "most-accurate")
 _TRAINED = ("short", "full")
@@ -69,7 +73,10 @@ def train(
     epochs: int | None = None,
     progress: Progress | None = None,
 ) -> TrainOutcome:
-    """Trains configurations of a run with SUBP, measures all of the run's anew, updates its report.
+    """Trains configurations of a run, measures all of the run's anew, updates its report.
+
+    The dense model is trained in the same way beside them, so that what pruning costs is told from what
+    training gains.
 
     The run stays finished whatever happens meanwhile: until everything is measured its results are
     the old ones.
@@ -77,7 +84,7 @@ def train(
     Args:
         run: folder of a finished search.
         pick: ids of configurations, ``knee``, ``fastest`` or ``most-accurate``; all if empty.
-        kind: recipe; ``full`` starts from scratch, ``short`` from the dense weights.
+        kind: recipe; ``full`` is SUBP from scratch, ``short`` a fine-tune of the dense weights.
         epochs: epochs instead of the recipe's.
         progress: told of every epoch.
 
@@ -94,11 +101,12 @@ def train(
         values = read_json(folder.path / form.FILE)
         _check_weights(folder.path, values, names)
         progress = (progress or Progress()).also(EventLog(folder.path / "logs" / "events.jsonl"))
-        subject = survey(config, progress)
-        if subject.hardware.hardware_id != document.hardware_id:
+        subject = survey(config, progress, evaluates=True, trains=True)
+        own_id = subject.device.id
+        if document.hardware_id != own_id and not hardware.is_here(document.hardware_id):
             raise RunError(
                 f"a run is trained and measured on its own kind of host, but {run.name} is of "
-                f"{document.hardware_id} and this is {subject.hardware.hardware_id}; search here first"
+                f"{document.hardware_id} and this is {own_id}; search here first"
             )
         arithmetic = Arithmetic(dtypes=document.dtypes)  # what the run came to, not what it could be
         subject = dataclasses.replace(subject, arithmetic=arithmetic)
@@ -113,12 +121,13 @@ def train(
                 values=values,
                 plans={r["id"]: Plan.load(folder.path / r["plan"]) for r in measured_rows(values)},
             )
-            rows = _amend(work, _train(work, names, kind, epochs))
-    return TrainOutcome(run=str(run), rows=tuple(rows))
+            trained, dense = _train(work, names, kind, epochs)
+            rows = _amend(work, trained, dense)
+    return TrainOutcome(run=str(run), rows=tuple(rows), dense=tuple(map(dict, dense)))
 
 
 def picked(document: form.Document, pick: Sequence[str]) -> list[str]:
-    """Turns names and ids into ids.
+    """Turns names and ids into ids; validation data decide who is the knee and who the most accurate.
 
     Raises:
         UsageError: an id that the document does not have.
@@ -130,7 +139,7 @@ def picked(document: form.Document, pick: Sequence[str]) -> list[str]:
     latency = {config.id: config.measured_latency_ms or 0.0 for config in measured}
     named = {
         "fastest": min(measured, key=lambda c: latency[c.id]).id,
-        "most-accurate": max(measured, key=lambda c: c.accuracy).id,
+        "most-accurate": max(measured, key=lambda c: c.deciding_accuracy).id,
         "knee": _knee(measured),
     }
     wanted = [named.get(name, name) for name in pick] or list(ids)
@@ -142,7 +151,7 @@ def picked(document: form.Document, pick: Sequence[str]) -> list[str]:
 
 
 def _knee(configs: Sequence[form.Config]) -> str:
-    return knee([Point(c.id, c.measured_latency_ms or 0.0, c.accuracy) for c in configs]).name
+    return knee([Point(c.id, c.measured_latency_ms or 0.0, c.deciding_accuracy) for c in configs]).name
 
 
 def _check_weights(run: Path, values: Mapping[str, Any], names: Sequence[str]) -> None:
@@ -151,7 +160,7 @@ def _check_weights(run: Path, values: Mapping[str, Any], names: Sequence[str]) -
         if row["id"] in names or row["accuracy_kind"] not in _TRAINED:
             continue
         weights = row.get("weights")
-        if weights is None or not (run / weights).is_file():
+        if weights is None or not os.path.isfile(run / weights):
             found = "names none" if weights is None else f"{run / weights} is missing"
             raise RunError(
                 f"a trained configuration must have its weights, to be measured with the others, but "
@@ -161,7 +170,8 @@ def _check_weights(run: Path, values: Mapping[str, Any], names: Sequence[str]) -
 
 def _train(
     work: _Work, names: Sequence[str], kind: Literal["short", "full"], epochs: int | None
-) -> dict[str, TrainResult]:
+) -> tuple[dict[str, TrainResult], tuple[Mapping[str, Any], ...]]:
+    """Trains what was picked and, to compare with, the dense model as long."""
     work.progress.log("stage: train")
     recipe = recipe_for(kind, len(work.survey.images.train), work.survey.config.seed)
     if epochs is not None:
@@ -176,27 +186,53 @@ def _train(
         )
         for name in names
     }
-    cores = max(1, work.pool.cores // len(jobs))
-    return train_all(jobs, work.pool, cores=cores, progress=work.progress)
+    return train_with_dense(jobs, work.run.path, work.pool, work.progress)
 
 
-def _amend(work: _Work, trained: Mapping[str, TrainResult]) -> list[dict[str, Any]]:
+def _amend(
+    work: _Work, trained: Mapping[str, TrainResult], dense: Sequence[Mapping[str, Any]]
+) -> list[dict[str, Any]]:
     """Measures all configurations with dense in one session, and writes results and report."""
     work.progress.log("stage: final measurement")
     evaluator = evaluator_for(work.survey, work.weights)
     ledger = ledger_for(work.survey, work.run, work.pool, work.weights, evaluator, work.progress)
     figures = ledger.measure_deployed(_contestants(work, trained))
     amendment = Amendment(
-        trained=trained,
+        reached=_reached(work, trained, ledger),
+        weights={name: weights_in(work.run.path, result) for name, result in trained.items()},
+        dense=_dense_values(work, dense),
         figures=figures,
         references=ledger.references,
         disturbances=ledger.disturbances,
     )
-    values = amended(work.values, amendment, work.run.path)
-    write_json(work.run.path / form.FILE, values)
+    values = amended(work.values, amendment)
+    form.write(work.run.path / form.FILE, values)
     report.build(work.run.path)
     rows = [config for config in values["configs"] if config["id"] in trained]
     return [{key: value for key, value in row.items() if key != "layers"} for row in rows]
+
+
+def _reached(work: _Work, trained: Mapping[str, TrainResult], ledger: Ledger) -> dict[str, Reached]:
+    """Gives the accuracies of what was trained, and those that a row of the run does not have yet."""
+    found = {name: Reached.by(result) for name, result in trained.items()}
+    for row in measured_rows(work.values):
+        name, weights = row["id"], row.get("weights")
+        if name in found or (row.get("accuracy_split") == "test" and "validation_accuracy" in row):
+            continue
+        result = load_result((work.run.path / weights).parent) if weights else None
+        found[name] = Reached.by(result) if result else ledger.reached(work.plans[name])
+    return found
+
+
+def _dense_values(work: _Work, trained: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Gives what changes of the dense model's accuracies: those as it is where a split lacks them."""
+    before = work.values["dense"]
+    found: dict[str, Any] = {}
+    if not before.get("validation"):
+        found = dense_accuracies(work.survey, work.weights, work.progress).values()
+    new = {(each["kind"], each["epochs"]) for each in trained}
+    kept = [each for each in before.get("trained", ()) if (each["kind"], each["epochs"]) not in new]
+    return {**found, "trained": [*kept, *map(dict, trained)]}
 
 
 def _contestants(work: _Work, trained: Mapping[str, TrainResult]) -> list[Contestant]:

@@ -1,31 +1,60 @@
-"""Training the promoted configurations beside each other, each in a process of its own."""
+"""Training configurations and the dense model beside each other, each in a process of its own."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-from autosparse.errors import NoValidConfiguration, Stopped
+from autosparse.errors import NoValidConfiguration
 from autosparse.files import read_jsonl
+from autosparse.pipeline.accuracies import dense_job, trained_dense_values
+from autosparse.pipeline.requests import weights_in
 from autosparse.progress import Progress
 from autosparse.searching.pool import AbstractPool, Handle
 from autosparse.train.job import METRICS, TrainJob, TrainResult, load_result
 from autosparse.train.loop import train
 
-_STOP = "stop-requested"
-_POLL_S = 1.0
+_POLL_S = 0.5
 
 
-def run_job(job: TrainJob) -> TrainResult | None:
-    """Trains one configuration; None if it was stopped on request. Runs in a worker.
+def run_job(job: TrainJob) -> TrainResult:
+    """Trains one configuration. Runs in a worker, which a stop kills: every epoch is on disk."""
+    return train(job, Progress())
 
-    A stop reaches the worker as a file, so that it works wherever the worker runs on shared storage.
+
+def train_with_dense(
+    jobs: Mapping[str, TrainJob], run: Path, pool: AbstractPool, progress: Progress
+) -> tuple[dict[str, TrainResult], tuple[Mapping[str, Any], ...]]:
+    """Trains configurations, and the dense model exactly as they are trained, to compare them with.
+
+    Args:
+        jobs: plan id to job, at least one; all of one recipe.
+        run: folder of the run that they belong to.
+        pool: where they run, its cores shared evenly.
+        progress: told of every epoch.
+
+    Returns:
+        Plan id to result, without those whose training failed; and the dense model as pareto.json
+        holds it, nothing where that failed.
+
+    Raises:
+        Stopped: a stop was asked for; every job saved its last epoch.
+        NoValidConfiguration: all configurations failed.
     """
-    stop = Path(job.folder) / _STOP
-    try:
-        return train(job, Progress(should_stop=stop.exists))
-    except Stopped:
-        return None
+    name, dense = dense_job(jobs, (run / "train").absolute())
+    everyone = {**jobs, name: dense}
+    cores = max(1, pool.cores // len(everyone))
+    results = train_all(everyone, pool, cores=cores, progress=progress)
+    found = {plan_id: results[plan_id] for plan_id in jobs if plan_id in results}
+    if not found:
+        raise NoValidConfiguration(
+            "at least one configuration must be trained, but of all only the dense model was; its "
+            f"folder and theirs: {run / 'train'}"
+        )
+    if name not in results:
+        return found, ()
+    return found, (trained_dense_values(results[name], weights_in(run, results[name])),)
 
 
 def train_all(
@@ -43,7 +72,8 @@ def train_all(
         Plan id to result, without those whose training failed.
 
     Raises:
-        Stopped: a stop was asked for; every job saved its last epoch.
+        Stopped: a stop was asked for; every job has saved its last epoch, and the pool that ends them
+            must be closed.
         NoValidConfiguration: all of them failed.
     """
     results = {
@@ -54,19 +84,17 @@ def train_all(
     handles: dict[str, Handle] = {}
     for name, job in jobs.items():
         if name not in results:
-            (Path(job.folder) / _STOP).unlink(missing_ok=True)
             handles[name] = pool.submit(run_job, job, cores=cores)
     _follow(jobs, handles, pool, progress)
     reasons = []
     for name, handle in handles.items():
         outcome = handle.outcome
         assert outcome is not None
-        if isinstance(outcome.value, TrainResult):
+        if outcome.status == "ok":
             results[name] = outcome.value
-        elif outcome.status != "ok":
+        else:
             reasons.append(f"{name}: {outcome.reason}")
             progress.log(f"training of {name} failed ({outcome.status}): {outcome.reason}")
-    progress.check()
     if jobs and not results:
         raise NoValidConfiguration(f"at least one training must succeed, but none did: {reasons[0]}")
     return results
@@ -89,9 +117,7 @@ def _follow(
             if done > step.done:
                 step.done = done
                 step.resize(total)
-            if progress.stop_requested():
-                for name in handles:
-                    (Path(jobs[name].folder) / _STOP).touch()
+            progress.check()
 
 
 def _epochs(job: TrainJob) -> int:

@@ -28,11 +28,13 @@ def tune(
 
     Raises:
         UsageError: something asked for cannot be meant; nothing was started.
+        NoValidConfiguration: the model would run through torch, where no row is of use.
         Stopped: a stop was asked for; every row measured so far is saved.
     """
     validate(config, writing=False)
     progress = progress or Progress()
     subject = survey(config, progress)
+    subject.check_native()
     result = measure_options(subject, time_budget_us, progress)
     return TuneOutcome(
         model=config.model,

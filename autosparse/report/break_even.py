@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from autosparse.break_even import BreakEven, Timed, Verdict, block_n_of, break_even
+from autosparse.break_even import BreakEven, Timed, Verdict, break_even, in_order, is_known
+from autosparse.patterns import parse_label
 from autosparse.report import words
 from autosparse.report.source import Option, Source
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cell:
-    """One N on one shape, ready to show.
+    """One pattern on one shape, ready to show.
 
     Attributes:
         text: the least sparsity that wins, or what is known instead.
@@ -26,7 +27,7 @@ class Cell:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Line:
-    """One layer shape in one type, with its layers and one cell per N."""
+    """One layer shape in one type, with its layers and one cell per pattern."""
 
     shape: str
     key: str
@@ -37,9 +38,9 @@ class Line:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Map:
-    """The map: every N, and one line per shape that has a sparse row, in the order they run."""
+    """The map: every pattern, and one line per shape that has a sparse row, in the order they run."""
 
-    block_ns: tuple[int, ...]
+    patterns: tuple[str, ...]
     lines: tuple[Line, ...]
 
 
@@ -47,7 +48,7 @@ def view(source: Source) -> Map | None:
     """Gives the map of a run; None if its latency table has no sparse rows."""
     options = [option for rows in source.options.values() for option in rows]
     found = break_even(row for option in options if (row := _timed(option)) is not None)
-    block_ns = tuple(sorted({cell.block_n for cell in found}))
+    patterns = in_order({cell.pattern for cell in found})
     by_shape: dict[tuple[str, str], list[BreakEven]] = {}
     for cell in found:
         by_shape.setdefault((cell.shape, cell.dtype), []).append(cell)
@@ -62,18 +63,18 @@ def view(source: Source) -> Map | None:
         for (shape, dtype), cells in by_shape.items()
         if any(cell.points for cell in cells)
     )
-    return Map(block_ns=block_ns, lines=lines) if lines else None
+    return Map(patterns=patterns, lines=lines) if lines else None
 
 
 def _timed(option: Option) -> Timed | None:
-    block_n = block_n_of(option.label)
-    if block_n is None:
+    if not is_known(option.label.partition("@")[0]):
         return None
+    pattern, sparsity = parse_label(option.label)
     low, high = option.ci_us
     return Timed(
         shape=option.shape,
-        block_n=block_n,
-        sparsity=float(option.label.partition("@")[2] or 0),
+        pattern=pattern.name,
+        sparsity=sparsity,
         dtype=option.dtype,
         median_us=option.median_us,
         ci_low_us=low,

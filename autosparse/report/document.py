@@ -1,11 +1,14 @@
 """The format of pareto.json, schema 1: what a search hands to everything that reports on it.
 
 Fractions lie in [0, 1]: accuracies, sparsities and `Calibration.mape`. A latency that nobody measured
-is None, never a prediction under another name. Keys this version does not know are ignored.
+is None, never a prediction under another name. Keys this version does not know are ignored where a file
+is read, and refused where one is written: `docs/pareto.schema.json` is what is written, as JSON schema,
+made by `json_schema`.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -13,8 +16,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from autosparse.errors import RunError
-from autosparse.files import read_json
-from autosparse.records import Accuracy, AccuracyKind, AccuracySource, WholeLatency
+from autosparse.files import read_json, write_json
+from autosparse.records import Accuracy, AccuracyKind, AccuracySource, SplitName, WholeLatency
 
 SCHEMA = 1
 FILE = "pareto.json"
@@ -27,17 +30,46 @@ class _Part(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False, populate_by_name=True)
 
 
+class TrainedDense(_Part):
+    """The un-pruned model, trained as configurations were: what they are to be compared with."""
+
+    kind: AccuracyKind
+    epochs: int
+    accuracy: Accuracy
+    validation: Accuracy | None = None
+    weights: str | None = None
+
+    def on(self, split: SplitName) -> Accuracy | None:
+        """Gives its accuracy on a split, None where that is not known."""
+        return _on(split, self.accuracy, self.validation)
+
+
 class Dense(_Part):
     """The un-pruned model: on our executor in the run's first type, beside it (`peers`), its accuracy.
 
     Peers are other engines, and our executor in other types, by `run_name`. `accuracy` is that in f32,
-    `accuracies` that in every type of the run.
+    `accuracies` that in every type of the run, both on the test split, `validation` likewise on the
+    other; all of the model as it is, `trained` of the model trained like configurations.
+    `latency_states` maps every run's name to its latency in every state of the host that was seen, that
+    of `latency` or `peers` among them; empty where the host has only one.
     """
 
     latency: WholeLatency | None = None
     accuracy: Accuracy | None = None
     accuracies: dict[str, Accuracy] = {}
+    validation: dict[str, Accuracy] = {}
+    trained: tuple[TrainedDense, ...] = ()
     peers: dict[str, WholeLatency] = {}
+    latency_states: dict[str, dict[str, WholeLatency]] = {}
+
+    def on(self, split: SplitName, dtype: str = "f32") -> Accuracy | None:
+        """Gives the accuracy of the model as it is on a split; in f32 where that is all there is."""
+        first = _on(split, self.accuracy, self.validation.get("f32"))
+        return _on(split, self.accuracies.get(dtype), self.validation.get(dtype)) or first
+
+    def like(self, kind: str, epochs: int) -> TrainedDense | None:
+        """Gives the model that was trained as long as a configuration, None where there is none."""
+        return next((each for each in self.trained if (each.kind, each.epochs) == (kind, epochs)), None)
 
     @property
     def runs(self) -> dict[str, WholeLatency]:
@@ -46,27 +78,87 @@ class Dense(_Part):
         return ours | self.peers
 
 
+def _on(split: SplitName, *known: Accuracy | None) -> Accuracy | None:
+    return next((each for each in known if each is not None and each.split == split), None)
+
+
 def run_name(latency: WholeLatency) -> str:
     """Names a dense run: its engine, and its type where that is not f32."""
     return latency.engine if latency.dtype == "f32" else f"{latency.engine} {latency.dtype}"
 
 
-class Baseline(_Part):
+class _Evaluated(_Part):
+    """Something with an accuracy.
+
+    `accuracy` is what reports show: of the test split, or of validation where nothing else is known.
+    `validation_accuracy` is what decided, on data that training did not see. `accuracy_samples` and
+    `validation_samples` say what they rest on, `epochs` how long was trained; 0 where that was not
+    noted. `accuracy_dtype` and `accuracy_through` are the type in which it was found and what
+    computed it.
+    """
+
+    accuracy: Fraction
+    accuracy_kind: AccuracyKind
+    accuracy_split: SplitName = "validation"
+    accuracy_samples: int = 0
+    accuracy_dtype: str = "f32"
+    accuracy_through: AccuracySource = "torch"
+    validation_accuracy: Fraction | None = None
+    validation_samples: int = 0
+    epochs: int = 0
+
+    def accuracy_on(self, split: SplitName) -> float | None:
+        """Gives the accuracy on a split, None where that is not known."""
+        if split == self.accuracy_split:
+            return self.accuracy
+        return self.validation_accuracy if split == "validation" else None
+
+    @property
+    def deciding_accuracy(self) -> float:
+        """Accuracy on the validation split, else the only one there is."""
+        known = self.accuracy_on("validation")
+        return self.accuracy if known is None else known
+
+
+class _Timed(_Evaluated):
+    """Something with a latency, too.
+
+    `latency_repeats` says what the latency rests on; 0 where that was not noted. `latency_states` is
+    the latency in every state of the host that was seen; empty where it has only one.
+    `latency_deciding_s` is the time of further turns, taken as the interval had crossed the budget.
+    `dtype` is the type that it computes in. `weights` is a file of the run, relative to its folder,
+    that holds the trained weights with the plan's zeros in place; without one, the dense weights pruned
+    by the plan ran.
+    """
+
+    predicted_latency_ms: Positive | None = None
+    measured_latency_ms: Positive | None = None
+    latency_ci_ms: tuple[Positive, Positive] | None = None
+    latency_repeats: int = 0
+    latency_states: dict[str, WholeLatency] = {}
+    latency_deciding_s: Annotated[float, Field(ge=0)] = 0.0
+    weights: str | None = None
+    dtype: str = "f32"
+
+
+class Baseline(_Timed):
     """A configuration nobody searched for, such as one sparsity for all layers.
 
-    `id`, `plan` and `weights` as in `Config`; without an id it was never run whole.
+    Without an id it was never run whole, and has no `plan`.
     """
 
     name: str
     id: str | None = None
-    predicted_latency_ms: Positive | None = None
-    measured_latency_ms: Positive | None = None
-    latency_ci_ms: tuple[Positive, Positive] | None = None
-    accuracy: Fraction
-    accuracy_kind: AccuracyKind
-    dtype: str = "f32"
     plan: str = ""
-    weights: str | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _split_of_trained(cls, values: Any) -> Any:
+        """Earlier runs did not note it: what they trained was of test, all else of validation."""
+        if not isinstance(values, Mapping) or "accuracy_split" in values:
+            return values
+        trained = values.get("accuracy_kind") in ("short", "full")
+        return {**values, "accuracy_split": "test" if trained else "validation"}
 
 
 class Layer(_Part):
@@ -87,33 +179,19 @@ class Layer(_Part):
     why_dense: str = ""
 
 
-class Config(_Part):
+class Config(_Timed):
     """One configuration on the final front.
 
-    `plan` and `weights` are files of the run, relative to its folder. `weights` holds the trained
-    weights with the plan's zeros in place; without one, the dense weights pruned by the plan ran.
-    `accuracy_samples` and `latency_repeats` say what the figures rest on; 0 where that was not noted.
-    `dtype` is the type that it computes in, `accuracy_dtype` and `accuracy_through` the type in which
-    its accuracy was found and what computed it.
+    `plan` is a file of the run, relative to its folder. `speedup` counts from the fastest dense run,
+    ours or a peer's. `one_shot_accuracy` is that on validation data before any training.
     """
 
     id: str
-    predicted_latency_ms: Positive | None = None
-    measured_latency_ms: Positive | None = None
-    latency_ci_ms: tuple[Positive, Positive] | None = None
-    latency_repeats: int = 0
-    accuracy: Fraction
-    accuracy_kind: AccuracyKind
-    accuracy_split: Literal["validation", "test"] = "validation"
-    accuracy_samples: int = 0
-    accuracy_dtype: str = "f32"
-    accuracy_through: AccuracySource = "torch"
+    speedup: Positive | None = None
     one_shot_accuracy: Fraction | None = None
     sparsity: Fraction
     feasible: bool
     plan: str
-    weights: str | None = None
-    dtype: str = "f32"
     layers: tuple[Layer, ...] = ()
 
 
@@ -134,11 +212,15 @@ class CalibrationPoint(_Part):
 
 
 class Calibration(_Part):
-    """How well predictions met measurements: factor (measured over predicted), MAPE, rank order."""
+    """How well predictions met measurements: factor (measured over predicted), MAPE, rank order.
+
+    `state` is the state of the host that predictions are of, and measurements if taken in it at all.
+    """
 
     factor: float | None = None
     mape: float | None = None
     spearman: float | None = None
+    state: str = ""
     points: tuple[CalibrationPoint, ...] = ()
 
 
@@ -193,7 +275,10 @@ class Document(_Part):
 
     `dtypes` are the types that configurations could have, `no_dtypes` maps those that were asked for
     beside them to the reason why they could not. With `compact_weights` no kernel that expands weights
-    took part.
+    took part. `given_weights` says whether the dense weights were the user's, which may have been
+    trained on images of the validation split; None where that was not noted. Where the host was seen in
+    several states, all latencies are those in one of them but for `latency_states`: `judged` says in
+    which, the ``worst`` or the ``best``.
     """
 
     schema_: Literal[1] = Field(alias="schema")
@@ -205,8 +290,10 @@ class Document(_Part):
     no_dtypes: dict[str, str] = {}
     compact_weights: bool = False
     budget_ms: Positive | None = None
+    judged: Literal["worst", "best"] = "worst"
     input_shape: tuple[int, ...] = ()
     data: str = ""
+    given_weights: bool | None = None
     data_resolution: int | None = None
     seed: int | None = None
     command: str = ""
@@ -235,6 +322,30 @@ class Document(_Part):
                 f"verdict.id must be the id of a configuration, but got {self.verdict.id!r}"
             )
         return self
+
+    @property
+    def main_split(self) -> SplitName:
+        """The split that configurations are reported on: test, but for runs that know none of it."""
+        splits = {config.accuracy_split for config in self.configs}
+        return "validation" if splits == {"validation"} else "test"
+
+    def is_open(self, config: Config) -> bool:
+        """Whether a configuration's interval crosses the budget, so that it counts as over it."""
+        if self.budget_ms is None or config.latency_ci_ms is None:
+            return False
+        return config.latency_ci_ms[0] <= self.budget_ms < config.latency_ci_ms[1]
+
+    @property
+    def host_state(self) -> str:
+        """State of the host that latencies are of, ``shared`` or ``apart``; empty where it has one."""
+        return "" if self.dense.latency is None else self.dense.latency.state
+
+    @property
+    def host_states(self) -> tuple[str, ...]:
+        """Every state that the host was seen in, the slowest first; nothing where it has only one."""
+        for states in self.dense.latency_states.values():
+            return tuple(sorted(states, key=lambda state: -states[state].median_ms))
+        return ()
 
     def config(self, wanted: str) -> Config:
         """Gives a configuration by its id; KeyError if there is none."""
@@ -267,6 +378,31 @@ def parse(values: Any, source: str = FILE) -> Document:
         ) from None
 
 
+def write(path: Path, values: Mapping[str, Any]) -> None:
+    """Writes a pareto.json of which every key and value is in the format.
+
+    Args:
+        path: the file.
+        values: plain JSON values.
+
+    Raises:
+        ValidationError: a key that `Document` lacks, or a value that it refuses: a defect of who calls.
+        RunError: the file cannot be written.
+    """
+    Document.model_validate(values, extra="forbid")
+    write_json(path, values)
+
+
+def json_schema() -> dict[str, Any]:
+    """Gives the format as a JSON schema (draft 2020-12)."""
+    schema = Document.model_json_schema(by_alias=True)
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        **schema,
+        "title": f"{FILE} of autosparse, schema {SCHEMA}",
+    }
+
+
 def load(run: Path) -> Document:
     """Reads the pareto.json of a run folder.
 
@@ -274,6 +410,6 @@ def load(run: Path) -> Document:
         RunError: missing, damaged, or not of this schema.
     """
     path = run / FILE
-    if not path.exists():
+    if not os.path.exists(path):
         raise RunError(f"{run} must hold {FILE}, but has none: its search is unfinished; run it again")
     return parse(read_json(path), str(path))

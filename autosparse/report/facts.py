@@ -6,7 +6,14 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from autosparse.records import CpuProfile, GpuProfile, HardwareProfile
+from autosparse.records import (
+    Accuracy,
+    CpuProfile,
+    GpuProfile,
+    HardwareProfile,
+    SplitName,
+    WholeLatency,
+)
 from autosparse.report import words
 from autosparse.report.document import Document
 from autosparse.report.source import Source
@@ -14,6 +21,7 @@ from autosparse.report.verdict import dense_reference
 from autosparse.units import format_bytes
 
 Fact = tuple[str, str]
+SPLITS: tuple[SplitName, ...] = ("test", "validation")
 
 # Instruction sets worth naming on a page; the profile holds the whole list.
 _NOTABLE = ("sse4_2", "avx", "avx2", "fma", "f16c", "avx_vnni", "neon", "sve")
@@ -34,6 +42,8 @@ def key_facts(source: Source) -> list[Fact]:
         *([("Kernels", words.COMPACT_WEIGHTS)] if document.compact_weights else []),
         ("Latency measured at", shape if document.input_shape else f"batch {document.batch_size}"),
         ("Accuracy on", data),
+        *([("State of the host", host_state(document))] if document.host_state else []),
+        *([("Dense weights", words.GIVEN_WEIGHTS)] if document.given_weights else []),
         ("Budget", words.budget(document.budget_ms) if document.budget_ms else "none, whole front"),
     ]
 
@@ -43,27 +53,76 @@ def _arithmetic(document: Document) -> str:
     return "; ".join([" or ".join(document.dtypes), *left_out])
 
 
-def dense_accuracies(document: Document) -> str:
-    """Says what the dense model's accuracy is in every type of the run; empty where there is one."""
-    found = document.dense.accuracies
-    if len(found) < 2:
-        return ""
-    parts = (f"{words.percent(each.value)} in {dtype}" for dtype, each in found.items())
-    split = next(iter(found.values())).split
-    return f"Accuracy of the dense model, {split} split: {', '.join(parts)}."
+def host_state(document: Document) -> str:
+    """Says which state of the host latencies are of, and which others it was seen in."""
+    others = [words.state(state) for state in document.host_states if state != document.host_state]
+    here = words.state(document.host_state)
+    if not others:
+        return f"{here}, all the while"
+    which = "slowest" if document.judged == "worst" else "fastest"
+    return f"{here}, the {which} one seen, unless another is named; also seen: {', '.join(others)}"
+
+
+def dense_accuracies(document: Document) -> list[tuple[str, ...]]:
+    """Gives what was done to the dense model, its type, and its accuracy on test and on validation."""
+    dense = document.dense
+    dtypes = list(dict.fromkeys(["f32", *dense.accuracies, *dense.validation]))
+    rows: list[tuple[str, ...]] = []
+    for dtype in dtypes:
+        # `on` gives that in f32 where a type has none, which is not this type's.
+        found = [_percent_on(split, dense.on(split, dtype), dtype) for split in SPLITS]
+        if set(found) != {words.NONE}:
+            rows.append(("as it is", dtype, *found))
+    rows += [
+        (
+            f"{words.kind(each.kind)}, {words.count(each.epochs, 'epoch')}",
+            each.accuracy.dtype,
+            *(_percent_on(split, each.on(split), each.accuracy.dtype) for split in SPLITS),
+        )
+        for each in dense.trained
+    ]
+    return rows
+
+
+def _percent_on(split: SplitName, accuracy: Accuracy | None, dtype: str) -> str:
+    if accuracy is None or (accuracy.split, accuracy.dtype) != (split, dtype):
+        return words.NONE
+    return f"{words.percent(accuracy.value)} of {accuracy.samples}"
 
 
 def dense_rows(document: Document) -> list[tuple[str, str, str, str, str]]:
-    """Gives engine, median, interval, runs and setting of every dense run, fastest first."""
+    """Gives engine, median, interval, runs and setting of every dense run, fastest first.
+
+    Where the host was seen in several states, each has a row of its own; those of the state that counts
+    come first.
+    """
+    runs = sorted(document.dense.runs.items(), key=lambda item: item[1].median_ms)
+    others = [
+        (engine, latency)
+        for state in document.host_states
+        if state != document.host_state
+        for engine, _ in runs
+        if (latency := document.dense.latency_states.get(engine, {}).get(state)) is not None
+    ]
     return [
         (
             engine,
             words.ms(run.median_ms),
             words.span_ms((run.ci_low_ms, run.ci_high_ms)),
             str(run.repeats),
-            f"{run.dtype}, {words.count(run.threads, 'thread')}, batch {run.batch_size}",
+            f"{run.dtype}, {words.count(run.threads, 'thread')}, batch {run.batch_size}"
+            f"{f', {words.state(run.state)}' if run.state else ''}",
         )
-        for engine, run in sorted(document.dense.runs.items(), key=lambda item: item[1].median_ms)
+        for engine, run in (*runs, *others)
+    ]
+
+
+def elsewhere(document: Document, latencies: Mapping[str, WholeLatency]) -> list[str]:
+    """Gives a latency in every state of the host but that which counts, each with its state."""
+    return [
+        f"{words.state(state)}: {words.ms_ci(each.median_ms, (each.ci_low_ms, each.ci_high_ms))}"
+        for state, each in latencies.items()
+        if state != document.host_state
     ]
 
 

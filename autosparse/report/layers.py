@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from autosparse.report import words
 from autosparse.report.document import Config, Layer
 from autosparse.report.source import Option, Source
-
-_GROUP = re.compile(r"\d+x(\d+)")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,12 +38,6 @@ class LayerView:
     def is_dense(self) -> bool:
         """Whether it stayed dense."""
         return not self.pattern
-
-    @property
-    def block_n(self) -> str:
-        """The N of 1xN as text, or the pattern's name if it is no such pattern."""
-        match = _GROUP.match(self.pattern)
-        return match[1] if match else self.pattern
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

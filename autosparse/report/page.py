@@ -19,11 +19,13 @@ from autosparse.files import write_text
 from autosparse.report import break_even, facts, figures, layers, table, words
 from autosparse.report.canvas import DARK, Figure
 from autosparse.report.document import Config, Document
-from autosparse.report.pareto_figure import pareto
+from autosparse.report.pareto_figure import pareto, search_view
 from autosparse.report.source import Source, read
 from autosparse.report.verdict import (
     accuracy_change,
     best,
+    counterpart_name,
+    dense_counterpart,
     dense_reference,
     fastest_upper_ms,
     sentence,
@@ -70,7 +72,7 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.globals["w"] = words
-    environment.globals["include_raw"] = lambda name: Markup((_TEMPLATES / name).read_text())
+    environment.globals["include_raw"] = lambda name: Markup((_TEMPLATES / name).read_text("utf-8"))
     environment.globals["plotly_js"] = lambda: Markup(_script(plotly.offline.get_plotlyjs()))
     environment.filters["relative"] = _relative
     environment.filters["glue"] = words.glue
@@ -99,6 +101,7 @@ def _context(source: Source) -> dict[str, Any]:
     document = source.document
     drawn = {
         "pareto": pareto(source),
+        "trials": search_view(source),
         "calibration": figures.calibration(document),
         "hypervolume": figures.hypervolume(document),
     }
@@ -143,11 +146,11 @@ def _tiles(document: Document, chosen: Config | None) -> list[tuple[str, str, st
     reference = dense_reference(document)
     measured = chosen.measured_latency_ms is not None
     change = accuracy_change(document, chosen)
-    dense = document.dense.accuracy
+    dense = dense_counterpart(document, chosen)
     against = (
-        f"dense {words.percent(dense.value)}, {dense.split}"
-        if dense is not None and change is not None
-        else "no dense accuracy of the same split"
+        "no dense model trained as long, of the same split"
+        if dense is None
+        else f"{counterpart_name(chosen)}: {words.percent(dense.value)}, {dense.split} split"
     )
     return [
         (
@@ -198,6 +201,9 @@ def _row(document: Document, config: Config) -> dict[str, Any]:
         "config": config,
         "speedup": speedup(document, config),
         "change": accuracy_change(document, config),
+        "against": counterpart_name(config),
+        "is_open": document.is_open(config),
+        "elsewhere": facts.elsewhere(document, config.latency_states),
         "chosen": config == best(document),
         "on_front": config.id in table.measured_front(document),
     }

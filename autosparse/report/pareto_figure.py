@@ -1,13 +1,14 @@
-"""The Pareto scatter: everything the run knows about latency against accuracy."""
+"""Latency against accuracy: what the run reports, and what the search saw, each of one split."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from html import escape
-from typing import Any
+from typing import Any, TypeVar
 
 import plotly.graph_objects as go
 
+from autosparse.records import Accuracy, SplitName, WholeLatency
 from autosparse.report import words
 from autosparse.report.canvas import (
     BLUE,
@@ -27,7 +28,9 @@ from autosparse.report.canvas import (
 )
 from autosparse.report.document import Baseline, Config, Document
 from autosparse.report.source import Source, Trial
-from autosparse.report.verdict import best, dense_reference, speedup
+from autosparse.report.verdict import TRAINED, best, dense_reference, speedup
+
+_E = TypeVar("_E", Baseline, Config)
 
 MAX_TRIALS = 4000  # beyond this many points a browser stutters
 
@@ -35,22 +38,34 @@ _SYMBOLS = {"full": "circle", "short": "circle", "one-shot": "circle-open", "pre
 
 
 def pareto(source: Source) -> Figure:
-    """Draws latency against accuracy: configurations, dense, baselines, predicted front, trials."""
+    """Draws what the run reports: configurations, dense and baselines on the split of the reports."""
+    return _scatter(source, source.document.main_split)
+
+
+def search_view(source: Source) -> Figure | None:
+    """Draws what the search saw, on the validation split; None where the reports are of it too."""
+    return None if source.document.main_split == "validation" else _scatter(source, "validation")
+
+
+def _scatter(source: Source, split: SplitName) -> Figure:
+    """Draws all that has an accuracy on a split; that of trials and predicted front is validation."""
     document = source.document
+    trials = source.trials if split == "validation" else ()
     canvas = Canvas()
-    shown = _add_trials(canvas, source.trials)
-    _add_front(canvas, document)
-    _add_baselines(canvas, document.baselines)
-    _add_dense(canvas, document)
-    _add_configs(canvas, document)
+    shown = _add_trials(canvas, trials)
+    if split == "validation":
+        _add_front(canvas, document)
+    _add_baselines(canvas, document.baselines, split)
+    _add_dense(canvas, document, split)
+    _add_configs(canvas, document, split)
     canvas.legend.reverse()  # drawn last is on top and matters most
-    view = _view(document)
+    view = _view(document, split)
     x_range, y_range = view or (None, None)
     return canvas.finish(
         f"Latency (ms) · {_setting(document)}",
-        "Top-1 accuracy (%)",
-        caption=_pareto_caption(source.trials, shown, view),
-        label="Scatter of latency in milliseconds against top-1 accuracy in per cent",
+        f"Top-1 accuracy, {split} split (%)",
+        caption=_pareto_caption(trials, shown, view),
+        label=f"Scatter of latency in milliseconds against top-1 {split} accuracy in per cent",
         xaxis={"range": x_range},
         yaxis={"range": y_range},
         **_budget(document.budget_ms),
@@ -158,11 +173,11 @@ def _add_front(canvas: Canvas, document: Document) -> None:
     )
 
 
-def _add_baselines(canvas: Canvas, baselines: Iterable[Baseline]) -> None:
+def _add_baselines(canvas: Canvas, baselines: Iterable[Baseline], split: SplitName) -> None:
     for measured in (True, False):
         group = [
             b
-            for b in baselines
+            for b in _known(baselines, split)
             if (b.measured_latency_ms is not None) == measured and _latency_of(b) is not None
         ]
         if not group:
@@ -172,7 +187,7 @@ def _add_baselines(canvas: Canvas, baselines: Iterable[Baseline]) -> None:
         canvas.add(
             go.Scatter(
                 x=[_latency_of(b) for b in group],
-                y=[100 * b.accuracy for b in group],
+                y=[_percent(b, split) for b in group],
                 mode="markers",
                 marker={
                     "symbol": symbol,
@@ -185,7 +200,8 @@ def _add_baselines(canvas: Canvas, baselines: Iterable[Baseline]) -> None:
                     hover(
                         b.name,
                         f"{words.ms_ci(_latency_of(b), b.latency_ci_ms)} {how}",
-                        f"{words.percent(b.accuracy)} {words.kind(b.accuracy_kind)}, {b.dtype}",
+                        f"{words.percent(b.accuracy_on(split))} {split}, "
+                        f"{words.kind(b.accuracy_kind)}, {b.dtype}",
                     )
                     for b in group
                 ],
@@ -201,54 +217,71 @@ def _latency_of(item: Baseline | Config) -> float | None:
     return item.measured_latency_ms or item.predicted_latency_ms
 
 
-def _add_dense(canvas: Canvas, document: Document) -> None:
-    in_f32 = document.dense.accuracy
-    if in_f32 is None:
-        return
+def _known(items: Iterable[_E], split: SplitName) -> list[_E]:
+    return [item for item in items if item.accuracy_on(split) is not None]
+
+
+def _percent(item: Baseline | Config, split: SplitName) -> float:
+    return 100 * (item.accuracy_on(split) or 0.0)
+
+
+def _add_dense(canvas: Canvas, document: Document, split: SplitName) -> None:
     for engine, run in document.dense.runs.items():
-        accuracy = document.dense.accuracies.get(run.dtype, in_f32)
+        accuracy = document.dense.on(split, run.dtype)
+        if accuracy is None:
+            continue
         symbol = "diamond" if run.engine == "autosparse" else "diamond-open"
-        canvas.add(
-            go.Scatter(
-                x=[run.median_ms],
-                y=[100 * accuracy.value],
-                mode="markers",
-                marker={
-                    "symbol": symbol,
-                    "size": 12,
-                    "color": INK,
-                    "line": {"width": 1.5, "color": INK},
-                },
-                error_x=bars([(run.median_ms, (run.ci_low_ms, run.ci_high_ms))], INK),
-                hovertext=[
-                    hover(
-                        f"dense, {engine}",
-                        f"{words.ms_ci(run.median_ms, (run.ci_low_ms, run.ci_high_ms))} measured",
-                        f"{run.dtype}, {words.count(run.threads, 'thread')}, {run.repeats} runs",
-                        f"{words.percent(accuracy.value)} {accuracy.split}, {accuracy.samples} samples",
-                    )
-                ],
-                hoverinfo="text",
-            ),
-            f"dense, {engine} (measured)",
-            symbol,
-            INK,
-        )
+        _add_dense_point(canvas, run, accuracy, f"dense, {engine} (measured)", symbol)
+    reference = dense_reference(document)
+    for each in document.dense.trained:
+        accuracy = each.on(split)
+        if accuracy is not None and reference is not None:
+            name = f"dense, {words.kind(each.kind)}, {words.count(each.epochs, 'epoch')}"
+            _add_dense_point(canvas, reference.latency, accuracy, name, "square")
 
 
-def _add_configs(canvas: Canvas, document: Document) -> None:
-    measured = [c for c in document.configs if c.measured_latency_ms is not None]
+def _add_dense_point(
+    canvas: Canvas, run: WholeLatency, accuracy: Accuracy, label: str, symbol: str
+) -> None:
+    interval = (run.ci_low_ms, run.ci_high_ms)
+    line = {"width": 1.5, "color": INK}
+    canvas.add(
+        go.Scatter(
+            x=[run.median_ms],
+            y=[100 * accuracy.value],
+            mode="markers",
+            marker={"symbol": symbol, "size": 12, "color": INK, "line": line},
+            error_x=bars([(run.median_ms, interval)], INK),
+            hovertext=[
+                hover(
+                    label,
+                    f"{words.ms_ci(run.median_ms, interval)} measured",
+                    f"{run.engine}, {run.dtype}, {words.count(run.threads, 'thread')}, "
+                    f"{run.repeats} runs",
+                    f"{words.percent(accuracy.value)} {accuracy.split}, {accuracy.samples} samples",
+                )
+            ],
+            hoverinfo="text",
+        ),
+        label,
+        symbol,
+        INK,
+    )
+
+
+def _add_configs(canvas: Canvas, document: Document, split: SplitName) -> None:
+    measured = [c for c in _known(document.configs, split) if c.measured_latency_ms is not None]
     for feasible in (False, True):
         for kind in dict.fromkeys(c.accuracy_kind for c in measured):
             group = [c for c in measured if c.feasible == feasible and c.accuracy_kind == kind]
             if group:
-                _add_group(canvas, document, group, feasible, kind)
+                _add_group(canvas, document, group, feasible, kind, split)
     chosen = best(document)
-    if chosen is not None and chosen.measured_latency_ms is not None:
+    if chosen is not None and chosen in measured:
         ring = {"symbol": "circle-open", "size": 20, "color": ORANGE, "line": {"width": 2.5}}
         trace = go.Scatter(
             x=[chosen.measured_latency_ms],
-            y=[100 * chosen.accuracy],
+            y=[_percent(chosen, split)],
             mode="markers",
             marker=ring,
             hoverinfo="skip",
@@ -257,7 +290,12 @@ def _add_configs(canvas: Canvas, document: Document) -> None:
 
 
 def _add_group(
-    canvas: Canvas, document: Document, group: Sequence[Config], feasible: bool, kind: str
+    canvas: Canvas,
+    document: Document,
+    group: Sequence[Config],
+    feasible: bool,
+    kind: str,
+    split: SplitName,
 ) -> None:
     color = BLUE if feasible else GREY
     symbol = _SYMBOLS[kind]
@@ -267,11 +305,11 @@ def _add_group(
     canvas.add(
         go.Scatter(
             x=[c.measured_latency_ms for c in group],
-            y=[100 * c.accuracy for c in group],
+            y=[_percent(c, split) for c in group],
             mode="markers",
             marker=marker,
             error_x=bars([(c.measured_latency_ms, c.latency_ci_ms) for c in group], color),
-            hovertext=[_confighover(document, c) for c in group],
+            hovertext=[_confighover(document, c, split) for c in group],
             hoverinfo="text",
         ),
         ("" if feasible else "over budget: ") + f"configuration, measured · {words.kind(kind)}",
@@ -280,7 +318,7 @@ def _add_group(
     )
 
 
-def _confighover(document: Document, config: Config) -> str:
+def _confighover(document: Document, config: Config, split: SplitName) -> str:
     ratio, reference = speedup(document, config), dense_reference(document)
     over = f"{words.times(ratio)} over dense {reference.engine}" if ratio and reference else ""
     return hover(
@@ -288,25 +326,26 @@ def _confighover(document: Document, config: Config) -> str:
         f"{words.ms_ci(config.measured_latency_ms, config.latency_ci_ms)} measured",
         f"{words.ms(config.predicted_latency_ms)} predicted",
         over,
-        f"{words.percent(config.accuracy)} {config.accuracy_split}, {words.kind(config.accuracy_kind)}",
+        f"{words.percent(config.accuracy_on(split))} {split}, {words.kind(config.accuracy_kind)}",
         f"{words.percent(config.sparsity)} of the weights are zero, {config.dtype}",
         "" if config.feasible else "over budget",
     )
 
 
-def _view(document: Document) -> tuple[list[float], list[float]] | None:
+def _view(document: Document, split: SplitName) -> tuple[list[float], list[float]] | None:
     """Frames the configurations, the dense runs and the budget: what a decision is made between.
 
     Untrained baselines and trials, far below, would squeeze them into a corner.
     """
-    measured = [c for c in document.configs if c.measured_latency_ms is not None]
-    trained = [b for b in document.baselines if b.accuracy_kind in ("short", "full")]
+    measured = [c for c in _known(document.configs, split) if c.measured_latency_ms is not None]
+    trained = [b for b in _known(document.baselines, split) if b.accuracy_kind in TRAINED]
     framed: list[Baseline | Config] = [*measured, *trained]
     xs = [x for x in map(_latency_of, framed) if x is not None]
-    ys = [item.accuracy for item in framed]
+    ys = [item.accuracy_on(split) or 0.0 for item in framed]
     xs += [run.median_ms for run in document.dense.runs.values()]
     xs += [document.budget_ms] if document.budget_ms else []
-    ys += [document.dense.accuracy.value] if document.dense.accuracy else []
+    dense = [document.dense.on(split), *(each.on(split) for each in document.dense.trained)]
+    ys += [each.value for each in dense if each is not None]
     if not xs or not ys:
         return None
     x_pad = 0.06 * (max(xs) - min(xs)) or 0.1 * max(xs)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -109,7 +110,7 @@ def read(run: Path) -> Source:
     missing: dict[str, str] = {}
 
     def optional(name: str, reader: Callable[[Path], _T]) -> _T | None:
-        if not (run / name).is_file():
+        if not os.path.isfile(run / name):
             missing[name] = f"{name} is not in the run folder."
             return None
         try:

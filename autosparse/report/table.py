@@ -7,8 +7,15 @@ from typing import Any
 
 from autosparse.files import write_rows_csv
 from autosparse.front import Point, non_dominated
+from autosparse.records import HOST_STATES
 from autosparse.report.document import Config, Document
-from autosparse.report.verdict import accuracy_change, best, dense_reference, speedup
+from autosparse.report.verdict import (
+    accuracy_change,
+    best,
+    counterpart_name,
+    dense_reference,
+    speedup,
+)
 
 FILE = "pareto.csv"
 COLUMNS = (
@@ -16,16 +23,23 @@ COLUMNS = (
     "measured_latency_ms",
     "latency_ci_low_ms",
     "latency_ci_high_ms",
+    "host_state",
+    "latency_shared_ms",
+    "latency_apart_ms",
     "predicted_latency_ms",
     "speedup",
     "speedup_over",
     "accuracy",
     "accuracy_kind",
     "accuracy_split",
+    "accuracy_samples",
     "accuracy_dtype",
     "accuracy_through",
     "accuracy_change",
-    "one_shot_accuracy",
+    "accuracy_change_against",
+    "validation_accuracy",
+    "one_shot_validation_accuracy",
+    "epochs",
     "sparsity",
     "feasible",
     "on_front",
@@ -68,16 +82,22 @@ def _row(document: Document, config: Config, on_front: bool) -> dict[str, Any]:
         "measured_latency_ms": config.measured_latency_ms,
         "latency_ci_low_ms": low,
         "latency_ci_high_ms": high,
+        "host_state": document.host_state,
+        **{f"latency_{state}_ms": _median_in(state, config) for state in HOST_STATES},
         "predicted_latency_ms": config.predicted_latency_ms,
         "speedup": speedup(document, config),
         "speedup_over": reference.engine if reference else None,
         "accuracy": config.accuracy,
         "accuracy_kind": config.accuracy_kind,
         "accuracy_split": config.accuracy_split,
+        "accuracy_samples": config.accuracy_samples,
         "accuracy_dtype": config.accuracy_dtype,
         "accuracy_through": config.accuracy_through,
         "accuracy_change": accuracy_change(document, config),
-        "one_shot_accuracy": config.one_shot_accuracy,
+        "accuracy_change_against": counterpart_name(config),
+        "validation_accuracy": config.accuracy_on("validation"),
+        "one_shot_validation_accuracy": config.one_shot_accuracy,
+        "epochs": config.epochs,
         "sparsity": config.sparsity,
         "feasible": config.feasible,
         "on_front": on_front,
@@ -88,6 +108,11 @@ def _row(document: Document, config: Config, on_front: bool) -> dict[str, Any]:
         "batch_size": document.batch_size,
         "hardware_id": document.hardware_id,
     }
+
+
+def _median_in(state: str, config: Config) -> float | None:
+    latency = config.latency_states.get(state)
+    return None if latency is None else latency.median_ms
 
 
 def write(document: Document, path: Path) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from autosparse.report import words
 from autosparse.report.document import Config, Document
-from autosparse.report.facts import reference_note
+from autosparse.report.facts import host_state, reference_note
 from autosparse.report.verdict import best, sentence, smallest_feasible_ms, speedup, status
 
 _HEADER = ("", "id", "measured", "predicted", "speed-up", "accuracy", "kind", "zeros", "type", "budget")
@@ -27,6 +27,10 @@ def summary(document: Document, *, width: int = 100, limit: int = 12) -> str:
     lines = _wrapped(document.verdict.text or sentence(document), width)
     if status(document) == "infeasible" and (bound := smallest_feasible_ms(document)) is not None:
         lines.append(f"Try --latency-budget {words.least_ms(bound).replace(' ', '')} or more.")
+    if document.host_state:
+        lines += _wrapped(f"State of the host: {host_state(document)}.", width)
+    if document.given_weights:
+        lines += _wrapped(f"Dense weights: {words.GIVEN_WEIGHTS}.", width)
     if document.compact_weights:
         lines += _wrapped(f"Kernels: {words.COMPACT_WEIGHTS}.", width)
     if document.configs:

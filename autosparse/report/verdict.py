@@ -6,11 +6,13 @@ from dataclasses import dataclass
 from typing import Literal
 
 from autosparse import factories
-from autosparse.records import WholeLatency
+from autosparse.records import Accuracy, WholeLatency
 from autosparse.report import words
 from autosparse.report.document import Config, Document
 
 Status = Literal["met", "infeasible", "front", "none"]
+
+TRAINED = ("short", "full")  # kinds of accuracy with training behind them
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,12 +47,23 @@ def speedup(document: Document, config: Config) -> float | None:
     return reference.latency.median_ms / config.measured_latency_ms
 
 
+def dense_counterpart(document: Document, config: Config) -> Accuracy | None:
+    """Gives the dense accuracy that a configuration's is set against: as much trained, of one split.
+
+    Returns:
+        For what was trained, that of the dense model trained in the same way and as long; for what was
+        not, that of the dense model as it is. None where it is not known.
+    """
+    if config.accuracy_kind not in TRAINED:
+        return document.dense.on(config.accuracy_split)
+    like = document.dense.like(config.accuracy_kind, config.epochs)
+    return None if like is None else like.on(config.accuracy_split)
+
+
 def accuracy_change(document: Document, config: Config) -> float | None:
-    """Gives the accuracy minus the dense one, a fraction; None unless both are of the same split."""
-    dense = document.dense.accuracy
-    if dense is None or dense.split != config.accuracy_split:
-        return None
-    return config.accuracy - dense.value
+    """Gives the accuracy minus that of the `dense_counterpart`, a fraction; None without one."""
+    dense = dense_counterpart(document, config)
+    return None if dense is None else config.accuracy - dense.value
 
 
 def best(document: Document) -> Config | None:
@@ -107,7 +120,26 @@ def sentence(document: Document) -> str:
     budget = f", within the budget of {words.budget(document.budget_ms)}" if how == "met" else ""
     opening = model if how == "met" else f"{front}; the best trade-off"
     runs = f"{opening} runs{of_type} in {_latency(document, chosen)}{budget}"
-    return f"{runs}, with {_accuracy(document, chosen)}.{_dense_suffices(document)}"
+    return (
+        f"{runs}, with {_accuracy(document, chosen)}.{_without_zeros(chosen)}"
+        f"{_in_other_states(document, chosen)}{_dense_suffices(document)}"
+    )
+
+
+def _in_other_states(document: Document, config: Config) -> str:
+    """Says what a configuration takes in the states of the host that the verdict is not taken in."""
+    found = ", ".join(
+        f"{words.ms(latency.median_ms)} with {words.state(state)}"
+        for state, latency in config.latency_states.items()
+        if state != document.host_state
+    )
+    here = words.state(document.host_state)
+    return f" That is with the host's {here}; it takes {found}." if found else ""
+
+
+def _without_zeros(config: Config) -> str:
+    """Says of a configuration that it is none: the dense model, on kernels of its own."""
+    return " It has no zeros: it is the dense model." if config.sparsity == 0 else ""
 
 
 def _dense_suffices(document: Document) -> str:
@@ -115,7 +147,7 @@ def _dense_suffices(document: Document) -> str:
     budget_ms, reference = document.budget_ms, dense_reference(document)
     if budget_ms is None or reference is None or reference.latency.ci_high_ms > budget_ms:
         return ""
-    accuracy = document.dense.accuracies.get(reference.latency.dtype, document.dense.accuracy)
+    accuracy = document.dense.on(document.main_split, reference.latency.dtype)
     keeps = (
         "" if accuracy is None else f", with {words.percent(accuracy.value)} {accuracy.split} accuracy"
     )
@@ -132,7 +164,19 @@ def _no_result(document: Document, how: Status) -> str:
         return f"No configuration of {model}{budget} could be evaluated."
     bound = smallest_feasible_ms(document)
     tail = "" if bound is None else f"; the smallest feasible budget is {words.least_ms(bound)}"
-    return f"No configuration of {model} runs{budget} on this machine{tail}."
+    return f"No configuration of {model} runs{budget} on this machine{tail}.{_left_open(document)}"
+
+
+def _left_open(document: Document) -> str:
+    """Says of how many configurations the measurement leaves open whether they meet the budget."""
+    found = [config for config in document.configs if document.is_open(config)]
+    if not found:
+        return ""
+    longest_s = max(config.latency_deciding_s for config in found)
+    return (
+        f" {words.count(len(found), 'configuration')} may: the interval crosses the budget, also after "
+        f"{longest_s:.0f} s of further turns, and counts as over it."
+    )
 
 
 def _latency(document: Document, config: Config) -> str:
@@ -149,5 +193,15 @@ def _latency(document: Document, config: Config) -> str:
 def _accuracy(document: Document, config: Config) -> str:
     text = f"{words.percent(config.accuracy)} {config.accuracy_split} accuracy"
     change = accuracy_change(document, config)
-    against = "" if change is None else f", {words.points(change)} against dense"
+    if change is not None:
+        against = f", {words.points(change)} against {counterpart_name(config)}"
+    elif config.accuracy_kind in TRAINED:
+        against = "; no dense model trained as long to compare with"
+    else:
+        against = ""
     return f"{text} ({words.kind(config.accuracy_kind)}{against})"
+
+
+def counterpart_name(config: Config) -> str:
+    """Names what a configuration's accuracy is set against."""
+    return "dense trained as long" if config.accuracy_kind in TRAINED else "dense"

@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Sequence
 
+from autosparse.records import HOST_STATES
 from autosparse.units import rounded_up
 
 KINDS = {
@@ -20,10 +21,15 @@ _CONV = re.compile(
     r"(?:_k(?P<kernel>\d+x\d+)_s(?P<stride>\d+x\d+)_p\d+x\d+_d\d+x\d+_g(?P<groups>\d+))?"
     r"(?P<rest>(?:_[a-z0-9]+)*)"
 )
+_BY = re.compile(r"(?<=\d)x(?=\d)")
 _UNIT = re.compile(r"(?<=\d) (?=(?:ms|us|%|points|threads?)(?![a-z]))|(?<=±) (?=\d)")
 NONE = "\N{EN DASH}"
 MINUS = "\N{MINUS SIGN}"
 TIMES = "\N{MULTIPLICATION SIGN}"
+GIVEN_WEIGHTS = (
+    "given, perhaps trained on images of the validation split too, so accuracies on that split may be "
+    "too high; those on the test split are not touched by it"
+)
 COMPACT_WEIGHTS = "none that keep transformed weights (compact_weights)"
 AT_MOST = "\N{LESS-THAN OR EQUAL TO} "
 
@@ -109,6 +115,11 @@ def kind(name: str) -> str:
     return KINDS.get(name, name)
 
 
+def state(name: str) -> str:
+    """What a state of the host is."""
+    return HOST_STATES.get(name, name)
+
+
 def shape(key: str) -> str:
     """A layer's shape key in a form people read, such as ``64 to 128 channels, 56x56, 3x3, stride 2``.
 
@@ -128,6 +139,11 @@ def shape(key: str) -> str:
         part["rest"].replace("_res", ", residual").replace("_", "").split(",") if part["rest"] else []
     )
     return ", ".join(word.strip() for word in words if word.strip())
+
+
+def pattern(name: str) -> str:
+    """A pattern's name with a true multiplication sign, ``1x16``."""
+    return _BY.sub(TIMES, name)
 
 
 def glue(text: str) -> str:

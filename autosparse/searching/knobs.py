@@ -6,7 +6,7 @@ study have the same parameters, as some samplers need:
 
     policy   the knapsack at some part of the budget, with the losses bent by exponent, smoothing and a
              factor per stage: what additive losses misjudge is searched here
-    staged   one block size, and one sparsity per stage; with equal stages the uniform baseline
+    staged   one pattern, and one sparsity per stage; with equal stages the uniform baseline
     local    a plan of the current front with one stage moved one step
 
 A stage is a run of layers of one resolution. Where the table holds several dtypes, one more knob says
@@ -28,8 +28,9 @@ from optuna.distributions import (
     IntDistribution,
 )
 
+from autosparse.patterns.family import family_of, finest_first
 from autosparse.plan import Plan
-from autosparse.records import LatencyOption, LayerChoice
+from autosparse.records import DENSE, LatencyOption, LayerChoice, Pattern
 from autosparse.searching.knapsack import feasibility, solve
 from autosparse.searching.problem import Problem, in_words
 
@@ -50,7 +51,7 @@ class Knobs:
         problem: prepared table.
         parts: what of it is of one dtype, by dtype, f32 first.
         stages: layers with a sparse option, cut into runs.
-        block_ns: block sizes on offer, ascending.
+        patterns: those on offer, finest first.
         grid: sparsities on offer, ascending.
         safety_margin: part of the budget that policies keep free.
     """
@@ -58,7 +59,7 @@ class Knobs:
     problem: Problem
     parts: Mapping[str, Problem]
     stages: tuple[tuple[str, ...], ...]
-    block_ns: tuple[int, ...]
+    patterns: tuple[Pattern, ...]
     grid: tuple[float, ...]
     safety_margin: float = 0.0
 
@@ -71,7 +72,7 @@ class Knobs:
             problem,
             {dtype: problem.of(dtype) for dtype in problem.dtypes},
             stages(problem),
-            tuple(sorted({choice.pattern.group_out for choice in sparse})),
+            tuple(finest_first(choice.pattern for choice in sparse)),
             tuple(sorted({choice.sparsity for choice in sparse})),
             safety_margin,
         )
@@ -84,7 +85,8 @@ class Knobs:
             "budget_fraction": fraction,
             "loss_exponent": FloatDistribution(0.5, 2.0, step=0.25),
             "smoothing": FloatDistribution(0.0, 1.0, step=0.1),
-            "block_n_rank": IntDistribution(0, max(0, len(self.block_ns) - 1)),
+            # Named when all patterns were 1xN; studies on disk hold it, and go on.
+            "block_n_rank": IntDistribution(0, max(0, len(self.patterns) - 1)),
             "front_position": fraction,
             "move_stage": IntDistribution(0, max(0, len(self.stages) - 1)),
             "move_slower": IntDistribution(0, 1),
@@ -102,7 +104,7 @@ class Knobs:
             "budget_fraction": 1.0,
             "loss_exponent": 1.0,
             "smoothing": 0.0,
-            "block_n_rank": max(0, len(self.block_ns) - 1),
+            "block_n_rank": max(0, len(self.patterns) - 1),
             "front_position": 0.0,
             "move_stage": 0,
             "move_slower": 0,
@@ -147,7 +149,7 @@ class Knobs:
             at = _on_step(1 - index / (points - 1))
             seeds.append(("seed-knapsack", self.neutral() | {"budget_fraction": at}))
         wanted = uniform_sparsity or [s for s in (0.5, 0.75, 0.875) if s in self.grid]
-        for rank, sparsity in itertools.product(range(len(self.block_ns)), wanted):
+        for rank, sparsity in itertools.product(range(len(self.patterns)), wanted):
             if sparsity in self.grid:
                 at = _on_step(1 - (self.grid.index(sparsity) + 1) / len(self.grid))
                 uniform = {"kind": "staged", "budget_fraction": at, "block_n_rank": rank}
@@ -162,7 +164,7 @@ class Knobs:
         top = reach.dense_us
         if part.budget_us is not None:
             top = min(top, part.budget_us * (1 - self.safety_margin))
-        # With small blocks alone the budget may be out of reach: then the fastest plan is the answer,
+        # With fine patterns alone the budget may be out of reach: then the fastest plan is the answer,
         # and the study learns from its excess.
         target = reach.fastest_us + params["budget_fraction"] * max(0.0, top - reach.fastest_us)
         note = ", ".join(f"{key}={value}" for key, value in params.items() if key in _POLICY_KNOBS)
@@ -170,14 +172,14 @@ class Knobs:
         return part.plan(found.layers, found.note)
 
     def _bent(self, part: Problem, params: Params) -> Problem:
-        """Gives the problem with fewer block sizes and with losses bent by the knobs."""
-        limit = self.block_ns[params["block_n_rank"]] if self.block_ns else 0
+        """Gives the problem with fewer patterns and with losses bent by the knobs."""
+        able = {DENSE, *self._upto(params)}
         scale = max((x for table in part.losses.values() for x in table.values()), default=0.0)
         options: dict[str, tuple[LatencyOption, ...]] = {}
         losses: dict[str, dict[str, float]] = {layer: {} for layer in part.layers}
         stage_of = {layer: i for i, stage in enumerate(self.stages) for layer in stage}
         for layer in part.layers:
-            allowed = [o for o in part.options[layer] if o.choice.pattern.group_out <= limit]
+            allowed = [o for o in part.options[layer] if o.choice.pattern in able]
             options[layer] = tuple(allowed)
             for choice in (o.choice for o in allowed if not o.choice.pattern.is_dense):
                 relative = part.loss(layer, choice) / (scale or 1.0)
@@ -190,13 +192,13 @@ class Knobs:
 
     def _staged(self, part: Problem, params: Params) -> Plan:
         base = round((1 - params["budget_fraction"]) * len(self.grid))
-        block_n = self.block_ns[params["block_n_rank"]] if self.block_ns else 0
+        upto = self._upto(params)
         offsets = [params[f"stage_{index}"] for index in range(len(self.stages))]
         steps = [base and min(max(base + offset, 0), len(self.grid)) for offset in offsets]
         choices: dict[str, LayerChoice] = {}
         for stage, step in zip(self.stages, steps, strict=True):
             for layer in stage if step else ():
-                choice = _nearest_block(part, layer, block_n, self.grid[step - 1])
+                choice = _coarsest(part, layer, upto, self.grid[step - 1])
                 if choice is not None:
                     choices[layer] = choice
         if not choices:
@@ -204,7 +206,11 @@ class Knobs:
         is_uniform = not any(offsets)
         what = "uniform" if is_uniform else "staged"
         at = f"{self.grid[base - 1]:g}" if is_uniform else ", ".join(map(str, steps))
-        return part.plan(choices, f"{what} 1x{block_n}@{at}{in_words(part.dtypes[0])}")
+        return part.plan(choices, f"{what} {upto[-1].name}@{at}{in_words(part.dtypes[0])}")
+
+    def _upto(self, params: Params) -> tuple[Pattern, ...]:
+        """Gives the patterns up to the knob's, finest first."""
+        return self.patterns[: params["block_n_rank"] + 1]
 
     # -------------------------------------------------------------------------------------- local
 
@@ -224,14 +230,18 @@ _POLICY_KNOBS = ("budget_fraction", "loss_exponent", "smoothing")
 _PRIOR = 0.05
 
 
-def _nearest_block(part: Problem, layer: str, block_n: int, sparsity: float) -> LayerChoice | None:
-    """Gives a layer's option of that sparsity with the largest block up to `block_n`, if any."""
-    fitting = [
-        option.choice
-        for option in part.options[layer]
-        if 0 < option.choice.pattern.group_out <= block_n and option.choice.sparsity == sparsity
-    ]
-    return max(fitting, key=lambda choice: choice.pattern.group_out, default=None)
+def _coarsest(
+    part: Problem, layer: str, upto: Sequence[Pattern], sparsity: float
+) -> LayerChoice | None:
+    """Gives a layer's option of that sparsity with the coarsest of some patterns, if any.
+
+    Those of the last one's kind are taken first, so that a plan stays within one where it can.
+    """
+    fitting = {o.choice.pattern: o.choice for o in part.options[layer] if o.choice.sparsity == sparsity}
+    able = [pattern for pattern in upto if pattern in fitting]
+    kind = family_of(upto[-1]).kind(upto[-1])
+    alike = [pattern for pattern in able if family_of(pattern).kind(pattern) == kind]
+    return fitting[(alike or able)[-1]] if able else None
 
 
 def _neighbour(part: Problem, layer: str, choice: LayerChoice, step: int) -> LayerChoice:

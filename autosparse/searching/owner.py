@@ -28,7 +28,7 @@ from autosparse.searching import samplers
 from autosparse.searching.evaluations import Evaluations
 from autosparse.searching.knobs import Knobs, TrialKind
 from autosparse.searching.problem import Problem, plan_labels
-from autosparse.searching.storage import JOURNAL, is_live, my_lease, open_storage
+from autosparse.searching.storage import JOURNAL, check_same, my_lease, open_storage
 from autosparse.searching.trials import StudySettings, TrialRecord
 
 CONSTRAINT = "latency_over_budget_ms"
@@ -76,8 +76,8 @@ class StudyOwner:
         self._records: dict[int, TrialRecord] = {}
         if settings.fresh:
             _forget(folder)
-        storage = open_storage(folder, settings.storage)
-        self._study = _open_study(storage, settings)
+        self._storage = open_storage(folder, settings.storage)
+        self._study = _open_study(self._storage, settings)
         self._check_same()
         self._study.set_user_attr("writer", my_lease())
         (folder / "plans").mkdir(exist_ok=True)
@@ -175,6 +175,7 @@ class StudyOwner:
         return next((r for r in same if r.state == "COMPLETE"), last_try)
 
     def _failures(self, plan_id: str) -> int:
+        """Counts the tries that a plan has used up."""
         return sum(
             r.plan_id == plan_id and r.state == "FAIL" and r.duplicate_of is None
             for r in self.records()
@@ -206,8 +207,12 @@ class StudyOwner:
         self._requeue()
 
     def close(self) -> None:
-        """Ends what still runs and gives the study back."""
-        self.reconcile("the search was interrupted")
+        """Puts what still runs back where it stood in the queue, and gives the study back.
+
+        So a stop uses up no try, and the study goes on as if there had been none.
+        """
+        for frozen in self._trials(TrialState.RUNNING):
+            self._storage.set_trial_state_values(frozen._trial_id, TrialState.WAITING)
         self._study.set_user_attr("writer", None)
 
     def _repeat(self, asked: Asked, before: TrialRecord) -> None:
@@ -252,12 +257,10 @@ class StudyOwner:
     # ------------------------------------------------------------------------------------ opening
 
     def _check_same(self) -> None:
-        writer = self._study.user_attrs.get("writer")
-        if writer and is_live(writer):
-            raise RunError(
-                f"a study must have one writer, but process {writer['pid']} on {writer['host']} is "
-                f"working on {self.settings.study_name!r}; wait for it or choose another study name"
-            )
+        asked = dict(self.settings.asked)
+        check_same(self.settings.study_name, self._study.user_attrs, asked)
+        if asked and "asked" not in self._study.user_attrs:
+            self._study.set_user_attr("asked", asked)
         knobs = {key: distribution_to_json(value) for key, value in self._distributions.items()}
         mine = short_hash([self.problem.structure, self.problem.budget_us, knobs])
         theirs = self._study.user_attrs.get("structure")

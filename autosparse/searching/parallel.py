@@ -13,6 +13,7 @@ import atexit
 import faulthandler
 import itertools
 import logging
+import math
 import os
 import secrets
 import shutil
@@ -24,6 +25,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
 # Read by Ray while it is imported and started: no usage reports, and no word on idle accelerators.
@@ -39,6 +41,7 @@ from ray.exceptions import RayError, RayTaskError, TaskCancelledError, WorkerCra
 from autosparse.closing import Closing
 from autosparse.errors import AutosparseError, MissingDependency, RunError
 from autosparse.locks import FileLock
+from autosparse.searching.cluster import check_address
 from autosparse.searching.pool import Handle, Outcome, WorkKind, run_call, split
 
 _LOG = logging.getLogger(__name__)
@@ -46,6 +49,7 @@ _OBJECT_STORE_BYTES = 256 * 2**20
 _LOG_LIMIT_BYTES = 2**20
 _PREFIX = "asr-"
 _ALIVE = "alive.lock"
+_SLICE_S = 0.5  # a request to stop waits so long at most
 # One for all clusters this process starts: Ray keeps the first that it sees.
 _SECRET = secrets.token_hex(32)
 
@@ -63,16 +67,20 @@ class Pool(Closing):
     """Runs work on Ray; see `autosparse.searching.pool.AbstractPool` for what every pool offers.
 
     Closing ends what still runs; a cluster that was started here is stopped with it, also when the
-    process ends by an exception or a terminate signal.
+    process ends by an exception or a terminate signal. It is started by the first piece of work, and
+    stopped while somebody measures on this machine: its processes, idle as they are, wake up some
+    hundred times a second, and take a few hundredths of the time of whatever is measured.
 
     Args:
         cores: cores of the cluster to start. A joined cluster has its own.
         address: ``host:port`` or ``auto`` to join a cluster, None to start one on this machine, which
-            answers only to a secret that lives as long as it does.
+            answers only to a secret that lives as long as it does, whatever `RAY_ADDRESS` says.
         log_folder: where worker logs are kept when the pool closes; None keeps none.
 
     Raises:
-        MissingDependency: no cluster answers at the address, or none can be started here.
+        ConfigError: the address is none of a cluster.
+        MissingDependency: no cluster answers at the address; `submit` raises it where none can be
+            started here.
     """
 
     def __init__(
@@ -84,19 +92,15 @@ class Pool(Closing):
         self._log_folder = log_folder
         self._temporary: Path | None = None
         self._set_here: list[str] = []
-        self._is_mine = not ray.is_initialized()
         self._is_open = True
+        self._is_joined = address is not None and not ray.is_initialized()
+        self.cores = cores
         atexit.register(self.close)
-        try:
-            with _own_terminate_handler():
-                if self._is_mine and address is None:
-                    self._start(cores)
-                elif self._is_mine:
+        if address is not None:
+            with self._or_closed():
+                if self._is_joined:
                     _join(address)
-            self.cores = cores if self._temporary else _largest_node()
-        except BaseException:  # a terminate signal included: leave nothing half started
-            self.close()
-            raise
+                self.cores = _largest_node()
 
     def submit(
         self,
@@ -114,6 +118,9 @@ class Pool(Closing):
         if not self._is_open:
             raise AutosparseError("work must be submitted to an open pool, but this one is closed")
         handle = Handle(next(self._numbers))
+        if not ray.is_initialized():
+            with self._or_closed():
+                self._start(self.cores)
         cores = min(cores, self.cores)
         work = _remote.options(num_cpus=self.cores if kind == "measure" else cores)
         reference = work.remote(self._shipped(function), _packed(args), cores, timeout_s, sys.path)
@@ -127,7 +134,7 @@ class Pool(Closing):
         pending = [self._handles[h.number] for h in handles if h.outcome is None]
         if pending and len(pending) == len(handles):
             references = [reference for _, reference, _, _ in pending]
-            ready, _ = ray.wait(references, num_returns=1, timeout=timeout_s)
+            ready = _wait(references, 1, timeout_s)
             for handle, reference, submitted, limit in pending:
                 if reference in ready:
                     handle.outcome = _outcome(reference, submitted, limit)
@@ -136,14 +143,24 @@ class Pool(Closing):
 
     @contextmanager
     def exclusive(self) -> Iterator[None]:
-        """Waits until all work has ended, so that the block may measure in this process.
+        """Waits until all work has ended, so that the block may measure on this machine.
 
-        Outcomes are kept for a later `wait`. The caller submits nothing meanwhile.
+        Outcomes are kept for a later `wait`. The caller submits nothing meanwhile. A cluster that was
+        started here is stopped, and started again by the next piece of work.
         """
+        self.wait_for_all()
+        if self._temporary is not None:
+            self._stop()
+        yield
+
+    def wait_for_all(self) -> None:
+        """Waits until all work has its outcome."""
         references = [reference for _, reference, _, _ in self._handles.values()]
         if references:
-            ray.wait(references, num_returns=len(references), timeout=None)
-        yield
+            _wait(references, len(references), None)
+        for handle, reference, submitted, limit in self._handles.values():
+            handle.outcome = _outcome(reference, submitted, limit)
+        self._handles.clear()
 
     def close(self) -> None:
         """Ends what still runs, stops a cluster that was started here. Closing twice is fine."""
@@ -156,32 +173,54 @@ class Pool(Closing):
             if ray.is_initialized():
                 ray.cancel(reference, force=True)
         self._handles.clear()
+        if self._is_joined or self._temporary is not None:
+            self._stop()
+
+    def _stop(self) -> None:
+        """Leaves the cluster; one that was started here ends."""
         self._functions.clear()
-        if self._is_mine:
-            ray.shutdown()
-        if self._temporary is not None:
-            self._keep_logs(self._temporary)
-            self._clean(self._temporary)
+        ray.shutdown()
+        temporary, self._temporary = self._temporary, None
+        if temporary is not None:
+            self._keep_logs(temporary)
+            self._clean(temporary)
+
+    @contextmanager
+    def _or_closed(self) -> Iterator[None]:
+        """Leaves nothing half started, whatever happens meanwhile, a terminate signal included."""
+        try:
+            with _own_terminate_handler():
+                yield
+        except BaseException:
+            self.close()
+            raise
 
     def _start(self, cores: int) -> None:
         _sweep()
         self._temporary = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=_short_folder()))
         self._alive = FileLock(self._temporary / _ALIVE)
         self._set_here = _require_token()
-        try:
-            ray.init(
-                num_cpus=cores,
-                num_gpus=0,
-                include_dashboard=False,
-                log_to_driver=False,
-                configure_logging=False,
-                object_store_memory=_OBJECT_STORE_BYTES,
-                _temp_dir=str(self._temporary),
-            )
-        except Exception as error:  # Ray raises many kinds here; all mean that there is no Ray
-            raise MissingDependency(
-                f"Ray must start on this machine, but got: {error}; see that memory and /tmp have room"
-            ) from error
+        for last in (False, True):  # Ray gives itself half a minute, which a busy machine may exceed
+            try:
+                ray.init(
+                    address="local",  # whatever RAY_ADDRESS says
+                    num_cpus=cores,
+                    num_gpus=0,
+                    include_dashboard=False,
+                    log_to_driver=False,
+                    configure_logging=False,
+                    object_store_memory=_OBJECT_STORE_BYTES,
+                    _temp_dir=str(self._temporary),
+                )
+                return
+            except Exception as error:  # Ray raises many kinds here; all mean that there is no Ray
+                if last:
+                    raise MissingDependency(
+                        f"Ray must start on this machine, but got: {error}; see that memory and /tmp "
+                        "have room"
+                    ) from error
+                _LOG.info("starting Ray once more: %s", error)
+                ray.shutdown()
 
     def _clean(self, temporary: Path) -> None:
         for name in self._set_here:
@@ -257,6 +296,7 @@ def _sweep() -> None:
 
 
 def _join(address: str | None) -> None:
+    check_address(address)
     try:
         ray.init(address=address, log_to_driver=False, configure_logging=False)
     except Exception as error:  # as above
@@ -282,6 +322,37 @@ def _remote(
         return run_call(_unpack_and_call, (function, args), cores)
     finally:
         faulthandler.cancel_dump_traceback_later()
+
+
+def _wait(references: list[Any], count: int, timeout_s: float | None) -> list[Any]:
+    """Waits until so many references are ready, or the time is up; gives those that are.
+
+    Off this thread: where a signal's handler raises while Ray waits, Ray raises a plain interrupt
+    instead, and a request to stop could not be told from one to abort.
+    """
+    until = math.inf if timeout_s is None else time.monotonic() + timeout_s
+    while True:
+        slice_s = max(0.0, min(_SLICE_S, until - time.monotonic()))
+        answer: SimpleQueue[list[Any] | Exception] = SimpleQueue()
+        waiting = threading.Thread(target=_wait_apart, args=(references, count, slice_s, answer))
+        waiting.start()
+        try:
+            ready = answer.get()
+        finally:
+            waiting.join()
+        if isinstance(ready, Exception):
+            raise ready
+        if len(ready) >= count or time.monotonic() >= until:
+            return ready
+
+
+def _wait_apart(
+    references: list[Any], count: int, slice_s: float, answer: SimpleQueue[list[Any] | Exception]
+) -> None:
+    try:
+        answer.put(ray.wait(references, num_returns=count, timeout=slice_s)[0])
+    except Exception as error:  # for the thread that asked
+        answer.put(error)
 
 
 def _packed(value: Any) -> bytes:

@@ -17,8 +17,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from autosparse.errors import MissingMeasurement, PlanError, UsageError
+from autosparse.patterns import family_of, label_of
 from autosparse.plan import Plan
-from autosparse.records import Accuracy, LatencyOption, LayerChoice, Record, short_hash
+from autosparse.records import Accuracy, LatencyOption, LayerChoice, Pattern, Record, short_hash
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,8 +52,8 @@ class Problem(Record):
         model: the model's name as the user gave it.
         layers: all weight-bearing layers in the order they run.
         options: per layer, the ways to run it; always a dense one among them, in every dtype there is.
-        losses: per layer, a choice's label (``1x16@0.75``) to the accuracy that it costs alone, in
-            whatever dtype.
+        losses: per layer, a choice's label (``1x16@0.75``; equal labels are equal choices) to the
+            accuracy that it costs alone, in whatever dtype.
         overhead_us: time of a run outside the listed layers, in dtypes that `terms` does not name.
         budget_us: latency budget, None to search the whole front.
         correction: factor from the sum of layers to the measured whole, likewise.
@@ -256,17 +257,17 @@ class Problem(Record):
         own = dtype or self.dtypes[0]
         return self.plan({}, f"dense{in_words(own)}", own)
 
-    def uniform_plan(self, block_n: int, sparsity: float, dtype: str | None = None) -> Plan:
-        """Gives the plan of one block size and sparsity where the table offers it, dense elsewhere."""
+    def uniform_plan(self, pattern: Pattern, sparsity: float, dtype: str | None = None) -> Plan:
+        """Gives the plan of one pattern and sparsity where the table offers it, dense elsewhere."""
         own = self.of(dtype or self.dtypes[0])
         choices = {
             layer: option.choice
             for layer in own.layers
             for option in own.options[layer]
-            if option.choice.pattern.group_out == block_n and option.choice.sparsity == sparsity
+            if option.choice.pattern == pattern and option.choice.sparsity == sparsity
         }
         what = in_words(own.dtypes[0])
-        return own.plan(choices, f"uniform 1x{block_n}@{sparsity:g}{what}", own.dtypes[0])
+        return own.plan(choices, f"uniform {label_of(pattern, sparsity)}{what}", own.dtypes[0])
 
     def _chosen(self, plan: Plan, layer: str, dtype: str) -> LatencyOption:
         if layer not in plan.layers or plan.layers[layer] == LayerChoice():
@@ -356,18 +357,16 @@ def complete_losses(problem: Problem, layer: str) -> dict[str, float]:
     the loss becomes the running maximum over rising sparsity, starting at 0: the least curve that is
     monotone and nowhere below a measurement, so that noise never makes more pruning look better.
     Between measured sparsities the curve is linear, from 0 at sparsity 0; above the highest measured
-    one nothing is claimed. A pattern without any measurement borrows the curve of the nearest block
-    size, the larger one of two as near, which errs toward a greater loss.
+    one nothing is claimed. A pattern without any measurement borrows the curve of the nearest of its
+    kind (`AbstractFamily.kind`), the coarser one of two as near, which errs toward a greater loss.
     """
     given = problem.losses.get(layer, {})
-    points: dict[int, list[tuple[float, float]]] = {}
+    points: dict[Pattern, list[tuple[float, float]]] = {}
     choices = [o.choice for o in problem.options[layer] if not o.choice.pattern.is_dense]
     for choice in choices:
         if choice.label in given:
-            points.setdefault(choice.pattern.group_out, []).append(
-                (choice.sparsity, given[choice.label])
-            )
-    curves = {block_n: _envelope(measured) for block_n, measured in points.items()}
+            points.setdefault(choice.pattern, []).append((choice.sparsity, given[choice.label]))
+    curves = {pattern: _envelope(measured) for pattern, measured in points.items()}
     completed = {}
     for choice in choices:
         loss = _read_off(curves, choice)
@@ -385,12 +384,13 @@ def _envelope(points: list[tuple[float, float]]) -> list[tuple[float, float]]:
     return curve
 
 
-def _read_off(curves: Mapping[int, list[tuple[float, float]]], choice: LayerChoice) -> float | None:
-    if not curves:
+def _read_off(curves: Mapping[Pattern, list[tuple[float, float]]], choice: LayerChoice) -> float | None:
+    family = family_of(choice.pattern)
+    kind, wanted = family.kind(choice.pattern), family.rank(choice.pattern)
+    ranks = {p: family.rank(p) for p in curves if family_of(p).kind(p) == kind}
+    if not ranks:
         return None
-    wanted = math.log2(choice.pattern.group_out)
-    block_n = min(curves, key=lambda n: (abs(math.log2(n) - wanted), -n))
-    curve = curves[block_n]
+    curve = curves[min(ranks, key=lambda p: (abs(ranks[p] - wanted), -ranks[p]))]
     for (low, low_loss), (high, high_loss) in itertools.pairwise(curve):
         if choice.sparsity <= high:
             share = (choice.sparsity - low) / (high - low) if high > low else 1.0

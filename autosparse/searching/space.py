@@ -1,4 +1,4 @@
-"""Search spaces: which layers may be sparse, in which blocks, how sparse, and how the study runs.
+"""Search spaces: which layers may be sparse, in which patterns, how sparse, and how the study runs.
 
 One YAML file per experiment in search_spaces/. A key that does not exist is refused with the nearest
 one that does; a value that breaks a rule is refused with the rule.
@@ -10,24 +10,39 @@ import difflib
 import fnmatch
 import importlib.resources
 import math
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
-from autosparse.errors import ConfigError
+from autosparse.devices import kind_names
+from autosparse.errors import ConfigError, PlanError, got
+from autosparse.patterns import all_families, family_of, parse_pattern
+from autosparse.patterns.family import finest_first
 from autosparse.records import (
+    DENSE,
     LayerChoice,
     LayerInfo,
     LayerShape,
+    Pattern,
     Record,
-    kept_blocks,
     onexn,
     short_hash,
 )
+from autosparse.searching.samplers import SAMPLERS
+from autosparse.yaml_text import YamlError, parse_yaml, read_yaml
 
 BLOCK_NS = (1, 2, 4, 8, 16, 32, 64)
 
@@ -38,9 +53,8 @@ def _listed(value: Any) -> Any:
 
 
 def _known_sampler(name: str) -> str:
-    known = ("nsga2", "random", "tpe")
-    if name not in known:
-        raise ValueError(f"a sampler must be one of {', '.join(known)}")
+    if name not in SAMPLERS:
+        raise ValueError(f"a sampler must be one of {', '.join(SAMPLERS)}")
     return name
 
 
@@ -54,7 +68,7 @@ class StudySpace(BaseModel):
             not the number of cores.
         startup_trials: told trials before the sampler leaves random drawing; the seeds count.
         seed_points: budgets at which the exact optimum seeds the study.
-        uniform_sparsity: sparsities of the uniform baselines, one plan per block size and sparsity;
+        uniform_sparsity: sparsities of the uniform baselines, one plan per pattern and sparsity;
             empty takes 0.5, 0.75 and 0.875 where the grid has them.
         safety_margin: part of the budget that policies keep free, against predictions that are too low.
         retries: how often a failed evaluation is tried again.
@@ -78,8 +92,11 @@ class SearchSpace(BaseModel):
     Attributes:
         version: version of this format, 1.
         device: device kind the space is for.
-        block_n: N of the 1xN pattern; powers of two from 1 to 64.
-        sparsity: fractions of blocks pruned, each in [0, 1).
+        block_n: N of the 1xN pattern; powers of two from 1 to 64. 8, 16 and 32 where neither this nor
+            `pattern` is given.
+        pattern: further patterns, each by its name (``block16``), or by its family's (``block``), which
+            means all that the family offers for a layer.
+        sparsity: fractions of units pruned, each in [0, 1).
         include: layer names (globs) that may be sparse.
         exclude: layer names (globs) that stay dense; wins over `include`.
         dense: positions that stay dense whatever their names: ``first``, ``last``.
@@ -89,8 +106,9 @@ class SearchSpace(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     version: Literal[1]
-    device: Literal["cpu"] = "cpu"
-    block_n: Annotated[tuple[int, ...], BeforeValidator(_listed)] = (8, 16, 32)
+    device: str = "cpu"
+    block_n: Annotated[tuple[int, ...], BeforeValidator(_listed)] = ()
+    pattern: Annotated[tuple[str, ...], BeforeValidator(_listed)] = ()
     sparsity: Annotated[tuple[float, ...], BeforeValidator(_listed)] = (0.5, 0.75, 0.875)
     include: Annotated[tuple[str, ...], BeforeValidator(_listed)] = ("*",)
     exclude: Annotated[tuple[str, ...], BeforeValidator(_listed)] = ()
@@ -100,9 +118,41 @@ class SearchSpace(BaseModel):
     @field_validator("block_n")
     @classmethod
     def _powers_of_two(cls, values: tuple[int, ...]) -> tuple[int, ...]:
-        if not values or any(value not in BLOCK_NS for value in values):
+        if any(value not in BLOCK_NS for value in values):
             raise ValueError(f"block_n must list powers of two from {', '.join(map(str, BLOCK_NS))}")
         return tuple(sorted(set(values)))
+
+    @field_validator("device")
+    @classmethod
+    def _known_device(cls, value: str) -> str:
+        if value not in kind_names():
+            raise ValueError(f"device must be a kind of {', '.join(kind_names())}, but got {value!r}")
+        return value
+
+    @field_validator("pattern")
+    @classmethod
+    def _known_patterns(cls, values: tuple[str, ...]) -> tuple[str, ...]:
+        for value in values:
+            if value == DENSE.name:
+                raise ValueError("pattern must list sparse patterns, as every layer may stay dense")
+            if value not in all_families():
+                try:
+                    parse_pattern(value)
+                except PlanError as error:
+                    raise ValueError(str(error)) from None
+        return tuple(dict.fromkeys(values))
+
+    @model_validator(mode="before")
+    @classmethod
+    def _some_pattern(cls, values: Any) -> Any:
+        if isinstance(values, Mapping) and not values.get("block_n") and not values.get("pattern"):
+            if "block_n" in values or "pattern" in values:
+                raise ValueError(
+                    "block_n and pattern must name at least one pattern between them; "
+                    f"block_n lists powers of two from {', '.join(map(str, BLOCK_NS))}"
+                )
+            return {**values, "block_n": (8, 16, 32)}
+        return values
 
     @field_validator("sparsity")
     @classmethod
@@ -133,8 +183,16 @@ class SearchSpace(BaseModel):
 
     @property
     def fingerprint(self) -> str:
-        """Short hash of all that the space says."""
-        return short_hash(self.model_dump(mode="json"))
+        """Short hash of all that the space says; of 1xN alone what it was before there were others."""
+        return short_hash(self._plain())
+
+    def patterns(self, shape: LayerShape) -> tuple[Pattern, ...]:
+        """Gives the patterns that the space names for a layer, finest first, fitting or not."""
+        named = [onexn(block_n) for block_n in self.block_n]
+        for name in self.pattern:
+            known = all_families().get(name)
+            named += known.grid(shape.weight_shape) if known else [parse_pattern(name)]
+        return tuple(finest_first(named))
 
     def narrowed(self, *, include: Sequence[str] = (), exclude: Sequence[str] = ()) -> Self:
         """Gives the space with other `include` globs (if any) and further `exclude` globs."""
@@ -145,7 +203,10 @@ class SearchSpace(BaseModel):
 
     def to_yaml(self) -> str:
         """Gives the resolved space as YAML that `load` reads."""
-        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
+        return yaml.safe_dump(self._plain(), sort_keys=False)
+
+    def _plain(self) -> dict[str, Any]:
+        return self.model_dump(mode="json", exclude=None if self.pattern else {"pattern"})
 
     def applicable(self, layers: Sequence[LayerInfo]) -> tuple[LayerScope, ...]:
         """Says for every layer what it may become, or why it stays dense.
@@ -193,19 +254,17 @@ class SearchSpace(BaseModel):
         return reasons
 
     def _choices(self, shape: LayerShape) -> tuple[tuple[LayerChoice, ...], tuple[str, ...]]:
-        refused = [
-            f"1x{block_n}: a block of {block_n} outputs is larger than the layer's {shape.out_channels}"
-            for block_n in self.block_n
-            if block_n > shape.out_channels
-        ]
-        steps, same = _distinct_steps(self.sparsity, shape.in_channels // shape.groups)
-        choices = tuple(
-            LayerChoice(pattern=onexn(block_n), sparsity=sparsity)
-            for block_n in self.block_n
-            if block_n <= shape.out_channels
-            for sparsity in steps
-        )
-        return choices, (*refused, *same)
+        choices: list[LayerChoice] = []
+        refused: list[str] = []
+        for pattern in self.patterns(shape):
+            if why := family_of(pattern).why_not(pattern, shape.weight_shape):
+                refused.append(f"{pattern.name}: {why}")
+                continue
+            steps, same = _distinct_steps(self.sparsity, pattern, shape)
+            choices += [LayerChoice(pattern=pattern, sparsity=sparsity) for sparsity in steps]
+            refused += same
+        # Patterns of one family refuse steps for the same reasons.
+        return tuple(choices), tuple(dict.fromkeys(refused))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -243,17 +302,22 @@ class SpaceSize(Record):
 
 
 def _distinct_steps(
-    grid: Sequence[float], in_channels: int
+    grid: Sequence[float], pattern: Pattern, shape: LayerShape
 ) -> tuple[tuple[float, ...], tuple[str, ...]]:
     """Leaves out steps that prune nothing in this layer, or as much as a smaller step does."""
+    family, extents = family_of(pattern), shape.weight_shape
+    full = family.kept(pattern, extents, 0.0)
+    who = "" if pattern.family == "onexn" else f"{pattern.name}: "
     steps: dict[int, float] = {}
     refused = []
     for sparsity in grid:
-        kept = kept_blocks(in_channels, sparsity)
-        if kept == in_channels and sparsity > 0:
-            refused.append(f"sparsity {sparsity:g} prunes none of {in_channels} input channels")
+        kept = family.kept(pattern, extents, sparsity)
+        if why := family.why_not_sparsity(pattern, sparsity):
+            refused.append(f"{who}{why}")
+        elif kept == full and sparsity > 0:
+            refused.append(f"{who}sparsity {sparsity:g} prunes none of {full} blocks")
         elif kept in steps:
-            refused.append(f"sparsity {sparsity:g} keeps {kept} blocks, as {steps[kept]:g} does")
+            refused.append(f"{who}sparsity {sparsity:g} keeps {kept} blocks, as {steps[kept]:g} does")
         else:
             steps[kept] = sparsity
     return tuple(steps.values()), tuple(refused)
@@ -276,11 +340,7 @@ def load(name_or_path: str | Path) -> SearchSpace:
         ConfigError: no such name or file, no YAML, an unknown key, or a value that breaks a rule.
     """
     given = str(name_or_path)
-    text = _shipped(given) if _is_name(given) else _file(Path(given).expanduser())
-    try:
-        values = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{given}: a search space must be YAML, but got {_one_line(error)}") from None
+    values = _shipped(given) if _is_name(given) else _file(Path(os.path.expanduser(given)))
     return SearchSpace.parse(values, given)
 
 
@@ -288,27 +348,24 @@ def _is_name(given: str) -> bool:
     return "/" not in given and not given.endswith((".yaml", ".yml"))
 
 
-def _shipped(name: str) -> str:
+def _shipped(name: str) -> Any:
     if name not in names():
         raise ConfigError(
             f"a search space must be a file or one of {', '.join(names())}, but got {name!r}"
             + _nearest(name, names())
         )
     folder = importlib.resources.files("autosparse.search_spaces")
-    return (folder / f"{name}.yaml").read_text(encoding="utf-8")
+    return parse_yaml((folder / f"{name}.yaml").read_text(encoding="utf-8"))
 
 
-def _file(path: Path) -> str:
+def _file(path: Path) -> Any:
     try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+        return read_yaml(path)
+    except (OSError, YamlError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
         raise ConfigError(
-            f"a search space must be a readable YAML file, but got {path}: {_one_line(error)}"
+            f"a search space must be a readable YAML file, but got {path}: {reason}"
         ) from None
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())
 
 
 def _nearest(name: str, known: Sequence[str]) -> str:
@@ -324,8 +381,8 @@ def _explain(error: ValidationError, model: type[BaseModel]) -> str:
         inside = f" in {'.'.join(path[:-1])!r}" if path[:-1] else ""
         return f"unknown key {path[-1]!r}{inside}{_nearest(path[-1], known)}; keys: {', '.join(known)}"
     rule = first["msg"].removeprefix("Value error, ")
-    got = "" if first["type"] == "missing" else f", but got {first['input']!r}"
-    return f"{'.'.join(path)}: {rule}{got}"
+    but = "" if first["type"] == "missing" else f", but got {got(first['input'])}"
+    return f"{'.'.join(path)}: {rule}{but}"
 
 
 def _fields_at(model: type[BaseModel], path: Sequence[str]) -> tuple[str, ...]:

@@ -73,7 +73,7 @@ def run_study(
     Raises:
         BudgetInfeasible: no assignment of the measured options meets the budget.
         NoValidConfiguration: every evaluation failed.
-        Stopped: a stop was asked for; what was in flight is finished and saved.
+        Stopped: a stop was asked for; what has ended is saved, what was in flight is asked again.
         RunError: the folder cannot be written or is in use, or holds another study.
     """
     writable_folder(folder, "the study's folder")
@@ -97,7 +97,7 @@ def _run(owner: StudyOwner, evaluate: Evaluate, pool: AbstractPool, progress: Pr
     with progress.step("search", total=settings.trials) as step:
         done = owner.evaluated()
         step.advance(done, f"{done} plans known" if done else "")
-        flight = _Flight(owner, evaluate, pool)
+        flight = _Flight(owner, evaluate, pool, progress)
         while True:
             room = settings.batch_size if settings.deterministic else settings.batch_size - len(flight)
             wanted = min(room, settings.trials - owner.evaluated() - len(flight))
@@ -125,7 +125,7 @@ def _is_over(owner: StudyOwner, deadline: float, progress: Progress) -> bool:
 
 
 def _report(owner: StudyOwner, progress: Progress, step: Step) -> None:
-    """Moves the bar without raising: what is in flight is finished before a stop is heeded."""
+    """Moves the bar without raising: a stop is heeded by the flight."""
     done = float(owner.evaluated())
     if done > step.done:
         step.done = done
@@ -137,10 +137,13 @@ def _report(owner: StudyOwner, progress: Progress, step: Step) -> None:
 class _Flight:
     """The evaluations under way."""
 
-    def __init__(self, owner: StudyOwner, evaluate: Evaluate, pool: AbstractPool) -> None:
+    def __init__(
+        self, owner: StudyOwner, evaluate: Evaluate, pool: AbstractPool, progress: Progress
+    ) -> None:
         self._owner = owner
         self._evaluate = evaluate
         self._pool = pool
+        self._progress = progress
         self._first: dict[str, tuple[Asked, Handle]] = {}
         self._asked: list[Asked] = []
 
@@ -157,7 +160,11 @@ class _Flight:
                 self._first[asked.plan.id] = (asked, self._submit(asked.plan))
 
     def land(self, *, all_of_them: bool) -> None:
-        """Waits for results, keeps each on disk as it comes, and tells them in the order asked."""
+        """Waits for results, keeps each on disk as it comes, and tells them in the order asked.
+
+        Raises:
+            Stopped: a stop was requested; whatever had ended is on disk.
+        """
         self._wait(all_of_them)
         for asked in list(self._asked):
             first, handle = self._first[asked.plan.id]
@@ -190,6 +197,7 @@ class _Flight:
                     handle.outcome = self._keep(plan_id, handle.outcome)
                     del pending[plan_id]
                     ready = True
+            self._progress.check()
 
     def _keep(self, plan_id: str, outcome: Outcome) -> Outcome:
         """Writes a good result down; makes a failure of one that is no accuracy."""

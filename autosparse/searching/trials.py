@@ -40,6 +40,7 @@ class StudySettings(Record):
         chance_accuracy: accuracy of guessing; where the hypervolume's reference point lies.
         evaluation_key: fingerprint of all that decides an accuracy beside the plan (weights, data,
             limits); remembered evaluations with another one are not used.
+        asked: what the study is about, name to value, to tell what has changed where it is continued.
         fresh: forget the study and its evaluations first.
     """
 
@@ -60,6 +61,7 @@ class StudySettings(Record):
     cores_per_evaluation: int = 1
     chance_accuracy: float = 0.0
     evaluation_key: str = ""
+    asked: Mapping[str, str] = field(default_factory=dict)
     fresh: bool = False
 
     def __post_init__(self) -> None:

@@ -9,11 +9,9 @@ from __future__ import annotations
 import hashlib
 import itertools
 import logging
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import torch
 from torch import nn
@@ -23,10 +21,22 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from autosparse import data, factories, graph, models
 from autosparse.data import ImageData, Split
 from autosparse.errors import DataError
-from autosparse.patterns import Criterion, sparsify
+from autosparse.measuring.lock import making_way
+from autosparse.models.outputs import logits_of
+from autosparse.patterns import Criterion
 from autosparse.plan import Plan
 from autosparse.progress import Step
-from autosparse.records import Accuracy, AccuracyKind, AccuracySource, Record, short_hash
+from autosparse.pruning import sparsify
+from autosparse.records import (
+    Accuracy,
+    AccuracyKind,
+    AccuracySource,
+    Record,
+    SplitName,
+    short_hash,
+)
+from autosparse.train.check import memory_format
+from autosparse.train.modes import mode
 
 log = logging.getLogger(__name__)
 
@@ -50,7 +60,7 @@ class Score(Record):
     def as_accuracy(
         self,
         kind: AccuracyKind,
-        split: Literal["validation", "test"],
+        split: SplitName,
         *,
         dtype: str = "f32",
         through: AccuracySource | None = None,
@@ -84,7 +94,7 @@ def score(
     """Evaluates a module on a split, in eval mode; the mode it was in comes back.
 
     Args:
-        module: maps images NCHW to logits ``[B, classes]``.
+        module: maps images NCHW to logits ``[B, classes]``, as `logits_of` finds them.
         split: what to evaluate on, in its own order.
         batch_size: samples per forward pass.
         limit: at most so many samples, None for all.
@@ -92,12 +102,14 @@ def score(
 
     Raises:
         DataError: the split is empty.
+        ModelError: the module returns no logits.
         Stopped: a stop was requested of the step.
     """
     right, loss, samples, classes = 0, 0.0, 0, 0
-    with _mode(module, training=False):
+    with mode(module, training=False):
         for images, labels in split.batches(batch_size, limit=limit):
-            logits = module(images)
+            with making_way(None if step is None else step.check):
+                logits = logits_of(module(images))
             loss += float(functional.cross_entropy(logits.double(), labels, reduction="sum"))
             right += int((logits.argmax(dim=1) == labels).sum())
             samples, classes = samples + len(labels), logits.shape[1]
@@ -136,17 +148,6 @@ def accuracy(module: nn.Module, split: Split, batch_size: int = 256, limit: int 
     return score(module, split, batch_size, limit).accuracy
 
 
-@contextmanager
-def _mode(module: nn.Module, *, training: bool) -> Iterator[None]:
-    before = {m: m.training for m in module.modules()}
-    module.train(training)
-    try:
-        yield
-    finally:
-        for part, mode in before.items():
-            part.training = mode
-
-
 @torch.no_grad()
 def recalibrate_batchnorm(
     module: nn.Module, split: Split, *, batches: int = 4, batch_size: int = 128, seed: int = 0
@@ -168,7 +169,7 @@ def recalibrate_batchnorm(
     if not norms or batches < 1:
         return
     momenta = [norm.momentum for norm in norms]
-    with _mode(module, training=False):
+    with mode(module, training=False):
         for norm in norms:
             norm.reset_running_stats()
             norm.momentum = None  # cumulative average
@@ -176,7 +177,8 @@ def recalibrate_batchnorm(
         source = split.batches(batch_size, shuffle_seed=seed, limit=batches * batch_size)
         for images, _ in itertools.islice(source, batches):
             if len(images) > 1:  # one sample has no variance
-                module(images)
+                with making_way():
+                    module(images)
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
 
@@ -226,6 +228,24 @@ class OneShotEvaluator(Record):
             PlanError: the plan does not fit the model.
         """
         return self.score(plan).as_accuracy("one-shot", "validation", dtype=plan.dtype)
+
+    def on_both(self, plan: Plan) -> tuple[Accuracy, Accuracy]:
+        """Gives the accuracies of a plan without training on all of validation and test, for reports.
+
+        Raises:
+            PlanError: the plan does not fit the model.
+        """
+        self.pruned(plan)
+        bench = _bench(self)
+        module = bench.computed_in(plan.dtype)
+        validation, test = (
+            score(module, split, self.batch_size)
+            for split in (bench.images.validation, bench.images.test)
+        )
+        return (
+            validation.as_accuracy("one-shot", "validation", dtype=plan.dtype),
+            test.as_accuracy("one-shot", "test", dtype=plan.dtype),
+        )
 
     def open(self, images: ImageData) -> None:
         """Loads the model in this process now, with images that it has read already.
@@ -316,14 +336,21 @@ class _Bench:
             channels=evaluator.channels,
             seed=evaluator.seed,
         )
-        self.module = models.resolve(
+        loaded = models.resolve(
             evaluator.model,
             classes=evaluator.classes or self.images.classes,
             weights=Path(evaluator.weights) if evaluator.weights else None,
             seed=evaluator.seed,
-        ).module
+        )
+        order = memory_format(
+            loaded.module,
+            self.images.validation,
+            loaded.classes,
+            batch_size=evaluator.batch_size,
+            trains=False,
+        )
+        self.module: nn.Module = loaded.module.to(memory_format=order)  # type: ignore[call-overload]
         self._dense = {k: v.clone() for k, v in self.module.state_dict().items()}
-
         self._exported: graph.Exported | None = None
 
     def restore(self) -> None:

@@ -20,9 +20,12 @@ from autosparse.data import ImageData
 from autosparse.errors import TrainingDiverged
 from autosparse.files import replacing
 from autosparse.locks import exclusive
+from autosparse.measuring.lock import making_way
+from autosparse.models.outputs import logits_of
 from autosparse.progress import Progress, Step
 from autosparse.records import short_hash
 from autosparse.train import checkpoint
+from autosparse.train.check import memory_format
 from autosparse.train.evaluate import Score, computed_in, recalibrate_batchnorm, score
 from autosparse.train.job import (
     TrainJob,
@@ -46,8 +49,10 @@ def train(job: TrainJob, progress: Progress) -> TrainResult:
     same weights as an uninterrupted run (bit for bit on one thread). A finished job gives its result
     at once. It trains in float32 whatever the plan's dtype; the result's accuracies are in that dtype.
 
+    Of a model that returns more than logits, the main ones train (`outputs.logits_of`).
+
     Raises:
-        UsageError: the model, data, weights or plan cannot be used.
+        UsageError: the model, data, weights or plan cannot be used, or the model cannot train.
         RunError: the folder belongs to another job or cannot be written.
         TrainingDiverged: the loss is no longer finite; a row in metrics.jsonl says so.
         Stopped: a stop was requested; the same call resumes.
@@ -93,6 +98,7 @@ class _Run:
     job: TrainJob
     images: ImageData
     module: nn.Module
+    order: torch.memory_format
     pruner: SoftPruner
     optimizer: torch.optim.Optimizer
     next_epoch: int = 0
@@ -120,12 +126,13 @@ def _open(job: TrainJob) -> _Run:
     loaded = models.resolve(
         job.model, classes=job.classes or images.classes, weights=start, seed=job.seed
     )
-    # Channels last is what the convolutions of torch's CPU backend want; it changes no value.
-    module: nn.Module = loaded.module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    order = memory_format(loaded.module, images.train, loaded.classes, batch_size=job.recipe.batch_size)
+    module: nn.Module = loaded.module.to(memory_format=order)  # type: ignore[call-overload]
     return _Run(
         job=job,
         images=images,
         module=module,
+        order=order,
         pruner=SoftPruner(module, job.plan, job.recipe),
         optimizer=make_optimizer(module, job.recipe),
     )
@@ -197,7 +204,8 @@ def _steps(run: _Run, epoch: int, progress: Step) -> float:
     for index, (images, labels) in enumerate(_batches(run, epoch)):
         for group in run.optimizer.param_groups:
             group["lr"] = recipe.lr_at(epoch, index, steps)
-        loss = _step(run, images, labels)
+        with making_way(progress.check):
+            loss = _step(run, images, labels)
         total += loss
         progress.show(epoch + (index + 1) / steps)
         if not math.isfinite(loss):
@@ -208,7 +216,7 @@ def _steps(run: _Run, epoch: int, progress: Step) -> float:
 def _step(run: _Run, images: Tensor, labels: Tensor) -> float:
     run.optimizer.zero_grad(set_to_none=True)
     with run.pruner.masked():
-        logits = run.module(images.contiguous(memory_format=torch.channels_last))
+        logits = logits_of(run.module(images.contiguous(memory_format=run.order)))
         loss = functional.cross_entropy(logits, labels, label_smoothing=run.job.recipe.label_smoothing)
         loss.backward()  # type: ignore[no-untyped-call]
     run.pruner.pull_pruned()

@@ -10,14 +10,20 @@ with kappa, which has no setting, the line from the dense model to one that know
 random mixed plans of a ResNet-18 on the digits, sums of these losses had a rank correlation of 0.92
 with the accuracy really lost on the test split; sums of accuracy drops alone had 0.73.
 
-Not every choice is measured: per layer the smallest and the largest N, each at a few sparsities; the
-rest is interpolated, never extrapolated. In sparsity by a monotone cubic through the measured points
-and (0, 0), in N linearly in log2 N.
+Blocks are ranked by the evaluator's criterion, L1 unless told otherwise, as the configurations are that
+run without training and those of a short one. Full training ranks by BPAR (`recipes.full`), but of
+weights that it draws anew: no mask on the dense model's weights could be that of its end, and on
+trained weights BPAR's losses would say more of the criterion than of the layer (`recipes.short` has
+figures).
+
+Not every choice is measured: per layer and kind of pattern the finest and the coarsest, each at a few
+sparsities; the rest is interpolated, never extrapolated. In sparsity by a monotone cubic through the
+measured points and (0, 0), between patterns of a kind linearly in their rank (for 1xN log2 N). What may
+stand for what is the family's to say (`AbstractFamily.kind`, `rank`).
 """
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -30,6 +36,7 @@ from scipy.interpolate import PchipInterpolator
 
 from autosparse.errors import AutosparseError, UsageError
 from autosparse.files import append_jsonl, finite, read_jsonl
+from autosparse.patterns.family import family_of, finest_first
 from autosparse.plan import Plan
 from autosparse.progress import Progress, Step
 from autosparse.records import LayerChoice, Pattern, Record
@@ -39,6 +46,7 @@ log = logging.getLogger(__name__)
 
 Losses = dict[str, dict[str, float]]
 _REFERENCE = ("", "dense")
+_POLL_S = 0.5
 
 
 class Evaluator(Protocol):
@@ -66,8 +74,10 @@ class WorkPool(Protocol):
         """Starts a call."""
         ...
 
-    def wait(self, handles: Sequence[Any]) -> tuple[list[Any], list[Any]]:
-        """Waits for at least one; gives those that ended and those that did not."""
+    def wait(
+        self, handles: Sequence[Any], timeout_s: float | None = None
+    ) -> tuple[list[Any], list[Any]]:
+        """Waits for at least one or for so long; gives those that ended and those that did not."""
         ...
 
 
@@ -76,22 +86,22 @@ class SensitivitySettings(Record):
     """How much is measured.
 
     Attributes:
-        sparsities: sparsities measured per N, spread evenly over those offered, ends included; 0
+        sparsities: sparsities measured per pattern, spread evenly over those offered, ends included; 0
             measures all.
-        block_ns: ``ends`` measures the smallest and the largest N, ``all`` every one.
+        patterns: of every kind, ``ends`` measures the finest and the coarsest, ``all`` each.
     """
 
     sparsities: int = 3
-    block_ns: Literal["ends", "all"] = "ends"
+    patterns: Literal["ends", "all"] = "ends"
 
     def __post_init__(self) -> None:
         if self.sparsities < 0 or self.sparsities == 1:
             raise UsageError(f"sparsities must be 0 or at least 2, but got {self.sparsities}")
-        if self.block_ns not in ("ends", "all"):
-            raise UsageError(f"block_ns must be ends or all, but got {self.block_ns!r}")
+        if self.patterns not in ("ends", "all"):
+            raise UsageError(f"patterns must be ends or all, but got {self.patterns!r}")
 
 
-ALL = SensitivitySettings(sparsities=0, block_ns="all")
+ALL = SensitivitySettings(sparsities=0, patterns="all")
 
 
 def measured_choices(
@@ -100,29 +110,27 @@ def measured_choices(
     """Gives what `measure` evaluates, layer by layer, besides the un-pruned model."""
     wanted: list[tuple[str, LayerChoice]] = []
     for layer, offered in choices.items():
-        for kind, ns, sparsities in _grids(offered):
-            ns = ns if settings.block_ns == "all" else sorted({ns[0], ns[-1]})
-            for n in ns:
-                pattern = dataclasses.replace(kind, group_out=n)
+        for patterns, sparsities in _grids(offered):
+            ends = dict.fromkeys((patterns[0], patterns[-1]))
+            for pattern in patterns if settings.patterns == "all" else ends:
                 for sparsity in _spread(sparsities, settings.sparsities):
                     wanted.append((layer, LayerChoice(pattern=pattern, sparsity=sparsity)))
     return wanted
 
 
-def _grids(offered: Iterable[LayerChoice]) -> list[tuple[Pattern, list[int], list[float]]]:
-    """Sorts choices by kind of pattern, and gives each kind's N and sparsities."""
-    kinds: dict[Pattern, list[LayerChoice]] = {}
+def _grids(offered: Iterable[LayerChoice]) -> list[tuple[list[Pattern], list[float]]]:
+    """Gives, kind by kind, the patterns among choices, finest first, and their sparsities."""
+    kinds: dict[tuple[str, ...], list[LayerChoice]] = {}
     for choice in offered:
         if not choice.pattern.is_dense and choice.sparsity > 0:
             kinds.setdefault(_kind(choice.pattern), []).append(choice)
     return [
-        (kind, sorted({c.pattern.group_out for c in of}), sorted({c.sparsity for c in of}))
-        for kind, of in kinds.items()
+        (finest_first(c.pattern for c in of), sorted({c.sparsity for c in of})) for of in kinds.values()
     ]
 
 
-def _kind(pattern: Pattern) -> Pattern:
-    return dataclasses.replace(pattern, group_out=1)
+def _kind(pattern: Pattern) -> tuple[str, ...]:
+    return family_of(pattern).kind(pattern)
 
 
 def _spread(values: list[float], count: int) -> list[float]:
@@ -211,7 +219,7 @@ def _run_in_pool(
         while waiting and len(running) < 2 * pool.cores:  # short queue: a stop is soon obeyed
             layer, choice = waiting.pop()
             running[pool.submit(evaluator.score, _plan(layer, choice))] = (layer, choice.label)
-        for handle in pool.wait(list(running))[0]:
+        for handle in pool.wait(list(running), _POLL_S)[0]:
             key = running.pop(handle)
             if handle.outcome.status != "ok":
                 raise AutosparseError(
@@ -220,6 +228,7 @@ def _run_in_pool(
                 )
             scores.put(key, handle.outcome.value)
             step.advance(1, f"{key[0]} {key[1]}")
+        step.check()
 
 
 class _Scores:
@@ -264,16 +273,20 @@ def loss_of(score: Score, reference: Score) -> float:
     return max(reference.accuracy - score.accuracy, kappa * rise, 0.0)
 
 
+# By layer and kind of pattern: pattern to sparsities and losses.
+_Curves = dict[tuple[str, tuple[str, ...]], dict[Pattern, list[tuple[float, float]]]]
+
+
 def _losses(
     choices: Mapping[str, Sequence[LayerChoice]],
     wanted: Sequence[tuple[str, LayerChoice]],
     scores: Mapping[tuple[str, str], Score],
 ) -> Losses:
-    curves: dict[tuple[str, Pattern], dict[int, list[tuple[float, float]]]] = {}
+    curves: _Curves = {}
     for layer, choice in wanted:
         loss = loss_of(scores[layer, choice.label], scores[_REFERENCE])
-        by_n = curves.setdefault((layer, _kind(choice.pattern)), {})
-        by_n.setdefault(choice.pattern.group_out, []).append((choice.sparsity, loss))
+        alike = curves.setdefault((layer, _kind(choice.pattern)), {})
+        alike.setdefault(choice.pattern, []).append((choice.sparsity, loss))
     return {
         layer: {
             choice.label: _interpolate(curves, layer, choice)
@@ -284,18 +297,17 @@ def _losses(
     }
 
 
-def _interpolate(
-    curves: Mapping[tuple[str, Pattern], Mapping[int, Sequence[tuple[float, float]]]],
-    layer: str,
-    choice: LayerChoice,
-) -> float:
+def _interpolate(curves: _Curves, layer: str, choice: LayerChoice) -> float:
     if choice.sparsity == 0:
         return 0.0
-    by_n = curves[layer, _kind(choice.pattern)]
-    measured = sorted(by_n.items())
-    heights = [math.log2(n) for n, _ in measured]
-    values = [_at(points, choice.sparsity) for _, points in measured]
-    return float(np.interp(math.log2(choice.pattern.group_out), heights, values))
+    alike = curves[layer, _kind(choice.pattern)]
+    if choice.pattern in alike:
+        return _at(alike[choice.pattern], choice.sparsity)
+    family = family_of(choice.pattern)
+    measured = finest_first(alike)
+    ranks = [family.rank(pattern) for pattern in measured]
+    values = [_at(alike[pattern], choice.sparsity) for pattern in measured]
+    return float(np.interp(family.rank(choice.pattern), ranks, values))
 
 
 def _at(points: Sequence[tuple[float, float]], sparsity: float) -> float:

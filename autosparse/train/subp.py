@@ -14,8 +14,20 @@ learning and returns with what it learnt when it is drawn again.
             optimizer.step()                   # on the latent weights
 
 Source: arXiv 2310.06218 (SUBP) and, for the pull of pruned weights, arXiv 2102.04010 (SR-STE).
-Differs: pattern and sparsity per layer; a short last group; the draw is seeded by (seed, epoch,
-layer), so a resumed run repeats it; layer-wide patterns are drawn over the layer as one group.
+As the authors' released code has it: BPAR, scores of what the last mask left, ``int(P * Cin)`` blocks
+pruned and ``int((P - P_e) * Cin)`` regrown per group, the late cubic ramp, the softmax draw without
+replacement, straight-through gradients, lambda before the step. Differs:
+
+- pattern and sparsity per layer, where the source has one of each; a short last group;
+- the draw is seeded by (seed, epoch, layer), so a resumed run repeats it;
+- layer-wide patterns, which the source lacks, are drawn over the layer as one group, and under BPAR
+  sizes are shares of the layer (`bpar_scores`): shares of the group would level strong and weak groups;
+- masks stay as they are after the ramp whatever the criterion (`Recipe.freeze`); the release keeps
+  moving them where it scores latent weights, which leaves nothing stable to export;
+- the saved epoch is the best with final masks; the release takes the best of all, denser ones too.
+
+With tau = 1, as released, the draw is nearly uniform: rows of unit length differ by at most 1, so no
+block is more than e times as likely as another. A smaller tau lets importance count.
 """
 
 from __future__ import annotations
@@ -33,10 +45,10 @@ from torch import Tensor, nn
 
 from autosparse.errors import RunError
 from autosparse.patterns.blocks import highest_per_group
-from autosparse.patterns.family import family_of
-from autosparse.patterns.pruning import sparse_layers
+from autosparse.patterns.family import unit_family_of
 from autosparse.patterns.structure import Array, BoolArray
 from autosparse.plan import Plan
+from autosparse.pruning import sparse_layers
 from autosparse.records import LayerChoice
 from autosparse.train.recipes import Recipe
 
@@ -120,8 +132,8 @@ class SoftPruner:
         ]
 
     def _open(self, name: str, weight: Tensor, choice: LayerChoice) -> _Layer:
-        scores = family_of(choice.pattern).scores(_numpy(weight), choice.pattern, "l1")
-        units = np.ones(scores.shape, dtype=bool)
+        shape = unit_family_of(choice.pattern).units(choice.pattern, tuple(weight.shape))
+        units = np.ones(shape, dtype=bool)
         return _Layer(name, weight, choice, units, torch.ones_like(weight, dtype=torch.bool))
 
     def start_epoch(self, epoch: int) -> int:
@@ -137,8 +149,9 @@ class SoftPruner:
     def _update(self, layer: _Layer, epoch: int) -> int:
         pattern, sparsity = layer.choice.pattern, layer.choice.sparsity
         weight = _numpy(layer.weight * layer.mask if self.recipe.score_masked else layer.weight)
-        scores = family_of(pattern).scores(weight, pattern, self.recipe.criterion)
-        rows = scores if pattern.uniform else scores.reshape(1, -1)
+        family = unit_family_of(pattern)
+        scores = family.scores(weight, pattern, self.recipe.criterion)
+        rows = family.rows(scores, pattern)
         rng = np.random.default_rng([self.recipe.seed, epoch, zlib.crc32(layer.name.encode())])
         chosen = choose_units(rows, sparsity, self.recipe.enforced(epoch), self.recipe, rng)
         before = layer.units
@@ -148,7 +161,7 @@ class SoftPruner:
     def _set(self, layer: _Layer, units: BoolArray) -> None:
         pattern, shape = layer.choice.pattern, tuple(layer.weight.shape)
         layer.units = units
-        layer.mask.copy_(torch.from_numpy(family_of(pattern).expand(units, shape, pattern)))
+        layer.mask.copy_(torch.from_numpy(unit_family_of(pattern).expand(units, shape, pattern)))
 
     @contextmanager
     def masked(self) -> Iterator[None]:

@@ -1,16 +1,13 @@
-"""Filling the table of measured latencies, and keeping it.
+"""Filling the table of measured latencies: which rows are worth taking, and taking them.
 
-stopwatch   the only one in the code base: policy, samples until the interval is narrow, interleaving
-worker      a child process that verifies and times one kernel at a time, killed when it hangs
-child       what runs inside that process
-layer_job   one measurement as plain data, and how the child carries it out with real kernels
-verify      kernel outputs against a float64 reference
-database    one row per measurement, keyed by everything that can change a latency
-transfer    the database's export, import and merge
-upkeep      the database's garbage collection and self-check
-roofline    lower bounds that no kernel on this machine can beat
+request     what is asked for and answered
 narrowing   which options are worth timing, decided from rows alone
+asker       rows for a narrowing: known ones, and those that have to be measured
+layer_job   one measurement as plain data, and how the measuring process carries it out
 autotune    rows for every distinct layer of a model, and the options that the search chooses from
+bisection   rows for a break-even map
+in_place    rows for the structures that one model really has
+forecast    what a tuning would do, without doing it
 
 Import the modules themselves: nothing is loaded here, so that the child process starts quickly.
 """

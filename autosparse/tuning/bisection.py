@@ -1,20 +1,19 @@
-"""Rows for a break-even map: per shape and N only what lies between losing and winning is timed."""
+"""Rows for a break-even map: only what lies between losing and winning is timed."""
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 
 from autosparse.break_even import Outcome, Timed, next_sparsity, outcome, timed
+from autosparse.database.table import TuningDatabase
+from autosparse.devices.device import Device
+from autosparse.patterns.family import finest_first
 from autosparse.progress import Progress, Step
-from autosparse.records import DENSE, HardwareProfile, LayerShape, Measurement, onexn
-from autosparse.tuning.asker import Asker
-from autosparse.tuning.autotune import with_limits
+from autosparse.records import LayerShape, Measurement, Pattern
+from autosparse.tuning.asker import asking, in_one_state
 from autosparse.tuning.narrowing import Catalogue, Narrowing, steps
 from autosparse.tuning.request import TuneRequest, distinct
-from autosparse.tuning.roofline import Roofline
-from autosparse.tuning.table import TuningDatabase
-from autosparse.tuning.worker import Worker
+from autosparse.workers.worker import Worker
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,60 +33,51 @@ class Bisected:
 
 def bisect(
     request: TuneRequest,
-    hardware: HardwareProfile,
+    device: Device,
     database: TuningDatabase,
     *,
     progress: Progress | None = None,
     worker: Worker | None = None,
-    catalogue: Catalogue | None = None,
 ) -> Bisected:
-    """Finds, per distinct shape and N, where sparse begins to win; every row is stored at once.
+    """Finds, per distinct shape and pattern, where sparse begins to win; every row is stored at once.
 
     Dense is measured on every shape, sparse kernels on those that may be sparse, by the tuner's own
     ways: a race of all kernels at the first sparsity, of its finalists at the others.
 
     Args:
-        request: layers, the N to try, and the grid of sparsities.
-        hardware: this host; its limits are measured if they are not known.
+        request: layers, the patterns to try, and the grid of sparsities.
+        device: of this host; its limits are measured if they are not known.
         database: where rows come from and go to.
-        progress: told of every N, and asked whether to stop.
+        progress: told of every pattern, and asked whether to stop.
         worker: the measuring process, None for a new one.
-        catalogue: which kernels there are, None for the request's.
 
     Raises:
-        UsageError: more threads than this process may use.
+        UsageError: more threads than the device has.
         DatabaseError: rows cannot be read or written.
         Stopped: a stop was requested; the same call goes on.
     """
-    table = catalogue or request.catalogue()
-    host = with_limits(request, hardware, progress)
-    policy = request.effective_policy
-    budget_us = request.time_budget_us
-    measuring = worker or Worker()
-    asker = Asker(
-        request=request,
-        hardware=host,
-        database=database,
-        catalogue=table,
-        roofline=Roofline(host.cpu, request.threads, policy, request.dtype),
-        worker=measuring,
-        deadline=float("inf") if budget_us is None else time.monotonic() + budget_us / 1e6,
-    )
+    progress = progress or Progress()
+    device.check_threads(request.threads)
+    device = device.with_limits(progress)
     works = distinct(request)
-    block_ns = sorted(set(request.block_ns))
-    total = sum(1 + len(block_ns) * work.is_sparse for work in works)
-    try:
-        with (progress or Progress()).step("find break-even sparsities", total) as step:
-            narrowing = Narrowing(asker, asker.roofline, table)
+    patterns = finest_first(request.patterns)
+    total = sum(1 + len(patterns) * work.is_sparse for work in works)
+    with (
+        asking(request, device, database, worker=worker, progress=progress) as asker,
+        progress.step("find break-even sparsities", total) as step,
+    ):
+
+        def bisected() -> None:
+            step.done = 0.0
+            narrowing = Narrowing(asker, asker.bounds, asker.catalogue)
             for work in works:
                 narrowing.dense(work.shape)
                 step.advance()
-                for block_n in block_ns if work.is_sparse else ():
-                    _bisect_one(narrowing, table, request, work.shape, block_n, step)
-    finally:
-        if worker is None:
-            measuring.close()
-    rows = {**asker.reused, **asker.timed}
+                for pattern in patterns if work.is_sparse else ():
+                    _bisect_one(narrowing, asker.catalogue, request, work.shape, pattern, step)
+
+        in_one_state(asker, bisected, progress)
+    rows = {key: row for key, row in {**asker.reused, **asker.timed}.items() if asker.counts(row)}
     return Bisected(rows=tuple(timed(rows.values())), timed=len(asker.timed), reused=len(asker.reused))
 
 
@@ -96,18 +86,18 @@ def _bisect_one(
     catalogue: Catalogue,
     request: TuneRequest,
     shape: LayerShape,
-    block_n: int,
+    pattern: Pattern,
     step: Step,
 ) -> None:
-    dense = narrowing.rows[shape.key].best(DENSE.group_out, -1)
-    # Of sparsities that keep equally many blocks the least stands for all.
+    dense = narrowing.rows[shape.key].dense
+    # Of sparsities that keep as much the least stands for all.
     grid = sorted(
-        each.sparsities[0] for each in steps(shape, request.sparsities) if each.kept < shape.in_channels
+        each.sparsities[0] for each in steps(shape, pattern, request.sparsities) if each.prunes
     )
     known: list[tuple[float, bool]] = []
-    if dense is not None and catalogue.kernels(shape, onexn(block_n)):
+    if dense is not None and catalogue.kernels(shape, pattern):
         while (sparsity := next_sparsity(grid, known)) is not None:
-            row = narrowing.at(shape, block_n, sparsity)
+            row = narrowing.at(shape, pattern, sparsity)
             if row is None:
                 break  # no kernel worked, or the time budget is used up
             known.append((sparsity, _wins(row, dense)))

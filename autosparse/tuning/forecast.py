@@ -2,30 +2,27 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from autosparse.database.table import TuningDatabase
+from autosparse.devices.device import Bounds, Device
 from autosparse.records import (
-    HardwareProfile,
     LatencyOption,
     LayerInfo,
     Measurement,
     MeasurementKey,
     Status,
-    kept_blocks,
 )
-from autosparse.tuning.asker import key_of, known_rows
-from autosparse.tuning.narrowing import Catalogue, Narrowing, Option
+from autosparse.tuning.asker import in_state, key_of, known_rows
+from autosparse.tuning.narrowing import Catalogue, Narrowing, Option, kept_inputs, steps
 from autosparse.tuning.options import options_of
 from autosparse.tuning.request import TuneForecast, TuneRequest, considered, distinct, explore
-from autosparse.tuning.roofline import MARGIN, Roofline, kept_flops
-from autosparse.tuning.table import TuningDatabase
 
-# Where nothing is measured yet: the share of the machine's limit that a kernel may reach, one core's
-# arithmetic, and how much slower kernels of narrower vectors are.
-_EFFICIENCY = 0.65
+# Where nothing is measured yet: a kernel's bound over what it takes, and the arithmetic of one core.
+_EFFICIENCY = 0.52
 _GFLOPS = 100.0
-_SLOWDOWN = {"generic": 8.0, "avx2": 2.0}
 # Each further variant of a table is taken to be this much slower, so that some drop out of the race.
 _STAGGER = 0.04
 # Building and verifying a kernel, and samples until it has won or lost, by experience on two cores.
@@ -38,10 +35,11 @@ class Oracle:
     """Answers a narrowing's questions: from the database, or else by prediction."""
 
     request: TuneRequest
-    hardware: HardwareProfile
+    device: Device
     catalogue: Catalogue
     known: Mapping[MeasurementKey, Measurement]
-    roofline: Roofline | None
+    bounds: Bounds | None
+    state: str = ""
     reused: int = 0
     to_time: int = 0
     seconds: float = 0.0
@@ -49,7 +47,7 @@ class Oracle:
 
     def __call__(self, option: Option, rival_us: float | None) -> Measurement | None:
         """Gives a row, real or predicted."""
-        key = key_of(option, self.request, self.hardware, self.catalogue)
+        key = key_of(option, self.request, self.device, self.catalogue, self.state)
         if found := self.known.get(key):
             self.reused += 1
             return found
@@ -68,45 +66,42 @@ class Oracle:
             ci_high_us=guess,
             repeats=1,
             sparsity=option.sparsity,
-            flops_kept=kept_flops(option.shape, option.kept),
+            flops_kept=option.shape.kept_flops(option.kept_inputs),
         )
 
     def _guess_us(self, option: Option) -> float:
-        variants = self.catalogue.kernels(option.shape, option.pattern)
-        place = [kernel.name for kernel in variants].index(option.kernel.name)
-        handicap = (1 + _STAGGER * place) * _SLOWDOWN.get(option.kernel.isa, 1.0)
-        if self.roofline is None:
-            flops = kept_flops(option.shape, option.kept)
+        variants = self.catalogue.variants(option.shape, option.pattern)
+        place = [(kernel.name, config) for kernel, config in variants].index(option.variant)
+        slowdown = max(kernel.rate for kernel, _ in variants) / option.kernel.rate
+        handicap = (1 + _STAGGER * place) * slowdown
+        if self.bounds is None:
+            flops = option.shape.kept_flops(option.kept_inputs)
             return max(flops / (_GFLOPS * self.request.threads * 1e3), 1.0) * handicap
-        return self.roofline.bound_us(option.shape, option.kept) / MARGIN / _EFFICIENCY * handicap
+        bound_us = self.bounds.bound_us(option.shape, option.kept_inputs, option.kernel)
+        return bound_us / _EFFICIENCY * handicap
 
 
-def count(
-    request: TuneRequest,
-    hardware: HardwareProfile,
-    database: TuningDatabase,
-    *,
-    catalogue: Catalogue | None = None,
-) -> TuneForecast:
+def count(request: TuneRequest, device: Device, database: TuningDatabase) -> TuneForecast:
     """Counts what `tune` would consider, time and reuse; measures nothing.
 
     Args:
         request: what to tune.
-        hardware: the host; without measured limits there are no bounds, and more is counted.
+        device: without measured limits there are no bounds, and more is counted.
         database: where rows are looked up.
-        catalogue: which kernels there are, None for the request's.
 
     Raises:
         DatabaseError: rows cannot be read.
     """
-    table = catalogue or request.catalogue()
+    table = request.catalogue(device)
     works = distinct(request)
-    roofline = None
-    if hardware.cpu.f32_gflops_core and hardware.cpu.read_gbytes_per_s:
-        roofline = Roofline(hardware.cpu, request.threads, request.effective_policy, request.dtype)
-    known = known_rows(request, hardware, database)
-    oracle = Oracle(request, hardware, table, known, roofline)
-    narrowing = Narrowing(oracle, roofline, table)
+    bounds = None
+    if device.has_limits:
+        bounds = device.bounds(request.threads, request.effective_policy, request.dtype)
+    history = device.history(request.threads)
+    rows = known_rows(request, device, database)
+    known = {row.key: row for row in map(functools.partial(in_state, history.split_ns), rows)}
+    oracle = Oracle(request, device, table, known, bounds, history.usual)
+    narrowing = Narrowing(oracle, bounds, table)
     explore(narrowing, request, works)
     options = options_of(request, works, narrowing)
     fastest_us, dense_us, slowest_us = _sums(request, options, oracle)
@@ -127,7 +122,7 @@ def _sums(
 ) -> tuple[float, float, float | None]:
     layers = [layer for layer in request.layers if layer.name in options]
     if oracle.predicted:
-        bounds = [_bounds_us(layer, request, oracle.roofline) for layer in layers]
+        bounds = [_bounds_us(layer, request, oracle.bounds) for layer in layers]
         return sum(least for least, _ in bounds), sum(dense for _, dense in bounds), None
     medians = [[option.median_us for option in options[layer.name]] for layer in layers]
     return (
@@ -137,14 +132,17 @@ def _sums(
     )
 
 
-def _bounds_us(
-    layer: LayerInfo, request: TuneRequest, roofline: Roofline | None
-) -> tuple[float, float]:
+def _bounds_us(layer: LayerInfo, request: TuneRequest, bounds: Bounds | None) -> tuple[float, float]:
     """Gives a layer's lower bound at the highest sparsity it may have, and dense."""
-    if layer.shape is None or roofline is None:
+    if layer.shape is None or bounds is None:
         return 0.0, 0.0
-    dense = roofline.bound_us(layer.shape, -1)
-    if not request.may_be_sparse(layer) or not request.sparsities:
+    dense = bounds.bound_us(layer.shape, -1)
+    if not request.may_be_sparse(layer):
         return dense, dense
-    kept = kept_blocks(layer.shape.in_channels, max(request.sparsities))
-    return min(dense, roofline.bound_us(layer.shape, kept)), dense
+    shape = layer.shape
+    sparsest = [
+        kept_inputs(shape, pattern, step.kept)
+        for pattern in request.patterns
+        for step in steps(shape, pattern, request.sparsities)[:1]
+    ]
+    return min([dense, *(bounds.bound_us(shape, kept) for kept in set(sparsest))]), dense

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from autosparse.patterns.family import finest_first
 from autosparse.records import (
     DENSE,
     LatencyOption,
@@ -11,8 +12,8 @@ from autosparse.records import (
     LayerInfo,
     LayerShape,
     Measurement,
+    Pattern,
     Status,
-    onexn,
 )
 from autosparse.tuning.narrowing import Narrowing, fastest, steps
 from autosparse.tuning.request import TuneRequest, Work
@@ -38,25 +39,25 @@ def _options(
     request: TuneRequest, shape: LayerShape, narrowing: Narrowing
 ) -> tuple[LatencyOption, ...]:
     rows = narrowing.rows[shape.key].by_structure
-    options = [_option(request, 0, 0.0, fastest(rows.get((0, -1), ())))]
-    for block_n in sorted(set(request.block_ns)):
-        for step in reversed(steps(shape, request.sparsities)):
-            best = fastest(rows.get((block_n, step.kept), ()))
-            options += [_option(request, block_n, value, best) for value in step.sparsities]
+    options = [_option(request, DENSE, 0.0, narrowing.rows[shape.key].dense)]
+    for pattern in finest_first(request.patterns):
+        for step in reversed(steps(shape, pattern, request.sparsities)):
+            best = fastest(rows.get((pattern, step.kept), ()))
+            options += [_option(request, pattern, value, best) for value in step.sparsities]
     return tuple(option for option in options if option is not None)
 
 
 def _option(
-    request: TuneRequest, block_n: int, sparsity: float, row: Measurement | None
+    request: TuneRequest, pattern: Pattern, sparsity: float, row: Measurement | None
 ) -> LatencyOption | None:
     if row is None or row.median_us is None:
         return None
     return LatencyOption(
         choice=LayerChoice(
-            pattern=onexn(block_n) if block_n else DENSE,
+            pattern=pattern,
             sparsity=sparsity,
             dtype=request.dtype,  # type: ignore[arg-type]
-            kernel=row.key.kernel,
+            kernel=row.key.runs,
         ),
         median_us=row.median_us,
         ci_low_us=row.median_us if row.ci_low_us is None else row.ci_low_us,
@@ -70,7 +71,7 @@ def why_unmeasured(layer: LayerInfo, rows: Iterable[Measurement]) -> str:
     if layer.shape is None:
         return "; ".join(layer.why_dense) or "its operator has no shape that kernels know"
     failures = [
-        f"{row.key.kernel} {row.status}: {row.message}"
+        f"{row.key.runs} {row.status}: {row.message}"
         for row in rows
         if row.key.shape == layer.shape.key and row.status is not Status.OK
     ]

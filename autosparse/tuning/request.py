@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from autosparse.devices.device import Device
+from autosparse.devices.layer import BYTES
 from autosparse.errors import UsageError
-from autosparse.records import DENSE, LatencyOption, LayerInfo, LayerShape, Measurement, onexn
+from autosparse.measuring.stopwatch import LAYERS, MeasurementPolicy
+from autosparse.patterns.family import family_of, finest_first
+from autosparse.records import DENSE, LatencyOption, LayerInfo, LayerShape, Measurement, Pattern
 from autosparse.serial import Record
 from autosparse.tuning.narrowing import Catalogue, Narrowing, steps
-from autosparse.tuning.roofline import BYTES
-from autosparse.tuning.stopwatch import LAYERS, MeasurementPolicy
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,21 +23,22 @@ class TuneRequest(Record):
 
     Attributes:
         layers: weight-bearing layers of a model.
-        block_ns: block heights N to try.
-        sparsities: fractions of pruned blocks to try.
+        patterns: sparse patterns to try.
+        sparsities: fractions of pruned units to try.
         threads: worker threads.
         dtype: arithmetic type.
         policy: how to measure; `MeasurementPolicy.for_model` gives it the model's reuse distance.
         sparse_layers: names of those that may be sparse; None takes all without a reason against it.
         model_weight_bytes: dense weight bytes of the model in that type, for a policy without a reuse
             distance.
-        time_budget_us: no measurement begins after this much time, but for dense ones; None: no limit.
+        time_budget_us: no measurement begins after this much time; None: no limit.
+        dense_anyway: dense kernels are measured even then, so that every layer has a figure.
         retry_failed: measure again what has crashed, hung or been unstable before.
         compact_weights: leave out kernels that expand weights, and rows of theirs that are known.
     """
 
     layers: tuple[LayerInfo, ...]
-    block_ns: tuple[int, ...]
+    patterns: tuple[Pattern, ...]
     sparsities: tuple[float, ...]
     threads: int = 1
     dtype: str = "f32"
@@ -42,14 +46,17 @@ class TuneRequest(Record):
     sparse_layers: tuple[str, ...] | None = None
     model_weight_bytes: int | None = None
     time_budget_us: float | None = None
+    dense_anyway: bool = True
     retry_failed: bool = False
     compact_weights: bool = False
 
     def __post_init__(self) -> None:
         if self.threads < 1:
             raise UsageError(f"threads must be at least 1, but got {self.threads}")
-        for block_n in self.block_ns:
-            onexn(block_n)
+        for pattern in self.patterns:
+            family_of(pattern)
+            if pattern.is_dense:
+                raise UsageError("patterns to tune must be sparse, as dense is always tried")
         for sparsity in self.sparsities:
             if not 0 < sparsity <= 1:
                 raise UsageError(f"a sparsity to tune must lie in (0, 1], but got {sparsity}")
@@ -61,9 +68,9 @@ class TuneRequest(Record):
             return self.policy
         return self.policy.for_model(self.model_weight_bytes)
 
-    def catalogue(self) -> Catalogue:
-        """Gives the kernels of this build that may be timed."""
-        return Catalogue(dtype=self.dtype, compact_weights=self.compact_weights)
+    def catalogue(self, device: Device) -> Catalogue:
+        """Gives the kernels of a device that may be timed."""
+        return Catalogue(device, self.dtype, compact_weights=self.compact_weights)
 
     def may_be_sparse(self, layer: LayerInfo) -> bool:
         """Whether sparse kernels are tried on a layer."""
@@ -83,8 +90,8 @@ class TuneResult:
     """What is known after tuning. ``considered == timed + reused + all skipped``.
 
     Attributes:
-        options: layer name to its options: the fastest dense kernel, then per N and sparsity the
-            fastest kernel. A layer that no kernel could be timed on is missing.
+        options: layer name to its options: the fastest dense kernel, then per pattern and
+            sparsity the fastest kernel. A layer that no kernel could be timed on is missing.
         considered: kernels times structures, over the distinct shapes.
         timed: measured now.
         reused: found in the database.
@@ -108,6 +115,12 @@ class TuneResult:
     unmeasured: Mapping[str, str]
     unfinished: tuple[str, ...]
     seconds: float
+
+    @property
+    def state(self) -> str:
+        """The state of the host that most rows are of."""
+        states = Counter(row.key.state for row in self.rows if row.median_us is not None)
+        return max(states, key=lambda state: states[state], default="")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -177,11 +190,11 @@ def considered(request: TuneRequest, works: Iterable[Work], catalogue: Catalogue
     """Counts kernels times structures over the distinct shapes."""
     total = 0
     for work in works:
-        total += len(catalogue.kernels(work.shape, DENSE))
+        total += len(catalogue.variants(work.shape, DENSE))
         if work.is_sparse:
-            count = len(steps(work.shape, request.sparsities))
-            for block_n in set(request.block_ns):
-                total += count * len(catalogue.kernels(work.shape, onexn(block_n)))
+            for pattern in set(request.patterns):
+                count = len(steps(work.shape, pattern, request.sparsities))
+                total += count * len(catalogue.variants(work.shape, pattern))
     return total
 
 
@@ -191,5 +204,5 @@ def explore(narrowing: Narrowing, request: TuneRequest, works: Iterable[Work]) -
         narrowing.dense(work.shape)
     for work in works:
         if work.is_sparse:
-            for block_n in sorted(set(request.block_ns)):
-                narrowing.sparse(work.shape, block_n, request.sparsities)
+            for pattern in finest_first(request.patterns):
+                narrowing.sparse(work.shape, pattern, request.sparsities)

@@ -78,8 +78,8 @@ void Container::check_format() const {
           "an artifact must be a file that autosparse exported, but this one's metadata does not say so; "
           "name an .autosparse file");
     const std::string &version = text("format_version");
-    check(version == std::to_string(kArtifactVersion),
-          "an artifact must have format version " + std::to_string(kArtifactVersion) +
+    check(version == "1" || version == std::to_string(kArtifactVersion),
+          "an artifact must have format version 1 to " + std::to_string(kArtifactVersion) +
               ", which this autosparse reads, but has " + version.substr(0, 16) +
               "; install a newer autosparse, or export again");
 }

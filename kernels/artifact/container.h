@@ -19,7 +19,8 @@
 
 namespace autosparse {
 
-constexpr int kArtifactVersion = 1;
+// Version 2 has operators that share weights (`program.shared`); files without are of version 1.
+constexpr int kArtifactVersion = 2;
 
 enum class ElementType { f32, bf16, i32, u8 };
 

@@ -89,6 +89,7 @@ public:
         for (int32_t id : file_.integers("program.inputs", 1)) into_.program.add_input(checked(id));
         add_operators();
         for (int32_t id : file_.integers("program.outputs", 1)) into_.program.add_output(checked(id));
+        into_.program.share_weights();
         into_.program.finish();
         into_.manifest = file_.text("manifest");
     }
@@ -115,6 +116,11 @@ private:
         const auto cells = file_.integers("program.ops", 2);
         check(file_.array("program.ops", ElementType::i32).shape[1] == kOpColumns,
               "an artifact's program.ops must have 28 columns");
+        if (file_.has("program.shared")) {
+            shared_ = file_.integers("program.shared", 1);
+            check(shared_.size() == cells.size() / kOpColumns,
+                  "an artifact's program.shared must have one entry per operator");
+        }
         for (std::size_t i = 0; i < cells.size(); i += kOpColumns) {
             number_ = i / kOpColumns;
             try {
@@ -125,10 +131,20 @@ private:
         }
     }
 
-    std::string name(const char *part) const { return "op." + std::to_string(number_) + "." + part; }
+    std::string name(const char *part) const { return name(part, number_); }
+    static std::string name(const char *part, std::size_t number) {
+        return "op." + std::to_string(number) + "." + part;
+    }
+
+    // The name under which this operator's weight or structure lies.
+    std::string owned(const char *part) const {
+        return name(part, shared_.empty() ? number_ : static_cast<std::size_t>(shared_[number_]));
+    }
 
     void add_operator(as_op op) {
         into_.program.check_op(op);  // ids are valid from here on
+        check(shared_.empty() || (shared_[number_] >= 0 && static_cast<std::size_t>(shared_[number_]) <= number_),
+              "an operator may share the weights of earlier operators only");
         std::string note;
         op.kernel = kernel_here(op, note);
         const std::vector<int32_t> group_start = list("group_start"), kept = list("kept");
@@ -137,7 +153,7 @@ private:
             op.group_start = group_start.data();
             op.kept = kept.empty() ? nullptr : kept.data();
         }
-        const auto weight = file_.has(name("weight")) ? expanded(op) : nullptr;
+        const auto weight = file_.has(owned("weight")) ? expanded(op) : nullptr;
         const std::vector<float> bias = biases(op);
         op.weight = weight ? weight->data() : nullptr;
         op.bias = bias.empty() ? nullptr : bias.data();
@@ -165,7 +181,7 @@ private:
     }
 
     std::vector<int32_t> list(const char *part) const {
-        return file_.has(name(part)) ? file_.integers(name(part), 1) : std::vector<int32_t>();
+        return file_.has(owned(part)) ? file_.integers(owned(part), 1) : std::vector<int32_t>();
     }
 
     // The lengths only: what they hold is checked when the operator is added.
@@ -189,9 +205,9 @@ private:
 
     // Weights as as_op takes them.
     std::unique_ptr<Zeros> expanded(const as_op &op) const {
-        const ElementType type = file_.type(name("weight"));
+        const ElementType type = file_.type(owned("weight"));
         check(type == ElementType::f32 || type == ElementType::bf16, "weights must be F32 or BF16");
-        const Array stored = file_.array(name("weight"), type);
+        const Array stored = file_.array(owned("weight"), type);
         const Shape &in = into_.program.tensor(op.inputs[0]).shape, &out = into_.program.tensor(op.output).shape;
         const bool convolves = op.kind == AS_OP_CONV || op.kind == AS_OP_CONV_GROUPED;
         if (convolves)
@@ -247,6 +263,7 @@ private:
     const Container &file_;
     as_program &into_;
     std::vector<std::string> kernels_;
+    std::vector<int32_t> shared_;  // empty where no operator shares
     std::size_t number_ = 0;
 };
 

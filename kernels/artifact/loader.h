@@ -5,6 +5,8 @@
 //     program.outputs   I32 [outputs]
 //     program.ops       I32 [operators][28] the fields of as_op that are numbers, in the order of kColumns
 //     program.kernels   U8                  names of kernels, one per line; program.ops refers to lines
+//     program.shared    I32 [operators]     optional: the operator, this or an earlier one, under whose
+//                                           number the weight and the 1xN structure of each lie
 //     op.<i>.weight     F32 or BF16         dense: OIHW; 1xN: [kept blocks][kernel positions][N]; else [C]
 //     op.<i>.bias       F32 [outputs]
 //     op.<i>.group_start, op.<i>.kept       I32: the 1xN structure, as in as_op

@@ -14,7 +14,8 @@ namespace autosparse {
 namespace {
 
 struct Descriptor {
-    explicit Descriptor(const char *path) : number(open(path, O_RDONLY | O_CLOEXEC)) {}
+    // Without O_NONBLOCK a pipe that nobody writes into would be waited for.
+    explicit Descriptor(const char *path) : number(open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK)) {}
     ~Descriptor() {
         if (number >= 0) close(number);
     }

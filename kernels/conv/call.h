@@ -5,6 +5,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "conv/methods.h"
+
 namespace autosparse {
 
 // Offsets and strides are in elements; those of bf16 arithmetic are pairs, 32 bits as a float is, of the
@@ -15,7 +17,7 @@ struct ConvCall {
     const int32_t *channels;  // offset of every kept channel's (pair's) plane, `kept` of them
     const int32_t *taps;      // offset of every kernel position, `tap_count` of them
     const float *weights;     // [tile][kept][tap][tile_out], rows beyond `rows` are zero; wg, wf:
-                              // [tile][position][kept][tile_out]
+                              // `together` tiles at a time [position][tile][kept][tile_out]
     const float *bias;        // [tile][tile_out]
     void *output;             // origin of the first output plane
     const void *residual;     // the same of the tensor that is added, or null
@@ -39,7 +41,10 @@ struct ConvCall {
     ptrdiff_t position;               // from one transformed position to the next
     int32_t tile_rows, tile_columns;  // of the block
     int32_t height;                   // output rows from the block's first on
-    float *scratch;                   // what winograd_scratch() says
+    int32_t together;                 // tiles of outputs whose products are held at once
+    // Products of the tiles done together, [position][tile][tile_out][tile_pixels] and 16 floats more per
+    // position, then the lines of one output.
+    float *scratch;
 };
 
 using ConvKernel = void (*)(const ConvCall &);
@@ -54,18 +59,13 @@ struct WinogradInput {
     ptrdiff_t position;  // from one position to the next
 };
 
-// Pixels per px vector and outputs per oc vector, and one entry per row of variants.inc (null where the row
-// is of another instruction set).
-struct ConvKernels {
-    int lanes;
-    const ConvKernel *rows;
-    void (*transform_input[3])(const WinogradInput &);  // wg, wf, wp
-};
+using InputTransform = void (*)(const WinogradInput &);
 
-const ConvKernels &conv_kernels_generic();
-const ConvKernels &conv_kernels_avx2();
-const ConvKernels &conv_kernels_avx512();
-const ConvKernels &conv_kernels_avx512bf16();
-const ConvKernels &conv_kernels_amx();
+// What one instruction set has.
+struct ConvKernels {
+    bool fuses;  // multiplies and adds in one instruction
+    const ConvKernel *rows;  // one entry per row of variants.inc, null where it is of another set
+    InputTransform transform_input[kMethodCount];  // null for methods that multiply directly
+};
 
 }  // namespace autosparse

@@ -25,11 +25,12 @@ public:
     void plan(Program &, int op, void *workspace) override;
     std::size_t weight_words() const override { return weight_count_ + bias_count_; }
     void place_weights(float *) override;
+    const TiledLayer *unplaced() const override { return &layer_; }
     int64_t index_bytes() const override {
         return static_cast<int64_t>(layer_.channels.size() * sizeof(int32_t) +
                                     layer_.strips.size() * sizeof(Strip));
     }
-    int kernel() const override { return is_listed_ ? kernel_ : -1; }
+    int kernel() const override { return is_listed_ ? kernel_ : AS_KERNEL_BUILTIN; }
 
 private:
     struct Task {

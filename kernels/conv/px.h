@@ -87,23 +87,30 @@ static void px_block(const ConvCall &call, int tile, int vector) {
         px_store<float, R, V>(call, tile * R, acc, pixel);
 }
 
-// The last block has fewer vectors: the same loop with a smaller V.
+// Blocks may have fewer vectors: the same loop with a smaller V.
 template <class A, int R, int V>
-static void px_tail(const ConvCall &call, int vector, int count) {
+static void px_vectors(const ConvCall &call, int vector, int count) {
     if constexpr (V > 0) {
-        if (count == V)
-            for (int tile = 0; tile < call.tiles; ++tile) px_block<A, R, V>(call, tile, vector);
-        else
-            px_tail<A, R, V - 1>(call, vector, count);
+        if (count != V) return px_vectors<A, R, V - 1>(call, vector, count);
+        for (int tile = 0; tile < call.tiles; ++tile) px_block<A, R, V>(call, tile, vector);
+    }
+}
+
+// Cuts vectors [first, last) into as few blocks of at most V as there can be, of equal size: a block of one
+// vector has too few sums to keep the arithmetic busy.
+template <int V, class Block>
+AS_INLINE void in_equal_blocks(int first, int last, Block &&block) {
+    for (int blocks = (last - first + V - 1) / V; blocks > 0; --blocks) {
+        const int count = (last - first + blocks - 1) / blocks;
+        block(first, count);
+        first += count;
     }
 }
 
 template <class A, int R, int V>
 static void px(const ConvCall &call) {
-    int vector = call.first;
-    for (; vector + V <= call.last; vector += V)
-        for (int tile = 0; tile < call.tiles; ++tile) px_block<A, R, V>(call, tile, vector);
-    if (vector < call.last) px_tail<A, R, V - 1>(call, vector, call.last - vector);
+    in_equal_blocks<V>(call.first, call.last,
+                       [&](int vector, int count) { px_vectors<A, R, V>(call, vector, count); });
 }
 
 }  // namespace autosparse::AS_ISA_NS

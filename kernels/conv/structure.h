@@ -13,6 +13,7 @@ struct Strip {
     int32_t first_out, rows, tiles;
     int32_t kept_begin, kept;  // in TiledLayer::channels
     int64_t weights, bias;     // offsets of its packed weights and biases
+    int32_t together;          // tiles that lie interleaved by position (winograd), else 1
 };
 
 struct TiledLayer {
@@ -30,7 +31,7 @@ enum class Packing {
     plain,  // [tile][kept][tap][tile_out]
     pairs,  // the same with half as many [kept]: a word holds the bf16 weights of two kept inputs, the
             // first in its low half; the missing partner of the last of an odd number has weight zero
-    // [tile][position][kept][tile_out], transformed (conv/wg.h)
+    // [position][tile][kept][tile_out], transformed (conv/wg.h), some tiles at a time
     winograd_2x2,
     winograd_4x4,
     winograd_phases,
@@ -38,8 +39,10 @@ enum class Packing {
     matrix
 };
 
-// Lays out the weights of a convolution (dense, 1xN or grouped) for a kernel with `tile_out` rows.
-TiledLayer tile_layer(const as_op &op, int in_channels, int out_channels, int tile_out, Packing packing);
+// Lays out the weights of a convolution (dense, 1xN or grouped) for a kernel with `tile_out` rows, of which
+// winograd packings take at most `most_together` tiles at a time.
+TiledLayer tile_layer(const as_op &op, int in_channels, int out_channels, int tile_out, Packing packing,
+                      int most_together = 1);
 
 // Words of weights per tile, output and kernel position.
 int32_t depth_of(int32_t kept, Packing packing);

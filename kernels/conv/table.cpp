@@ -6,76 +6,68 @@
 namespace autosparse {
 namespace {
 
-constexpr int kLanesOfIsa[] = {4, 8, 16, 16, 16};
-constexpr const char *kNameOfIsa[] = {"generic", "avx2", "avx512", "avx512bf16", "amx"};
-
-enum Level {
-    generic_level = AS_ISA_GENERIC,
-    avx2_level = AS_ISA_AVX2,
-    avx512_level = AS_ISA_AVX512,
-    avx512bf16_level = AS_ISA_AVX512_BF16,
-    amx_level = AS_ISA_AMX
-};
 enum Dtype { f32 = AS_F32, bf16 = AS_BF16 };
 
+}  // namespace
+
+#define AS_DECLARE(level)                      \
+    namespace level {                          \
+    extern const ConvKernels conv_kernels;     \
+    }
+AS_LEVELS_WITH_kernels(AS_DECLARE)
+#undef AS_DECLARE
+
+namespace {
+
+// Null where this build lacks the instruction set.
 const ConvKernels *compiled_kernels(int isa) {
-#ifdef AS_HAS_X86_LEVELS
-    if (isa == AS_ISA_AMX) return &conv_kernels_amx();
-    if (isa == AS_ISA_AVX512_BF16) return &conv_kernels_avx512bf16();
-    if (isa == AS_ISA_AVX512) return &conv_kernels_avx512();
-    if (isa == AS_ISA_AVX2) return &conv_kernels_avx2();
-#endif
-    return isa == AS_ISA_GENERIC ? &conv_kernels_generic() : nullptr;
+#define AS_FIND(level) \
+    if (isa == level##_level) return &level::conv_kernels;
+    AS_LEVELS_WITH_kernels(AS_FIND)
+#undef AS_FIND
+    return nullptr;
 }
 
-// Columns of a matrix tile.
-constexpr int kMatrixPixels = 16;
+const char *source_hash_of(int isa, Method method) {
+    for (const SourceHash &hash : kSourceHashes)
+        if (hash.level == isa && hash.method == method) return hash.digest;
+    return "";
+}
 
 // <dtype>_<contract>__<isa>_<method><outputs>x<pixels>; kernels/README.md has the grammar.
 std::string name_of(const KernelRow &row) {
     const std::string contract = name_of_dtype(row.dtype) + std::string("_conv_") +
                                  (row.block_n ? "onexn" + std::to_string(row.block_n) : "dense");
-    return contract + "__" + kNameOfIsa[row.isa] + "_" + name_of(row.method) +
+    return contract + "__" + kLevels[row.isa].name + "_" + facts_of(row.method).name +
            std::to_string(row.tile_out) + "x" + std::to_string(row.tile_pixels);
 }
 
-KernelRow make_row(int index, Method method, int dtype, int isa, int block_n, int tile_out,
-                   int tile_pixels) {
-    const int lanes = method == Method::mx ? kMatrixPixels : kLanesOfIsa[isa];
-    KernelRow row{{}, method, isa, dtype, lanes, block_n, tile_out, tile_pixels, nullptr, nullptr};
+KernelRow make_row(int index, int dtype, Level level, Method method, int block_n, int outputs, int pixels) {
+    const int lanes = kLevels[level].lanes;
+    KernelRow row{};
+    row.method = method;
+    row.isa = level;
+    row.dtype = dtype;
+    row.lanes = method == Method::mx ? kMatrixSide : lanes;
+    row.block_n = block_n;
+    row.tile_out = elements_of(facts_of(method).outputs, outputs, lanes);
+    row.tile_pixels = elements_of(facts_of(method).pixels, pixels, lanes);
     row.name = name_of(row);
-    row.source_hash = kSourceHash[isa][static_cast<int>(method)];
-    if (const ConvKernels *kernels = compiled_kernels(isa)) row.run = kernels->rows[index];
+    row.source_hash = source_hash_of(level, method);
+    if (const ConvKernels *kernels = compiled_kernels(level)) {
+        row.run = kernels->rows[index];
+        row.fuses = kernels->fuses;
+    }
     return row;
 }
 
 std::vector<KernelRow> build_table() {
     std::vector<KernelRow> rows;
     int index = 0;
-#define AS_PX(dtype, isa, n, tile_out, vectors)                                   \
-    rows.push_back(make_row(index++, Method::px, dtype, isa##_level, n, tile_out, \
-                            vectors *kLanesOfIsa[isa##_level]));
-#define AS_OC(dtype, isa, n, vectors, pixels) \
-    rows.push_back(                           \
-        make_row(index++, Method::oc, dtype, isa##_level, n, vectors *kLanesOfIsa[isa##_level], pixels));
-#define AS_WG(isa, n, tile_out, vectors) \
-    rows.push_back(                      \
-        make_row(index++, Method::wg, f32, isa##_level, n, tile_out, vectors *kLanesOfIsa[isa##_level]));
-#define AS_WF(isa, n, tile_out, vectors) \
-    rows.push_back(                      \
-        make_row(index++, Method::wf, f32, isa##_level, n, tile_out, vectors *kLanesOfIsa[isa##_level]));
-#define AS_WP(isa, n, tile_out, vectors) \
-    rows.push_back(                      \
-        make_row(index++, Method::wp, f32, isa##_level, n, tile_out, vectors *kLanesOfIsa[isa##_level]));
-#define AS_MX(isa, n, outs, vectors) \
-    rows.push_back(make_row(index++, Method::mx, bf16, isa##_level, n, outs * 16, vectors * kMatrixPixels));
+#define AS_KERNEL(dtype, isa, method, block_n, outputs, pixels) \
+    rows.push_back(make_row(index++, dtype, isa##_level, Method::method, block_n, outputs, pixels));
 #include "conv/variants.inc"
-#undef AS_MX
-#undef AS_PX
-#undef AS_OC
-#undef AS_WG
-#undef AS_WF
-#undef AS_WP
+#undef AS_KERNEL
     return rows;
 }
 
@@ -84,6 +76,14 @@ std::vector<KernelRow> build_table() {
 double step_cycles(double multiply_adds, double loads) {
     const double busy = (multiply_adds > loads ? multiply_adds : loads) / 2;
     return busy > 4 ? busy : 4;
+}
+
+// Cycles of all blocks that `vectors` are cut into (conv/px.h), by the cycles of one.
+template <class Block>
+double cycles_of_blocks(int vectors, int most, Block &&block) {
+    const int blocks = (vectors + most - 1) / most;
+    return vectors % blocks * block(vectors / blocks + 1) +
+           (blocks - vectors % blocks) * block(vectors / blocks);
 }
 
 // How much slower matrix tiles in memory are: never the default.
@@ -119,14 +119,14 @@ double expected_cycles(const KernelRow &row, const as_op &op, int in_channels, c
         const int vectors = (heights * columns + lanes - 1) / lanes, tile = row.tile_pixels / lanes;
         const int planes = op.stride_h * op.stride_w;
         const auto block = [&](int n) {
-            return n ? positions * planes * step_cycles(row.tile_out * n, row.tile_out + 2 * n) : 0.0;
+            return positions * planes * step_cycles(row.tile_out * n, row.tile_out + n);
         };
         const double inputs =
             heights * ((columns + lanes - 1) / lanes) * positions * planes * kInputTransformCycles;
         const double outputs = vectors * positions * kOutputTransformCycles;
         // Per kept input: transforms are shared by all groups and by all inputs.
         const double kept = average_kept(op, in_channels, output.channels);
-        return (tiles * (vectors / tile * block(tile) + block(vectors % tile)) +
+        return (tiles * cycles_of_blocks(vectors, tile, block) +
                 (in_channels * inputs + output.channels * outputs) / (kept > 1 ? kept : 1)) /
                (op.kernel_h * op.kernel_w);
     }
@@ -134,30 +134,23 @@ double expected_cycles(const KernelRow &row, const as_op &op, int in_channels, c
         const int blocks = (output.height * (output.width + 1) + row.tile_pixels - 1) / row.tile_pixels;
         // 16 cycles multiply 16 outputs by 16 pixels over 32 inputs, and about half of the peak is reached.
         const double cycles = row.tile_out / 16 * row.tile_pixels / 16;
-        return tiles * blocks * cycles * (row.isa == AS_ISA_AMX ? 1 : kCyclesOfEmulation);
+        return tiles * blocks * cycles * (row.isa == amx_level ? 1 : kCyclesOfEmulation);
     }
     const int pad = op.kernel_w > 1 ? 1 : 0, tile = row.tile_pixels / lanes;
     const int vectors = (output.height * (output.width + pad) + lanes - 1) / lanes;
-    const auto block = [&](int n) { return n ? step_cycles(row.tile_out * n, row.tile_out + 2 * n) : 0.0; };
-    return tiles * (vectors / tile * block(tile) + block(vectors % tile));
+    // Vectors of a whole cache line are never aligned to one.
+    const double loads = lanes * sizeof(float) < 64 ? 1.5 : 2.0;
+    return tiles * cycles_of_blocks(vectors, tile, [&](int n) {
+        return step_cycles(row.tile_out * n, row.tile_out + loads * n);
+    });
 }
 
 }  // namespace
 
-const char *name_of(Method method) {
-    constexpr const char *kNames[] = {"px", "oc", "wg", "wf", "mx", "wp"};
-    return kNames[static_cast<int>(method)];
-}
-
 InputTransform input_transform(Method method, int isa) {
     const ConvKernels *kernels = compiled_kernels(isa);
-    return kernels ? kernels->transform_input[method == Method::wg   ? 0
-                                              : method == Method::wf ? 1
-                                                                     : 2]
-                   : nullptr;
+    return kernels ? kernels->transform_input[static_cast<int>(method)] : nullptr;
 }
-
-int lanes_of(int isa) { return kLanesOfIsa[isa]; }
 
 const std::vector<KernelRow> &kernel_table() {
     static const std::vector<KernelRow> rows = build_table();
@@ -170,9 +163,9 @@ std::vector<std::string> why_not(const KernelRow &row, const as_op &op, const Sh
         if (condition) reasons.push_back(reason);
     };
     (void)input;
-    refuse(!row.run, std::string("this build has no ") + kNameOfIsa[row.isa] + " kernels");
-    refuse(row.isa > isa,
-           std::string("needs ") + kNameOfIsa[row.isa] + ", but this machine grants " + kNameOfIsa[isa]);
+    refuse(!row.run, std::string("this build has no ") + kLevels[row.isa].name + " kernels");
+    refuse(!holds(isa, row.isa),
+           std::string("needs ") + kLevels[row.isa].name + ", but this machine grants " + kLevels[isa].name);
     refuse(op.kind != AS_OP_CONV || op.groups != 1,
            "runs convolutions and linear layers without groups only");
     if (row.block_n != op.block_n)
@@ -185,15 +178,16 @@ std::vector<std::string> why_not(const KernelRow &row, const as_op &op, const Sh
     refuse(row.method == Method::oc && op.stride_w > 2,
            "vectors along outputs run horizontal strides 1 and 2 only, but the stride is " +
                std::to_string(op.stride_w));
-    const bool is_winograd = filtering_of(row.method).out != 0;
+    const MethodFacts &facts = facts_of(row.method);
+    const bool is_winograd = facts.filtering.out != 0;
     const auto has_window = [&](int kernel, int stride) {
         return op.kernel_h == kernel && op.kernel_w == kernel && op.stride_h == stride &&
                op.stride_w == stride && op.dilation_h == 1 && op.dilation_w == 1;
     };
-    refuse(row.method == Method::wp && !has_window(7, 2),
-           "Winograd's filtering of phases runs 7x7 kernels of stride 2 without dilation only");
-    refuse(is_winograd && row.method != Method::wp && !has_window(3, 1),
-           "Winograd's filtering runs 3x3 kernels of stride 1 without dilation only");
+    refuse(facts.window && !has_window(facts.window, facts.stride),
+           std::string("Winograd's filtering") + (facts.stride > 1 ? " of phases" : "") + " runs " +
+               std::to_string(facts.window) + "x" + std::to_string(facts.window) + " kernels of stride " +
+               std::to_string(facts.stride) + " without dilation only");
     refuse(is_winograd && op.activation != AS_ACT_NONE && op.activation != AS_ACT_RELU &&
                op.activation != AS_ACT_RELU6,
            "Winograd's filtering applies no activation but ReLU and ReLU6");

@@ -6,24 +6,11 @@
 
 #include "autosparse.h"
 #include "conv/call.h"
+#include "conv/methods.h"
 #include "executor/tensor.h"
+#include "levels.h"
 
 namespace autosparse {
-
-enum class Method { px, oc, wg, wf, mx, wp };
-const char *name_of(Method method);
-
-// Winograd's filtering of a method: inputs and outputs per side of a tile, kernel positions along an axis.
-struct Filtering {
-    int in, out, taps;
-};
-// By method; all zero for methods that multiply directly.
-inline Filtering filtering_of(Method method) {
-    if (method == Method::wg) return {4, 2, 3};
-    if (method == Method::wf) return {6, 4, 3};
-    if (method == Method::wp) return {7, 4, 4};
-    return {0, 0, 0};
-}
 
 struct KernelRow {
     std::string name;
@@ -36,6 +23,7 @@ struct KernelRow {
     int tile_pixels;
     const char *source_hash;
     ConvKernel run;  // null where this build lacks the instruction set
+    bool fuses;      // its multiplications and additions
 
     // Works on flattened pixels, and writes whole units of them with zeros between the rows.
     bool is_flat() const { return method == Method::px || method == Method::mx; }
@@ -44,11 +32,10 @@ struct KernelRow {
 const std::vector<KernelRow> &kernel_table();
 
 // Transforms one channel for the kernels of a method and an instruction set.
-using InputTransform = void (*)(const WinogradInput &);
 InputTransform input_transform(Method method, int isa);
 
-// Elements per vector of an instruction set.
-int lanes_of(int isa);
+// Floats per vector of an instruction set.
+inline int lanes_of(int isa) { return kLevels[isa].lanes; }
 
 // Why a row cannot run this operator here, on inputs of its own type; empty if it can.
 std::vector<std::string> why_not(const KernelRow &row, const as_op &op, const Shape &input, int isa);

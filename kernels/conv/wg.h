@@ -8,9 +8,9 @@
 //     for channel that some group keeps, for tile of inputs, kLanes tiles at once:
 //         v[positions] = B^T d B                            # shared by all groups,
 //         [position][channel][tile]
-//     for block of V vectors of tiles, for tile of R outputs:
-//         for position in 16 or 36:
-//             m[position][R][V] = sum over kept c: u[position][c][r] * v[c][position]
+//     for block of V vectors of tiles:
+//         for position in 16 or 36, for tile of R outputs:  # inputs stay in the first-level cache
+//             m[position][tile][R][V] = sum over kept c: u[position][tile][c][r] * v[c][position]
 //         output = clamp(A^T m A + bias + residual)
 //
 // u = G g G^T is computed when weights are packed (conv/structure.cpp). Differs: F(4x4, 3x3) interpolates
@@ -78,13 +78,6 @@ struct Wf {
         y[2] = fma(broadcast(a * a), sum_a, broadcast(b * b) * sum_b);
         y[3] = fma(broadcast(a * a * a), odd_a, fma(broadcast(b * b * b), odd_b, m[5]));
     }
-    AS_INLINE void unzip_by_four(const Vec (&x)[4], Vec (&d)[4]) {
-        Vec even[2], odd[2];
-        unzip(x[0], x[1], even[0], odd[0]);
-        unzip(x[2], x[3], even[1], odd[1]);
-        unzip(even[0], even[1], d[0], d[2]);
-        unzip(odd[0], odd[1], d[1], d[3]);
-    }
     AS_INLINE void columns(const Vec (&x)[4], Vec behind, Vec (&d)[6]) {
         Vec near[4];
         unzip_by_four(x, near);
@@ -100,13 +93,7 @@ struct Wf {
         d[4] = next[0];
         d[5] = next[1];
     }
-    AS_INLINE void interleave_pixels(const Vec (&y)[4], Vec (&out)[4]) {
-        Vec even[2], odd[2];
-        zip(y[0], y[2], even[0], even[1]);
-        zip(y[1], y[3], odd[0], odd[1]);
-        zip(even[0], odd[0], out[0], out[1]);
-        zip(even[1], odd[1], out[2], out[3]);
-    }
+    AS_INLINE void interleave_pixels(const Vec (&y)[4], Vec (&out)[4]) { zip_by_four(y, out); }
 };
 
 // F(4x4, 4x4) at 0, 1, -1, 2, -2, 1/2 and infinity: for the phase planes of a 7x7 kernel of stride 2.
@@ -135,7 +122,7 @@ struct Wp {
     }
     AS_INLINE void columns(const Vec (&x)[4], Vec behind, Vec (&d)[7]) {
         Vec near[4];
-        Wf::unzip_by_four(x, near);
+        unzip_by_four(x, near);
         for (int c = 0; c < 4; ++c) d[c] = near[c];
         d[4] = shift_in<0>(d[0], behind);
         d[5] = shift_in<1>(d[1], behind);
@@ -143,8 +130,8 @@ struct Wp {
     }
     AS_INLINE void columns(const Vec (&x)[4], const Vec (&far)[4], Vec (&d)[7]) {
         Vec near[4], next[4];
-        Wf::unzip_by_four(x, near);
-        Wf::unzip_by_four(far, next);
+        unzip_by_four(x, near);
+        unzip_by_four(far, next);
         for (int c = 0; c < 4; ++c) d[c] = near[c];
         for (int c = 0; c < 3; ++c) d[4 + c] = next[c];
     }
@@ -307,12 +294,12 @@ AS_INLINE void wg_store(const ConvCall &call, const float *lines, ptrdiff_t line
     }
 }
 
+// Products of `R` outputs with V vectors of tiles, transformed back; `m` is that of the first position.
 template <class W, int R, int V>
-AS_INLINE void wg_output(const ConvCall &call, int first_row, int vector) {
+AS_INLINE void wg_output(const ConvCall &call, int first_row, int vector, const float *m,
+                         ptrdiff_t position, float *lines) {
     constexpr int kIn = W::kIn, kOut = W::kOut;
-    constexpr ptrdiff_t kBlock = R * V * kLanes, kLine = kOut * V * kLanes;
-    const float *m = call.scratch;
-    float *lines = call.scratch + kIn * kIn * kBlock;
+    constexpr ptrdiff_t kLine = kOut * V * kLanes;
     for (int r = 0; r < R && first_row + r < call.rows; ++r) {
         const Vec bias = broadcast(call.bias[first_row + r]);
         for (int v = 0; v < V; ++v) {
@@ -322,7 +309,7 @@ AS_INLINE void wg_output(const ConvCall &call, int first_row, int vector) {
             for (int c = 0; c < kIn; ++c) {
                 Vec column[kIn], y[kOut];
 #pragma GCC unroll 7
-                for (int i = 0; i < kIn; ++i) column[i] = load(from + (kIn * i + c) * kBlock);
+                for (int i = 0; i < kIn; ++i) column[i] = load(from + (kIn * i + c) * position);
                 W::inverse(column, y);
 #pragma GCC unroll 4
                 for (int i = 0; i < kOut; ++i) down[i][c] = y[i];
@@ -343,48 +330,57 @@ AS_INLINE void wg_output(const ConvCall &call, int first_row, int vector) {
     }
 }
 
-template <class W, int R, int V>
-static void wg_block(const ConvCall &call, int tile, int vector) {
-    constexpr int kPositions = W::kIn * W::kIn;
-    const float *w = call.weights + static_cast<ptrdiff_t>(tile) * call.kept * kPositions * R;
-    const float *input = call.input + static_cast<ptrdiff_t>(vector) * kLanes;
-    float *m = call.scratch;
-    for (int position = 0; position < kPositions; ++position, input += call.position) {
-        Vec acc[R][V];
+// Products of R outputs with V vectors of tiles at one position.
+template <int R, int V>
+AS_INLINE void wg_position(const ConvCall &call, const float *input, const float *w, float *m) {
+    Vec acc[R][V];
 #pragma GCC unroll 32
-        for (int r = 0; r < R; ++r) {
+    for (int r = 0; r < R; ++r) {
 #pragma GCC unroll 32
-            for (int v = 0; v < V; ++v) acc[r][v] = zero();
-        }
-        for (int c = 0; c < call.kept; ++c, w += R) {
-            prefetch_weights(w, R);
-            px_position<F32, R, V>(acc, input + call.channels[c], w);
-        }
-#pragma GCC unroll 32
-        for (int r = 0; r < R; ++r) {
-#pragma GCC unroll 32
-            for (int v = 0; v < V; ++v, m += kLanes) store(m, acc[r][v]);
-        }
+        for (int v = 0; v < V; ++v) acc[r][v] = zero();
     }
-    wg_output<W, R, V>(call, tile * R, vector);
+    for (int c = 0; c < call.kept; ++c, w += R) {
+        prefetch_weights(w, R);
+        px_position<F32, R, V>(acc, input + call.channels[c], w);
+    }
+#pragma GCC unroll 32
+    for (int r = 0; r < R; ++r) {
+#pragma GCC unroll 32
+        for (int v = 0; v < V; ++v, m += kLanes) store(m, acc[r][v]);
+    }
+}
+
+// `count` tiles of outputs: the kept inputs of a position lie in the first-level cache for all of them.
+template <class W, int R, int V>
+static void wg_block(const ConvCall &call, int first_tile, int count, int vector) {
+    constexpr int kPositions = W::kIn * W::kIn;
+    const float *w = call.weights + static_cast<ptrdiff_t>(first_tile) * call.kept * kPositions * R;
+    const float *input = call.input + static_cast<ptrdiff_t>(vector) * kLanes;
+    // A cache line more spreads the positions over the sets of the caches.
+    const ptrdiff_t position = static_cast<ptrdiff_t>(count) * R * V * kLanes + 16;
+    float *lines = call.scratch + kPositions * position;
+    for (int p = 0; p < kPositions; ++p, input += call.position)
+        for (int t = 0; t < count; ++t, w += static_cast<ptrdiff_t>(call.kept) * R)
+            wg_position<R, V>(call, input, w, call.scratch + p * position + t * (R * V * kLanes));
+    for (int t = 0; t < count; ++t)
+        wg_output<W, R, V>(call, (first_tile + t) * R, vector, call.scratch + t * (R * V * kLanes), position,
+                           lines);
 }
 
 template <class W, int R, int V>
-static void wg_tail(const ConvCall &call, int vector, int count) {
+static void wg_vectors(const ConvCall &call, int vector, int count) {
     if constexpr (V > 0) {
-        if (count == V)
-            for (int tile = 0; tile < call.tiles; ++tile) wg_block<W, R, V>(call, tile, vector);
-        else
-            wg_tail<W, R, V - 1>(call, vector, count);
+        if (count != V) return wg_vectors<W, R, V - 1>(call, vector, count);
+        for (int tile = 0; tile < call.tiles; tile += call.together)
+            wg_block<W, R, V>(
+                call, tile, call.tiles - tile < call.together ? call.tiles - tile : call.together, vector);
     }
 }
 
 template <class W, int R, int V>
 static void wg(const ConvCall &call) {
-    int vector = call.first;
-    for (; vector + V <= call.last; vector += V)
-        for (int tile = 0; tile < call.tiles; ++tile) wg_block<W, R, V>(call, tile, vector);
-    if (vector < call.last) wg_tail<W, R, V - 1>(call, vector, call.last - vector);
+    in_equal_blocks<V>(call.first, call.last,
+                       [&](int vector, int count) { wg_vectors<W, R, V>(call, vector, count); });
 }
 
 }  // namespace autosparse::AS_ISA_NS

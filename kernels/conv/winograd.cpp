@@ -8,8 +8,9 @@
 namespace autosparse {
 namespace {
 
-// Transformed inputs of a block should stay in the second-level cache while every strip passes over them.
-constexpr ptrdiff_t kBytesPerBlock = 512 << 10;
+// Transformed inputs of a block should stay in the second-level cache while every strip passes over them, and
+// so should the products of the tiles of outputs that are done together.
+constexpr ptrdiff_t kBytesPerBlock = 512 << 10, kBytesOfProducts = 160 << 10;
 // In multiply-adds of vectors: reading one weight, transforming one vector of inputs to one position, and
 // fetching a cache line that another processor wrote.
 constexpr double kCostOfReading = 0.2, kCostOfTransform = 5.0, kCostOfLine = 16.0;
@@ -61,10 +62,24 @@ WinogradConvolution::Unstrided WinogradConvolution::unstride(const as_op &op, co
 TiledLayer WinogradConvolution::tile(const as_op &op, const Shape &input, const Shape &output) {
     if (row_.method == Method::wp) {
         const Unstrided made = unstride(op, input, output);
-        return tile_layer(made.op, made.channels, output.channels, row_.tile_out, Packing::winograd_phases);
+        return tile_layer(made.op, made.channels, output.channels, row_.tile_out, Packing::winograd_phases,
+                          most_together());
     }
     return tile_layer(op, input.channels, output.channels, row_.tile_out,
-                      row_.method == Method::wg ? Packing::winograd_2x2 : Packing::winograd_4x4);
+                      row_.method == Method::wg ? Packing::winograd_2x2 : Packing::winograd_4x4,
+                      most_together());
+}
+
+int WinogradConvolution::most_together() const {
+    const ptrdiff_t tile = static_cast<ptrdiff_t>(positions()) * row_.tile_out * row_.tile_pixels;
+    return static_cast<int>(std::max<ptrdiff_t>(1, kBytesOfProducts / (tile * sizeof(float))));
+}
+
+ptrdiff_t WinogradConvolution::kernel_scratch() const {
+    int together = 1;
+    for (const Strip &strip : layer_.strips) together = std::max(together, strip.together);
+    const ptrdiff_t products = static_cast<ptrdiff_t>(together) * row_.tile_out * row_.tile_pixels + 16;
+    return positions() * products + static_cast<ptrdiff_t>(out_ * out_) * row_.tile_pixels;
 }
 
 WinogradConvolution::WinogradConvolution(const as_op &op, const Shape &input, const Shape &output,
@@ -301,6 +316,7 @@ void WinogradConvolution::run_strip(const Task &task, const float *transformed, 
     }
     call.kept = strip.kept;
     call.tiles = strip.tiles;
+    call.together = strip.together;
     call.rows = strip.rows;
     call.low = clamps(op_.activation) ? 0.0f : -INFINITY;
     call.high = op_.activation == AS_ACT_RELU6 ? 6.0f : INFINITY;

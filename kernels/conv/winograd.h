@@ -25,6 +25,7 @@ public:
     void plan(Program &, int op, void *workspace) override;
     std::size_t weight_words() const override { return weight_count_ + bias_count_; }
     void place_weights(float *) override;
+    const TiledLayer *unplaced() const override { return &layer_; }
     int64_t index_bytes() const override {
         return static_cast<int64_t>(layer_.channels.size() * sizeof(int32_t) +
                                     layer_.strips.size() * sizeof(Strip));
@@ -79,9 +80,9 @@ private:
         return right > 0 ? right : 0;
     }
     int positions() const { return filtering_.in * filtering_.in; }
-    ptrdiff_t kernel_scratch() const {
-        return static_cast<ptrdiff_t>(positions() * row_.tile_out + out_ * out_) * row_.tile_pixels;
-    }
+    int most_together() const;
+    // Floats that a kernel holds its products and lines of outputs in (conv/call.h).
+    ptrdiff_t kernel_scratch() const;
     std::vector<int64_t> cut_tasks(int threads);
     const float *transformed(const Program &, const Task &, int worker);
     WinogradInput source(const Tensor &input, int image, int slot, int first) const;

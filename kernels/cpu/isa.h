@@ -1,16 +1,17 @@
 // Which instruction sets this process may use.
 #pragma once
 
+#include "levels.h"
+
 namespace autosparse {
 
-// Widest as_isa level that the CPU has and the operating system grants.
-int detect_isa();
+// Whether a level is `other` or extends it, at any remove.
+bool holds(int isa, int other);
 
-// Widest level that new programs may use: detect_isa() unless lowered by set_isa_limit.
+// Widest level that this build has, the CPU has, the operating system grants, and the limit holds: what new
+// programs use.
 int usable_isa();
+// Nothing but this level and what it extends, or AS_ISA_ANY.
 void set_isa_limit(int isa);
-
-// Whether the CPU and the operating system grant AVX512-BF16.
-bool has_bf16_dot();
 
 }  // namespace autosparse

@@ -14,7 +14,7 @@ struct TileRoles {
     int c, a, b;
 };
 
-#if defined(AS_COMPILE_AMX)
+#if defined(AS_MATRIX_TILES)
 
 // AMX's tile registers. They belong to the thread until release().
 class MatrixTiles {

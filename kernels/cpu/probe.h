@@ -14,13 +14,7 @@ struct ProbeKernels {
     void (*read)(const float *data, size_t floats, float *sink);
 };
 
-const ProbeKernels &probe_kernels_generic();
-const ProbeKernels &probe_kernels_avx2();
-const ProbeKernels &probe_kernels_avx512();
-
-// bf16 dot products of AVX512-BF16; returns the operations, 0 where this build lacks them.
-double bf16_dot(int64_t rounds, float *sink);
-// The same on AMX's matrix tiles.
-double amx_dot(int64_t rounds, float *sink);
+// Runs `rounds` rounds of independent bf16 dot products; returns their number of floating-point operations.
+using Bf16Probe = double (*)(int64_t rounds, float *sink);
 
 }  // namespace autosparse

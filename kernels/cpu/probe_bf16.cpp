@@ -1,11 +1,39 @@
-// Compiled with AVX512-BF16; called only where the CPU has it.
-#include <immintrin.h>
-
+// bf16 dot products by an instruction of their own: AVX512-BF16's, or matrix tiles where the level has them.
+#include "cpu/matrix.h"
 #include "cpu/probe.h"
 
-namespace autosparse {
+namespace autosparse::AS_ISA_NS {
 
-double bf16_dot(int64_t rounds, float *sink) {
+double bf16_probe(int64_t rounds, float *sink);
+
+#if defined(AS_MATRIX_TILES)
+
+double bf16_probe(int64_t rounds, float *sink) {
+    alignas(64) float ones[256];
+    for (float &each : ones) each = 0.0f;
+    MatrixTiles tiles({4, 2, 2}, 16);
+    tiles.zero<0>();
+    tiles.zero<1>();
+    tiles.zero<2>();
+    tiles.zero<3>();
+    tiles.load<4>(ones, 64);
+    tiles.load<5>(ones, 64);
+    tiles.load<6>(ones, 64);
+    tiles.load<7>(ones, 64);
+    for (int64_t round = 0; round < rounds; ++round) {
+        tiles.multiply<0, 4, 6>();
+        tiles.multiply<1, 4, 7>();
+        tiles.multiply<2, 5, 6>();
+        tiles.multiply<3, 5, 7>();
+    }
+    tiles.store<0>(ones);
+    sink[2] = ones[0];
+    return 2.0 * 4 * 16 * 16 * 32 * static_cast<double>(rounds);
+}
+
+#else
+
+double bf16_probe(int64_t rounds, float *sink) {
     constexpr int kSums = 24;
     __m512 sums[kSums];
     const __m512bh a = (__m512bh)_mm512_set1_epi32(0x3f803f80), b = (__m512bh)_mm512_set1_epi32(0x38003800);
@@ -23,4 +51,6 @@ double bf16_dot(int64_t rounds, float *sink) {
     return 4.0 * kSums * 16 * static_cast<double>(rounds);  // two multiply-adds per lane
 }
 
-}  // namespace autosparse
+#endif
+
+}  // namespace autosparse::AS_ISA_NS

@@ -40,17 +40,10 @@ void read(const float *data, size_t floats, float *sink) {
     sink[2] = sum(total);
 }
 
-constexpr ProbeKernels table = {multiply_add, read};
-
 }  // namespace
+
+extern const ProbeKernels probe_kernels;
+const ProbeKernels probe_kernels = {multiply_add, read};
+
 }  // namespace AS_ISA_NS
-
-#if defined(AS_COMPILE_AVX512)
-const ProbeKernels &probe_kernels_avx512() { return avx512::table; }
-#elif defined(AS_COMPILE_AVX2)
-const ProbeKernels &probe_kernels_avx2() { return avx2::table; }
-#else
-const ProbeKernels &probe_kernels_generic() { return generic::table; }
-#endif
-
 }  // namespace autosparse

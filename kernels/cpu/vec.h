@@ -1,13 +1,13 @@
-// Vectors of float for the instruction set that this file is compiled for. The same kernels are compiled
-// once per instruction set; everything here lies in a namespace of that set's own, so that no inline
+// Vectors of float for the instruction set that this file is compiled for: AS_VECTORS is their header. The same
+// kernels are compiled once per instruction set; everything here lies in a namespace of that set's own, AS_ISA_NS, so that no inline
 // function compiled with wider instructions can be picked by the linker for a narrower CPU.
 //
 // Every header gives: Vec, kLanes, kRegisters (architectural vector registers), load/store (unaligned),
 // load_some/store_some (first `count` lanes; the rest reads as 0 and is not written), load_every_second,
 // first_lanes_of (the rest zero), broadcast, fma (a*b+c), max/min (returning the second argument when
 // either is NaN), max_or_nan (NaN when either is), and_mask, sum, transpose (kLanes x kLanes, in place), zip
-// and unzip (of two vectors), shift_in. Loads and stores take float or Bf16 in memory; a store to Bf16 rounds
-// to nearest even.
+// and unzip (of two vectors; by_four: of four), shift_in. Loads and stores take float or Bf16 in memory; a
+// store to Bf16 rounds to nearest even.
 //
 // dot_pairs takes vectors whose 32-bit lanes are pairs of bf16 (first of the pair in the low half): acc +
 // first products + second products in float. interleave makes such pairs from two runs of bf16.
@@ -19,24 +19,27 @@
 
 #include "cpu/bf16.h"
 
-#if defined(AS_COMPILE_AMX)
-#define AS_ISA_NS amx
-#include "cpu/vec_avx512.h"
-#elif defined(AS_COMPILE_AVX512_BF16)
-#define AS_ISA_NS avx512bf16
-#include "cpu/vec_avx512.h"
-#elif defined(AS_COMPILE_AVX512)
-#define AS_ISA_NS avx512
-#include "cpu/vec_avx512.h"
-#elif defined(AS_COMPILE_AVX2)
-#define AS_ISA_NS avx2
-#include "cpu/vec_avx2.h"
-#else
-#define AS_ISA_NS generic
-#include "cpu/vec_generic.h"
-#endif
+#include AS_VECTORS
 
 namespace autosparse::AS_ISA_NS {
+
+#ifndef AS_ZIPS_BY_FOUR
+// unzip and zip with four vectors: d[c][t] = x[4 t + c].
+AS_INLINE void unzip_by_four(const Vec (&x)[4], Vec (&d)[4]) {
+    Vec even[2], odd[2];
+    unzip(x[0], x[1], even[0], odd[0]);
+    unzip(x[2], x[3], even[1], odd[1]);
+    unzip(even[0], even[1], d[0], d[2]);
+    unzip(odd[0], odd[1], d[1], d[3]);
+}
+AS_INLINE void zip_by_four(const Vec (&d)[4], Vec (&x)[4]) {
+    Vec even[2], odd[2];
+    zip(d[0], d[2], even[0], even[1]);
+    zip(d[1], d[3], odd[0], odd[1]);
+    zip(even[0], odd[0], x[0], x[1]);
+    zip(even[1], odd[1], x[2], x[3]);
+}
+#endif
 
 // Weights are read once per inference, in order, from beyond the second-level cache: asks that cache for
 // `count` floats some way ahead. Measured on ResNet-18 (75 % sparse, Zen 5): 16 KB ahead brings the

@@ -17,7 +17,22 @@ AS_INLINE __m256i first_lanes(int count) {
     return _mm256_cmpgt_epi32(_mm256_set1_epi32(count), _mm256_set_epi32(7, 6, 5, 4, 3, 2, 1, 0));
 }
 AS_INLINE Vec load_some(const float *p, int count) { return _mm256_maskload_ps(p, first_lanes(count)); }
-AS_INLINE void store_some(float *p, Vec v, int count) { _mm256_maskstore_ps(p, first_lanes(count), v); }
+// In halves: masked stores take a Zen core a dozen cycles, and counts hardly change from call to call.
+AS_INLINE void store_some(float *p, Vec v, int count) {
+    if (count >= 8) return store(p, v);
+    __m128 rest = _mm256_castps256_ps128(v);
+    if (count & 4) {
+        _mm_storeu_ps(p, rest);
+        rest = _mm256_extractf128_ps(v, 1);
+        p += 4;
+    }
+    if (count & 2) {
+        _mm_storel_pi(reinterpret_cast<__m64 *>(p), rest);
+        rest = _mm_movehl_ps(rest, rest);
+        p += 2;
+    }
+    if (count & 1) _mm_store_ss(p, rest);
+}
 AS_INLINE Vec first_lanes_of(Vec v, int count) {
     return _mm256_and_ps(v, _mm256_castsi256_ps(first_lanes(count)));
 }
@@ -77,11 +92,38 @@ AS_INLINE void unzip(Vec low, Vec high, Vec &even, Vec &odd) {
     odd = _mm256_castpd_ps(_mm256_permute4x64_pd(odds, 0xd8));
 }
 
+// Four rows of four in either half, transposed.
+AS_INLINE void transpose_halves(const Vec (&x)[4], Vec (&d)[4]) {
+    const Vec a = _mm256_unpacklo_ps(x[0], x[1]), b = _mm256_unpackhi_ps(x[0], x[1]);
+    const Vec c = _mm256_unpacklo_ps(x[2], x[3]), e = _mm256_unpackhi_ps(x[2], x[3]);
+    d[0] = _mm256_shuffle_ps(a, c, 0x44);
+    d[1] = _mm256_shuffle_ps(a, c, 0xee);
+    d[2] = _mm256_shuffle_ps(b, e, 0x44);
+    d[3] = _mm256_shuffle_ps(b, e, 0xee);
+}
+
+#define AS_ZIPS_BY_FOUR  // see cpu/vec.h; crossing halves is what costs
+AS_INLINE void unzip_by_four(const Vec (&x)[4], Vec (&d)[4]) {
+    const Vec rows[4] = {
+        _mm256_permute2f128_ps(x[0], x[2], 0x20), _mm256_permute2f128_ps(x[0], x[2], 0x31),
+        _mm256_permute2f128_ps(x[1], x[3], 0x20), _mm256_permute2f128_ps(x[1], x[3], 0x31)};
+    transpose_halves(rows, d);
+}
+AS_INLINE void zip_by_four(const Vec (&d)[4], Vec (&x)[4]) {
+    Vec rows[4];
+    transpose_halves(d, rows);
+    x[0] = _mm256_permute2f128_ps(rows[0], rows[1], 0x20);
+    x[1] = _mm256_permute2f128_ps(rows[2], rows[3], 0x20);
+    x[2] = _mm256_permute2f128_ps(rows[0], rows[1], 0x31);
+    x[3] = _mm256_permute2f128_ps(rows[2], rows[3], 0x31);
+}
+
 // v[1], .. v[7], next[I]
 template <int I>
 AS_INLINE Vec shift_in(Vec v, Vec next) {
-    const Vec rotated = _mm256_permutevar8x32_ps(v, _mm256_set_epi32(0, 7, 6, 5, 4, 3, 2, 1));
-    return _mm256_blend_ps(rotated, _mm256_permutevar8x32_ps(next, _mm256_set1_epi32(I)), 0x80);
+    const Vec first = I ? _mm256_permute_ps(next, I) : next;
+    const __m256i behind = _mm256_castps_si256(_mm256_permute2f128_ps(v, first, 0x21));
+    return _mm256_castsi256_ps(_mm256_alignr_epi8(behind, _mm256_castps_si256(v), 4));
 }
 
 // p[0], p[2], .. p[14]; reads p[15] too.

@@ -1,7 +1,9 @@
 // The C interface: checks arguments, turns exceptions into a status and a message.
 #include "autosparse.h"
 
+#include <algorithm>
 #include <cstring>
+#include <deque>
 #include <string>
 
 #include "conv/table.h"
@@ -57,8 +59,7 @@ Shape checked_shape(const int32_t *shape) {
 
 namespace {
 
-void check_tensor(const Program &program, int tensor, int count) {
-    (void)program;
+void check_tensor(int tensor, int count) {
     require(tensor >= 0 && tensor < count,
             "tensor must be an id that as_program_tensor gave, but got " + std::to_string(tensor));
 }
@@ -98,12 +99,19 @@ AS_EXPORT const char *as_last_error(void) { return last_error.c_str(); }
 
 AS_EXPORT int as_last_status(void) { return last_status; }
 
+AS_EXPORT int as_isa_count(void) { return level_count; }
+
+AS_EXPORT const char *as_isa_name(int isa) {
+    return isa >= 0 && isa < level_count ? kLevels[isa].name : "";
+}
+
 AS_EXPORT int as_detect_isa(void) { return usable_isa(); }
 
 AS_EXPORT int as_limit_isa(int isa) {
     return guarded([&] {
-        require(isa >= AS_ISA_GENERIC && isa <= AS_ISA_AMX,
-                "isa must be an as_isa, but got " + std::to_string(isa));
+        require(isa >= AS_ISA_ANY && isa < level_count,
+                "isa must lie in 0.." + std::to_string(level_count - 1) + " or be AS_ISA_ANY, but got " +
+                    std::to_string(isa));
         set_isa_limit(isa);
         return AS_OK;
     });
@@ -120,12 +128,17 @@ AS_EXPORT int as_kernel_get(int row, as_kernel_info *out) {
         std::memset(out, 0, sizeof *out);
         std::strncpy(out->name, r.name.c_str(), sizeof out->name - 1);
         std::strncpy(out->family, r.block_n ? "conv_onexn" : "conv_dense", sizeof out->family - 1);
-        std::strncpy(out->method, name_of(r.method), sizeof out->method - 1);
+        std::strncpy(out->method, facts_of(r.method).name, sizeof out->method - 1);
         out->isa = r.isa;
         out->block_n = r.block_n;
         out->tile_out = r.tile_out;
         out->tile_pixels = r.tile_pixels;
         std::strncpy(out->dtype, name_of_dtype(r.dtype), sizeof out->dtype - 1);
+        out->lanes = lanes_of(r.isa);
+        out->fuses = r.fuses;
+        const Filtering &filtering = filtering_of(r.method);
+        out->window_in = filtering.out ? filtering.in : 1;
+        out->window_out = filtering.out ? filtering.out : 1;
         return AS_OK;
     });
 }
@@ -166,63 +179,66 @@ AS_EXPORT as_program *as_program_new(int32_t threads, int32_t pin) {
 AS_EXPORT void as_program_free(as_program *program) { delete program; }
 
 AS_EXPORT int as_program_tensor(as_program *program, const int32_t shape[4], int32_t dtype) {
-    return guarded([&] {
-        require(program != nullptr, "program must not be NULL");
+    return guarded(program, [&](Program &p) {
         require(dtype == AS_F32 || dtype == AS_BF16,
                 "dtype must be an as_dtype, but got " + std::to_string(dtype));
-        return program->program.add_tensor(checked_shape(shape), dtype);
+        return p.add_tensor(checked_shape(shape), dtype);
     });
 }
 
 AS_EXPORT int as_program_input(as_program *program, int32_t tensor) {
-    return guarded([&] {
-        require(program != nullptr, "program must not be NULL");
-        check_tensor(program->program, tensor, program->program.tensor_count());
-        program->program.add_input(tensor);
+    return guarded(program, [&](Program &p) {
+        check_tensor(tensor, p.tensor_count());
+        p.add_input(tensor);
         return AS_OK;
     });
 }
 
 AS_EXPORT int as_program_output(as_program *program, int32_t tensor) {
-    return guarded([&] {
-        require(program != nullptr, "program must not be NULL");
-        check_tensor(program->program, tensor, program->program.tensor_count());
-        program->program.add_output(tensor);
+    return guarded(program, [&](Program &p) {
+        check_tensor(tensor, p.tensor_count());
+        p.add_output(tensor);
         return AS_OK;
     });
 }
 
 AS_EXPORT int as_program_op(as_program *program, const as_op *op) {
-    return guarded([&] {
-        require(program != nullptr && op != nullptr, "program and op must not be NULL");
-        return program->program.add_op(*op);
+    return guarded(program, [&](Program &p) {
+        require(op != nullptr, "op must not be NULL");
+        return p.add_op(*op);
+    });
+}
+
+AS_EXPORT int as_program_share_weights(as_program *program) {
+    return guarded(program, [](Program &p) {
+        require(!p.is_finished(), "as_program_share_weights must come before as_program_finish");
+        p.share_weights();
+        return AS_OK;
     });
 }
 
 AS_EXPORT int as_program_finish(as_program *program) {
-    return guarded([&] {
-        require(program != nullptr, "program must not be NULL");
-        program->program.finish();
+    return guarded(program, [](Program &p) {
+        p.finish();
         return AS_OK;
     });
 }
 
 AS_EXPORT int as_program_run(as_program *program, const float *const *inputs, float *const *outputs) {
-    return guarded([&] {
-        require(program != nullptr, "program must not be NULL");
-        check_borders(program->program, inputs, outputs);
-        program->program.run(inputs, outputs, 1, nullptr, nullptr);
+    return guarded(program, [&](Program &p) {
+        check_borders(p, inputs, outputs);
+        p.run(inputs, outputs, 1, nullptr, nullptr);
         return AS_OK;
     });
 }
 
 AS_EXPORT int as_program_time(as_program *program, const float *const *inputs, float *const *outputs,
                               int32_t repeats, int64_t *run_ns, int64_t *op_ns) {
-    return guarded([&] {
-        require(program != nullptr && run_ns != nullptr, "program and run_ns must not be NULL");
+    return guarded(program, [&](Program &p) {
+        require(run_ns != nullptr, "run_ns must not be NULL");
         require(repeats >= 1, "repeats must be at least 1, but got " + std::to_string(repeats));
-        check_borders(program->program, inputs, outputs);
-        program->program.run(inputs, outputs, repeats, run_ns, op_ns);
+        check_borders(p, inputs, outputs);
+        p.run(inputs, outputs, repeats, run_ns, op_ns);
         return AS_OK;
     });
 }
@@ -233,8 +249,12 @@ AS_EXPORT int as_programs_time(as_program *const *programs, int32_t count, const
         require(programs != nullptr && run_ns != nullptr, "programs and run_ns must not be NULL");
         require(count >= 1 && repeats >= 1, "count and repeats must be at least 1");
         std::vector<Program *> list;
+        std::deque<Exclusive> uses;
         for (int i = 0; i < count; ++i) {
             require(programs[i] != nullptr, "program " + std::to_string(i) + " must not be NULL");
+            require(std::find(programs, programs + i, programs[i]) == programs + i,
+                    "programs timed in turn must differ, but got one twice");
+            uses.emplace_back(*programs[i]);
             list.push_back(&programs[i]->program);
             check_borders(*list.back(), inputs, outputs);
             require(list.back()->threads() == list.front()->threads() &&
@@ -282,10 +302,14 @@ AS_EXPORT int as_program_op_count(const as_program *program) {
     return program ? program->program.op_count() : fail(AS_BAD_ARGUMENT, "program must not be NULL");
 }
 
-AS_EXPORT int as_program_op_kernel(const as_program *program, int32_t op) {
-    if (!program || op < 0 || op >= program->program.op_count())
-        return fail(AS_BAD_ARGUMENT, "op must be an operator of the program");
-    return program->program.op_kernel(op);
+AS_EXPORT int as_program_op_kernel(const as_program *program, int32_t op, int32_t *row) {
+    return guarded([&] {
+        require(program != nullptr && row != nullptr, "program and row must not be NULL");
+        require(op >= 0 && op < program->program.op_count(),
+                "op must be an operator of the program, but got " + std::to_string(op));
+        *row = program->program.op_kernel(op);
+        return AS_OK;
+    });
 }
 
 }  // extern "C"

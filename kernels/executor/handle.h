@@ -1,6 +1,9 @@
 // What stands behind an as_program, and the border that no exception crosses.
 #pragma once
 
+#include <unistd.h>
+
+#include <atomic>
 #include <exception>
 #include <memory>
 #include <new>
@@ -18,6 +21,7 @@ struct as_program {
     autosparse::Program program;
     std::string manifest;            // of the artifact that it was loaded from
     std::vector<std::string> notes;  // per operator of an artifact: why it has another kernel than recorded
+    std::atomic<pid_t> user{0};      // the process whose call builds or runs it now, or 0
 };
 
 namespace autosparse {
@@ -30,6 +34,29 @@ void clear_error() noexcept;
 std::unique_ptr<as_program> new_program(int32_t threads, int32_t pin);
 // Four extents as a shape. Throws AS_BAD_ARGUMENT unless all are positive and their product fits.
 Shape checked_shape(const int32_t *shape);
+
+// Keeps a program for one call. Throws AS_BUSY where another one has it. A child that was forked in the middle
+// of a call of its parent's has a copy that nobody uses: it takes it over.
+class Exclusive {
+public:
+    explicit Exclusive(as_program &program) : program_(program) {
+        const pid_t self = getpid();
+        pid_t user = program.user.load(std::memory_order_relaxed);
+        do {
+            if (user == self)
+                throw Error(AS_BUSY,
+                            "one call at a time must build or run a program, but another thread's is at work on "
+                            "this one; make one program per thread, or hold a lock");
+        } while (!program.user.compare_exchange_weak(user, self, std::memory_order_acquire,
+                                                     std::memory_order_relaxed));
+    }
+    ~Exclusive() { program_.user.store(0, std::memory_order_release); }
+    Exclusive(const Exclusive &) = delete;
+    Exclusive &operator=(const Exclusive &) = delete;
+
+private:
+    as_program &program_;
+};
 
 // Runs `body`, which returns a non-negative result, behind the border.
 template <class Body>
@@ -46,6 +73,16 @@ int guarded(Body &&body) noexcept {
     } catch (...) {
         return fail(AS_INTERNAL, "unknown error");
     }
+}
+
+// The same on a program that nobody else builds or runs.
+template <class Body>
+int guarded(as_program *program, Body &&body) noexcept {
+    return guarded([&] {
+        require(program != nullptr, "program must not be NULL");
+        const Exclusive use(*program);
+        return body(program->program);
+    });
 }
 
 }  // namespace autosparse

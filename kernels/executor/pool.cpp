@@ -5,9 +5,13 @@
 
 #include <algorithm>
 #include <chrono>
+#include <iterator>
 #include <stdexcept>
 #include <string>
 #include <system_error>
+#include <utility>
+
+#include "executor/processors.h"
 
 #if defined(__x86_64__)
 #include <immintrin.h>
@@ -53,25 +57,10 @@ void restore_float_mode(uint64_t mode) {
 #endif
 }
 
-std::vector<int> allowed_processors() {
-    std::vector<int> out;
-    cpu_set_t set;
-    if (sched_getaffinity(0, sizeof set, &set) == 0)
-        for (int i = 0; i < CPU_SETSIZE; ++i)
-            if (CPU_ISSET(i, &set)) out.push_back(i);
-    return out;
-}
-
-bool bind_to(int processor) {
-    cpu_set_t set;
-    CPU_ZERO(&set);
-    CPU_SET(processor, &set);
-    return sched_setaffinity(0, sizeof set, &set) == 0;
-}
-
 struct PoolShelf {
     std::mutex mutex;
     std::vector<std::unique_ptr<Pool>> idle;
+    BoundProcessors bound;
     int programs = 0;
     pid_t process = getpid();
 };
@@ -97,7 +86,19 @@ void forget_foreign_pools(PoolShelf &s) {
     if (s.process == getpid()) return;
     for (auto &pool : s.idle) pool.release();
     s.idle.clear();
+    s.bound.clear();
     s.process = getpid();
+}
+
+// Takes an idle pool that `suits` off the shelf, if there is one, the last used first. Call with the lock held.
+template <class Suits>
+std::unique_ptr<Pool> take_idle(PoolShelf &s, Suits &&suits) {
+    const auto found =
+        std::find_if(s.idle.rbegin(), s.idle.rend(), [&](const auto &pool) { return suits(*pool); });
+    if (found == s.idle.rend()) return nullptr;
+    std::unique_ptr<Pool> pool = std::move(*found);
+    s.idle.erase(std::next(found).base());
+    return pool;
 }
 
 }  // namespace
@@ -124,8 +125,8 @@ void Barrier::wait(int64_t *arrival_ns) {
     }
 }
 
-Pool::Pool(int threads, bool pin) : threads_(threads), pin_(pin), barrier_(threads) {
-    processors_ = allowed_processors();
+Pool::Pool(int threads, std::vector<int> allowed, std::vector<int> processors)
+    : threads_(threads), allowed_(std::move(allowed)), processors_(std::move(processors)), barrier_(threads) {
     workers_.reserve(static_cast<std::size_t>(threads - 1));
     try {
         for (int worker = 1; worker < threads; ++worker)
@@ -150,8 +151,7 @@ void Pool::end_workers() {
 }
 
 void Pool::work(int worker) {
-    if (pin_ && !processors_.empty())
-        bind_to(processors_[static_cast<std::size_t>(worker) % processors_.size()]);
+    if (is_bound()) bind_to(processors_[static_cast<std::size_t>(worker)]);
     flush_denormals();
     uint32_t seen = 0;
     for (;;) {
@@ -165,9 +165,17 @@ void Pool::work(int worker) {
         }
         if (stop_.load()) return;
         seen = epoch_.load();
-        (*job_)(worker);
-        barrier_.wait();
+        do_share(*job_, worker);
     }
+}
+
+void Pool::do_share(const std::function<void(int)> &job, int worker) noexcept {
+    try {
+        job(worker);
+    } catch (...) {
+        failure_.keep();
+    }
+    if (threads_ > 1) barrier_.wait();
 }
 
 void Pool::run(const std::function<void(int)> &job) {
@@ -179,32 +187,52 @@ void Pool::run(const std::function<void(int)> &job) {
             wake_.notify_all();
         }
     }
-    job(0);
-    if (threads_ > 1) barrier_.wait();
+    do_share(job, 0);
+    failure_.rethrow();
 }
 
 PoolLease::PoolLease(int threads, bool pin) {
     PoolShelf &s = shelf();
+    const std::vector<int> allowed = allowed_processors();
+    std::unique_ptr<Pool> ended;  // when the lock is free again
     {
-        const std::vector<int> processors = allowed_processors();
         std::lock_guard<std::mutex> lock(s.mutex);
         forget_foreign_pools(s);
-        const auto found = std::find_if(s.idle.begin(), s.idle.end(), [&](const auto &pool) {
-            return pool->suits(threads, pin, processors);
-        });
-        if (found != s.idle.end()) {
-            pool_ = std::move(*found);
-            s.idle.erase(found);
-            return;
+        // Threads of a bound pool are where its processors are. One thread is the caller alone, and can be anywhere.
+        if (pin && threads > 1) {
+            pool_ = take_idle(s, [&](const Pool &pool) {
+                return pool.suits(threads, true, allowed) && s.bound.are_free(pool.processors());
+            });
+            if (pool_) processors_ = pool_->processors();
         }
+        if (pin && !pool_) {
+            processors_ = s.bound.choose(allowed, threads);
+            // Those that wait for processors which others have now shall not become ever more.
+            if (threads > 1 && !processors_.empty())
+                ended = take_idle(s, [&](const Pool &pool) { return pool.suits(threads, true, allowed); });
+        }
+        s.bound.take(processors_);
+        if (!pool_ && (threads == 1 || processors_.empty()))
+            pool_ = take_idle(s, [&](const Pool &pool) { return pool.suits(threads, false, allowed); });
     }
-    pool_ = std::make_unique<Pool>(threads, pin);
+    if (pool_) return;
+    try {
+        pool_ = std::make_unique<Pool>(threads, allowed, threads == 1 ? std::vector<int>() : processors_);
+    } catch (...) {
+        std::lock_guard<std::mutex> lock(s.mutex);
+        s.bound.give_back(processors_);
+        throw;
+    }
 }
 
 PoolLease::~PoolLease() {
     PoolShelf &s = shelf();
     std::lock_guard<std::mutex> lock(s.mutex);
-    if (s.programs > 0) s.idle.push_back(std::move(pool_));
+    s.bound.give_back(processors_);
+    try {
+        if (s.programs > 0) s.idle.push_back(std::move(pool_));
+    } catch (const std::bad_alloc &) {  // then it ends here
+    }
 }
 
 void retain_pools() {
@@ -221,13 +249,9 @@ void release_pools() {
     if (--s.programs == 0) ending.swap(s.idle);
 }
 
-CallerState::CallerState(bool pin) : float_mode_(flush_denormals()) {
-    if (!pin || sched_getaffinity(0, sizeof affinity_, &affinity_) != 0) return;
-    for (int i = 0; i < CPU_SETSIZE; ++i) {
-        if (!CPU_ISSET(i, &affinity_)) continue;
-        pinned_ = bind_to(i);
-        return;
-    }
+CallerState::CallerState(const PoolLease &lease) : float_mode_(flush_denormals()) {
+    if (lease.processors().empty() || sched_getaffinity(0, sizeof affinity_, &affinity_) != 0) return;
+    pinned_ = bind_to(lease.processors().front());
 }
 
 CallerState::~CallerState() {

@@ -6,10 +6,12 @@
 #include <atomic>
 #include <condition_variable>
 #include <cstdint>
+#include <exception>
 #include <functional>
 #include <memory>
 #include <mutex>
 #include <thread>
+#include <utility>
 #include <vector>
 
 namespace autosparse {
@@ -27,43 +29,71 @@ private:
     alignas(64) std::atomic<uint32_t> phase_{0};
 };
 
+// The first exception of a job that several threads do: none may leave its thread, and all have to meet at the
+// end before the caller hears of it.
+class FirstFailure {
+public:
+    // Keeps the exception that is being handled.
+    void keep() noexcept {
+        if (!has_come_.exchange(true)) error_ = std::current_exception();
+    }
+    bool has_come() const { return has_come_.load(std::memory_order_relaxed); }
+    // Throws what was kept, if anything; when all threads have met.
+    void rethrow() {
+        if (!has_come()) return;
+        has_come_.store(false);
+        std::rethrow_exception(std::exchange(error_, nullptr));
+    }
+
+private:
+    std::atomic<bool> has_come_{false};
+    std::exception_ptr error_;
+};
+
 // Threads that wait for jobs: spinning for a moment (the next inference often follows at once), then
 // asleep.
 class Pool {
 public:
-    Pool(int threads, bool pin);
+    // Workers may run on `allowed`, and are bound to one of `processors` each: worker 0, the caller, is to the first by
+    // whoever calls. None are bound if there are none.
+    Pool(int threads, std::vector<int> allowed, std::vector<int> processors);
     ~Pool();
     Pool(const Pool &) = delete;
     Pool &operator=(const Pool &) = delete;
 
     int threads() const { return threads_; }
-    // Whether this pool is what a caller that may run on `processors` wants.
-    bool suits(int threads, bool pin, const std::vector<int> &processors) const {
-        return threads == threads_ && pin == pin_ && processors == processors_;
+    bool is_bound() const { return !processors_.empty(); }
+    const std::vector<int> &processors() const { return processors_; }
+    // Whether this pool is what a caller that may run on `allowed` wants.
+    bool suits(int threads, bool is_bound, const std::vector<int> &allowed) const {
+        return threads == threads_ && is_bound == this->is_bound() && allowed == allowed_;
     }
-    // Runs job(worker) on every worker; the caller is worker 0. Returns when all are done.
+    // Runs job(worker) on every worker; the caller is worker 0. Returns when all are done. Throws what the job
+    // threw first on any of them; a job whose workers wait for each other must not throw between.
     void run(const std::function<void(int)> &job);
     Barrier &barrier() { return barrier_; }
 
 private:
     void work(int worker);
+    void do_share(const std::function<void(int)> &job, int worker) noexcept;
     void end_workers();
 
     const int threads_;
-    const bool pin_;
+    const std::vector<int> allowed_, processors_;
     Barrier barrier_;
     std::atomic<uint32_t> epoch_{0};
     std::atomic<int> sleepers_{0};
     std::atomic<bool> stop_{false};
     const std::function<void(int)> *job_ = nullptr;
+    FirstFailure failure_;
     std::mutex mutex_;
     std::condition_variable wake_;
     std::vector<std::thread> workers_;
-    std::vector<int> processors_;
 };
 
 // Borrows an idle pool of the process for one run, so that programs used in turn share hot threads and
-// programs used at once each have their own.
+// programs used at once each have their own; and, to pin, as many processors as no other lease holds. Where
+// fewer are left, the run is bound to none.
 class PoolLease {
 public:
     PoolLease(int threads, bool pin);
@@ -72,8 +102,11 @@ public:
     PoolLease &operator=(const PoolLease &) = delete;
     Pool &operator*() const { return *pool_; }
     Pool *operator->() const { return pool_.get(); }
+    // One per worker; empty where they are not bound.
+    const std::vector<int> &processors() const { return processors_; }
 
 private:
+    std::vector<int> processors_;
     std::unique_ptr<Pool> pool_;
 };
 
@@ -81,10 +114,10 @@ private:
 void retain_pools();
 void release_pools();
 
-// For as long as it lives: denormals are zero, and the thread is bound to the first processor it may use.
+// For as long as it lives: denormals are zero, and the thread is bound to the first processor of a lease.
 class CallerState {
 public:
-    explicit CallerState(bool pin);
+    explicit CallerState(const PoolLease &lease);
     ~CallerState();
     CallerState(const CallerState &) = delete;
     CallerState &operator=(const CallerState &) = delete;

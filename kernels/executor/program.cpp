@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "conv/structure.h"
 #include "cpu/isa.h"
 #include "operators/planes.h"
 
@@ -170,16 +171,7 @@ void Program::finish() {
     for (auto &op : operators_) op->constrain(*this);
     lay_out();
     plan_arena();
-    std::size_t words = 0;
-    for (const auto &op : operators_) words += (op->weight_words() + 15) / 16 * 16;
-    // Kernels may prefetch and load whole vectors beyond the last weight.
-    weights_ = Buffer((words + 64) * sizeof(float));
-    float *place = reinterpret_cast<float *>(weights_.data());
-    std::fill_n(place + words, 64, 0.0f);
-    for (auto &op : operators_) {
-        op->place_weights(place);
-        place += (op->weight_words() + 15) / 16 * 16;
-    }
+    place_weights();
     for (const auto &op : operators_) scratch_bytes_ = std::max(scratch_bytes_, op->scratch(*this));
     scratch_bytes_ = (scratch_bytes_ + 2 * kCacheLine - 1) / kCacheLine * kCacheLine;
     scratch_ = Buffer(scratch_bytes_ * static_cast<std::size_t>(threads_));
@@ -189,6 +181,37 @@ void Program::finish() {
             *this, op, arena_.data() + workspace_offset_[static_cast<std::size_t>(op)]);
     plan_outputs();
     finished_ = true;
+}
+
+// Where it was asked for, operators with equal weights, such as calls of one layer, read them in one place.
+void Program::place_weights() {
+    const auto rounded = [](std::size_t words) { return (words + 15) / 16 * 16; };
+    std::map<std::size_t, std::vector<std::size_t>> by_size;  // operators that hold weights of their own
+    std::vector<std::size_t> owner(operators_.size());
+    for (std::size_t i = 0; i < operators_.size(); ++i) {
+        owner[i] = i;
+        const TiledLayer *mine = shares_weights_ ? operators_[i]->unplaced() : nullptr;
+        auto &alike = by_size[operators_[i]->weight_words()];
+        for (std::size_t other : mine ? alike : std::vector<std::size_t>())
+            if (const TiledLayer *theirs = operators_[other]->unplaced();
+                theirs && theirs->weights == mine->weights && theirs->bias == mine->bias) {
+                owner[i] = other;
+                break;
+            }
+        if (owner[i] != i) continue;
+        alike.push_back(i);
+        weight_words_ += rounded(operators_[i]->weight_words());
+    }
+    // Kernels may prefetch and load whole vectors beyond the last weight.
+    weights_ = Buffer((weight_words_ + 64) * sizeof(float));
+    float *place = reinterpret_cast<float *>(weights_.data());
+    std::fill_n(place + weight_words_, 64, 0.0f);
+    std::vector<float *> places(operators_.size());
+    for (std::size_t i = 0; i < operators_.size(); ++i) {
+        places[i] = owner[i] == i ? place : places[owner[i]];
+        operators_[i]->place_weights(places[i]);
+        if (owner[i] == i) place += rounded(operators_[i]->weight_words());
+    }
 }
 
 Step &Program::add_step(int op, const std::vector<int64_t> &costs, std::function<void(int, int)> run) {
@@ -237,12 +260,22 @@ void Program::plan_outputs() {
     }
 }
 
-// A step ends when its last worker arrives, whenever worker 0 comes to notice.
-void Program::run_steps(int worker, bool timed) {
-    for (Step &step : steps_) {
+// After a failure the workers still meet at the end of every step, but do nothing more.
+void Program::run_tasks(Step &step, int worker) noexcept {
+    if (failure_.has_come()) return;
+    try {
         if (step.prepare) step.prepare(worker);
         for (int task = step.queue->next(worker); task >= 0; task = step.queue->next(worker))
             step.run(task, worker);
+    } catch (...) {
+        failure_.keep();
+    }
+}
+
+// A step ends when its last worker arrives, whenever worker 0 comes to notice.
+void Program::run_steps(int worker, bool timed) {
+    for (Step &step : steps_) {
+        run_tasks(step, worker);
         if (threads_ > 1)
             barrier_->wait(timed ? &step.end_ns : nullptr);
         else if (timed)
@@ -255,6 +288,7 @@ void Program::run_once(Pool &pool, int64_t *op_ns) {
     barrier_ = &pool.barrier();
     int64_t begin = op_ns ? now_ns() : 0;
     pool.run([this, op_ns](int worker) { run_steps(worker, op_ns != nullptr); });
+    failure_.rethrow();
     if (!op_ns) return;
     std::fill_n(op_ns, op_count(), 0);
     for (const Step &step : steps_) {
@@ -268,7 +302,7 @@ void Program::run(const float *const *inputs, float *const *outputs, int repeats
     run_inputs_ = inputs;
     run_outputs_ = outputs;
     PoolLease pool(threads_, pin_);
-    CallerState caller(pin_);
+    const CallerState caller(pool);
     for (int i = 0; i < repeats; ++i) {
         const int64_t begin = run_ns ? now_ns() : 0;
         run_once(*pool, op_ns ? op_ns + static_cast<ptrdiff_t>(i) * op_count() : nullptr);
@@ -283,7 +317,7 @@ void run_in_turn(Program *const *programs, int count, const float *const *inputs
         programs[i]->run_outputs_ = outputs;
     }
     PoolLease pool(programs[0]->threads_, programs[0]->pin_);
-    CallerState caller(programs[0]->pin_);
+    const CallerState caller(pool);
     for (int i = 0; i < repeats; ++i) {
         const int64_t begin = now_ns();
         programs[i % count]->run_once(*pool, nullptr);
@@ -303,9 +337,8 @@ bool Program::has_same_borders(const Program &other) const {
 int Program::op_kernel(int op) const { return operators_[static_cast<std::size_t>(op)]->kernel(); }
 
 int64_t Program::weight_bytes() const {
-    int64_t bytes = 0;
-    for (const auto &op : operators_)
-        bytes += static_cast<int64_t>(op->weight_words() * sizeof(float)) + op->index_bytes();
+    auto bytes = static_cast<int64_t>(weight_words_ * sizeof(float));
+    for (const auto &op : operators_) bytes += op->index_bytes();
     return bytes;
 }
 

@@ -37,6 +37,7 @@ struct Step {
 };
 
 class Program;
+struct TiledLayer;
 
 // Rows [first, last) of the images of a tensor.
 struct Rows {
@@ -56,8 +57,10 @@ public:
     // 32-bit words that plan() will copy into the program's one weight buffer, and where they went.
     virtual std::size_t weight_words() const { return 0; }
     virtual void place_weights(float *) {}
+    // What place_weights() will copy, weights and then biases; null where that is not known.
+    virtual const TiledLayer *unplaced() const { return nullptr; }
     virtual int64_t index_bytes() const { return 0; }
-    virtual int kernel() const { return -1; }
+    virtual int kernel() const { return AS_KERNEL_BUILTIN; }
 };
 
 class Program {
@@ -73,6 +76,8 @@ public:
     int add_op(const as_op &op);
     // Refuses an operator whose tensors do not exist or come in the wrong order; add_op asks it too.
     void check_op(const as_op &op) const;
+    // Lets operators with equal weights hold them once; before finish().
+    void share_weights() { shares_weights_ = true; }
     void finish();
     void run(const float *const *inputs, float *const *outputs, int repeats, int64_t *run_ns,
              int64_t *op_ns);
@@ -117,11 +122,13 @@ public:
 private:
     friend void run_in_turn(Program *const *, int, const float *const *, float *const *, int, int64_t *);
     void lay_out();
+    void place_weights();
     void check_dataflow();
     const int32_t *valid_mask(const Tensor &tensor);
     void plan_arena();
     void plan_inputs();
     void plan_outputs();
+    void run_tasks(Step &step, int worker) noexcept;
     void run_steps(int worker, bool timed);
     void run_once(Pool &pool, int64_t *op_ns);
     int pitch_root(int id);
@@ -136,9 +143,11 @@ private:
     std::vector<std::size_t> workspace_offset_;
     std::vector<Step> steps_;
     Buffer arena_, scratch_, weights_;
-    std::size_t scratch_bytes_ = 0;
+    std::size_t scratch_bytes_ = 0, weight_words_ = 0;
+    bool shares_weights_ = false;
     std::map<std::tuple<int, int, int>, std::vector<int32_t>> masks_;  // by height, width, pitch
     Barrier *barrier_ = nullptr;                                       // of the pool that runs now
+    FirstFailure failure_;                                             // of the run under way
     const float *const *run_inputs_ = nullptr;
     float *const *run_outputs_ = nullptr;
 };

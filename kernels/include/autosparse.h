@@ -5,9 +5,12 @@
  * The interface speaks of logical tensors (NCHW, contiguous at the borders, where they are float32 whatever
  * their type inside); how activations lie in the arena is the executor's own affair.
  *
- * Thread safety: one program runs one inference at a time; different programs are independent.
+ * Thread safety: different programs are independent. One program is built and run by one call at a time: a
+ * call that finds another thread's at work on the same program does nothing and gives AS_BUSY. It does not
+ * wait: who wants runs to queue holds a lock of their own, and who wants them side by side makes one program
+ * per thread. What only asks a finished program may be called at any time; freeing one that runs may not.
  * Errors: functions that return int give 0 on success or a negative as_status; as_last_error() then tells
- * more (thread-local). Nothing here throws, aborts, or prints.
+ * more (thread-local). Nothing here throws, aborts, or prints, on worker threads either.
  */
 #ifndef AUTOSPARSE_H
 #define AUTOSPARSE_H
@@ -19,7 +22,7 @@
 extern "C" {
 #endif
 
-#define AS_ABI_VERSION 2
+#define AS_ABI_VERSION 3
 #define AS_MAX_INPUTS 8
 
 typedef struct as_program as_program;
@@ -30,17 +33,9 @@ typedef enum as_status {
     AS_UNSUPPORTED = -2,  /* this CPU, or this kernel for this shape */
     AS_NO_MEMORY = -3,
     AS_INTERNAL = -4,
-    AS_BAD_FILE = -5 /* no artifact, or one that is damaged, truncated, changed or too new */
+    AS_BAD_FILE = -5, /* no artifact, or one that is damaged, truncated, changed or too new */
+    AS_BUSY = -6      /* another call builds or runs this program */
 } as_status;
-
-/* Each level holds those below. */
-typedef enum as_isa {
-    AS_ISA_GENERIC = 0,
-    AS_ISA_AVX2 = 1,
-    AS_ISA_AVX512 = 2,     /* F, BW, VL, DQ */
-    AS_ISA_AVX512_BF16 = 3, /* and AVX512-BF16 */
-    AS_ISA_AMX = 4          /* and AMX-TILE and AMX-BF16 */
-} as_isa;
 
 /* Type of a tensor. Sums are always float32. */
 typedef enum as_dtype { AS_F32 = 0, AS_BF16 = 1 } as_dtype;
@@ -71,6 +66,8 @@ typedef enum as_activation {
    the weights as they are given. The others transform them once, to 1.8 to 4 times as many. */
 #define AS_KERNEL_ANY (-1)
 #define AS_KERNEL_COMPACT (-2)
+/* What runs an operator that has no rows. */
+#define AS_KERNEL_BUILTIN (-3)
 
 typedef struct as_op {
     int32_t kind;                     /* as_op_kind */
@@ -101,20 +98,31 @@ typedef struct as_kernel_info {
     char name[96];      /* f32_conv_onexn8__avx512_px8x48: contract __ method */
     char family[32];    /* conv_onexn, conv_dense */
     char method[32];    /* px: vectors along pixels; oc: vectors along output channels */
-    int32_t isa;        /* as_isa */
+    int32_t isa;        /* its instruction set, as_isa_name() gives the name */
     int32_t block_n;    /* N that it serves; 0 for dense */
     int32_t tile_out;   /* output channels per register tile */
     int32_t tile_pixels;/* pixels per register tile */
     char dtype[8];      /* of inputs and weights: f32, bf16 */
+    int32_t lanes;      /* floats per vector of its instruction set */
+    int32_t fuses;      /* whether that multiplies and adds in one instruction; 0 where this build lacks it */
+    int32_t window_in;  /* inputs and outputs per side of a tile of Winograd's filtering, which keeps */
+    int32_t window_out; /* transformed weights, more than it is given; 1 and 1 for other methods */
 } as_kernel_info;
 
 int as_abi_version(void);
+/* How this build lays out the structs above, for bindings that mirror them: a line for each, its name and size
+ * and then every member as name:offset:size, in bytes. */
+const char *as_abi_layout(void);
 const char *as_last_error(void);
 int as_last_status(void); /* as_status of this thread's last call; for calls that return a pointer */
-/* The widest instruction set that the CPU and the operating system grant, this build has, and as_limit_isa
- * allows. */
+/* Instruction sets that this version knows, whether or not this build has them: numbers from 0, the portable
+ * baseline, each behind those that it holds. */
+int as_isa_count(void);
+const char *as_isa_name(int isa); /* generic, avx2, ...; "" for no such number */
+/* The widest one that the CPU and the operating system grant, this build has, and as_limit_isa allows. */
 int as_detect_isa(void);
-/* Nothing above this level is used from now on (new programs only); for tests. */
+/* Nothing but this one and what it holds is used from now on (new programs only), or AS_ISA_ANY; for tests. */
+#define AS_ISA_ANY (-1)
 int as_limit_isa(int isa);
 
 int as_kernel_count(void);
@@ -125,8 +133,10 @@ const char *as_kernel_source_hash(int row);
  * Returns the length needed, or a negative status. Tensor shapes are (batch, channels, height, width). */
 int as_kernel_why_not(int row, const as_op *op, const int32_t in_shape[4], char *reasons, size_t capacity);
 
-/* `threads` >= 1 workers, the caller included. `pin` != 0 binds worker i to the i-th processor this process
- * may run on, for as long as the program lives. */
+/* `threads` >= 1 workers, the caller included. `pin` != 0 binds each of them to a processor while the program
+ * runs: to one that no other run of this process is bound to, a core of its own first. Where fewer than
+ * `threads` are left, that run is bound to none. For a process that has its processors to itself: what another
+ * process binds is unknown, and threads that are bound to one processor share it while others idle. */
 as_program *as_program_new(int32_t threads, int32_t pin);
 void as_program_free(as_program *program);
 /* Adds a tensor of an as_dtype; returns its id (>= 0). A convolution of bf16 tensors writes bf16 or float32, as
@@ -136,6 +146,9 @@ int as_program_input(as_program *program, int32_t tensor);  /* in the order that
 int as_program_output(as_program *program, int32_t tensor);
 /* Adds an operator; operators run in the order added. Returns its index (>= 0). */
 int as_program_op(as_program *program, const as_op *op);
+/* Lets operators whose packed weights are equal, such as calls of one layer, hold them once; before
+ * as_program_finish. Loaded programs do. */
+int as_program_share_weights(as_program *program);
 /* Plans the arena and packs what is left; no more operators after this. */
 int as_program_finish(as_program *program);
 int as_program_run(as_program *program, const float *const *inputs, float *const *outputs);
@@ -170,14 +183,22 @@ int as_programs_time(as_program *const *programs, int32_t count, const float *co
 int64_t as_program_weight_bytes(const as_program *program); /* packed weights and index lists */
 int64_t as_program_arena_bytes(const as_program *program);
 int as_program_op_count(const as_program *program);
-/* Kernel row that runs an operator, or -1 for operators outside the kernel table. */
-int as_program_op_kernel(const as_program *program, int32_t op);
+/* Writes the kernel row that runs an operator, or AS_KERNEL_BUILTIN for one outside the kernel table. */
+int as_program_op_kernel(const as_program *program, int32_t op, int32_t *row);
 
 /* Machine limits: measured by running, seconds >= 0.01 each. GFLOP/s of fused multiply-adds on `threads`
  * threads; bytes per second of reading a buffer of `bytes` over and over on one thread. */
 double as_probe_f32_gflops(int32_t threads, double seconds);
 double as_probe_bf16_gflops(int32_t threads, double seconds); /* negative where the CPU has no bf16 dot */
 double as_probe_read_bytes_per_s(int64_t bytes, double seconds);
+/* Nanoseconds that a cache line takes from one of `threads` pinned threads to the next, the last handing it to
+   the first: the median over `slices` (9 or more) of some microseconds each. Takes a millisecond or so. */
+double as_probe_handover_ns(int32_t threads, int32_t slices);
+/* The rate of the slowest of `threads` pinned threads that work at once, the median over `slices` of some ten
+   microseconds each: GFLOP/s of fused multiply-adds; bytes per second of reading `bytes` of its own (1 KiB to
+   16 MiB) over and over. */
+double as_probe_slowest_gflops(int32_t threads, int32_t slices);
+double as_probe_slowest_read_bytes_per_s(int32_t threads, int32_t slices, int64_t bytes);
 
 #ifdef __cplusplus
 }

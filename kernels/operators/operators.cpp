@@ -7,19 +7,26 @@
 #include "conv/table.h"
 #include "conv/winograd.h"
 #include "executor/program.h"
+#include "levels.h"
 #include "operators/check.h"
 #include "operators/planes.h"
 
 namespace autosparse {
 
+#define AS_DECLARE(level)                         \
+    namespace level {                             \
+    const PlaneKernels &plane_kernels(int dtype); \
+    }
+AS_LEVELS_WITH_planes(AS_DECLARE)
+#undef AS_DECLARE
+
 const PlaneKernels &plane_kernels(int isa, int dtype) {
-#ifdef AS_HAS_X86_LEVELS
-    if (isa >= AS_ISA_AVX512_BF16) return plane_kernels_avx512bf16(dtype);
-    if (isa == AS_ISA_AVX512) return plane_kernels_avx512(dtype);
-    if (isa == AS_ISA_AVX2) return plane_kernels_avx2(dtype);
-#endif
-    (void)isa;
-    return plane_kernels_generic(dtype);
+    for (;; isa = kLevels[isa].extends) {
+#define AS_FIND(level) \
+    if (isa == level##_level) return level::plane_kernels(dtype);
+        AS_LEVELS_WITH_planes(AS_FIND)
+#undef AS_FIND
+    }
 }
 
 namespace {

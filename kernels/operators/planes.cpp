@@ -207,20 +207,8 @@ constexpr PlaneKernels table = {
     get<T>,        put_one<T>};
 
 }  // namespace
+const PlaneKernels &plane_kernels(int dtype);
+const PlaneKernels &plane_kernels(int dtype) { return dtype == AS_BF16 ? table<Bf16> : table<float>; }
+
 }  // namespace AS_ISA_NS
-
-#if defined(AS_COMPILE_AVX512_BF16)
-#define AS_PLANE_KERNELS plane_kernels_avx512bf16
-#elif defined(AS_COMPILE_AVX512)
-#define AS_PLANE_KERNELS plane_kernels_avx512
-#elif defined(AS_COMPILE_AVX2)
-#define AS_PLANE_KERNELS plane_kernels_avx2
-#else
-#define AS_PLANE_KERNELS plane_kernels_generic
-#endif
-
-const PlaneKernels &AS_PLANE_KERNELS(int dtype) {
-    return dtype == AS_BF16 ? AS_ISA_NS::table<Bf16> : AS_ISA_NS::table<float>;
-}
-
 }  // namespace autosparse

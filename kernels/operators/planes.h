@@ -68,12 +68,8 @@ struct PlaneKernels {
     void (*put)(void *plane, ptrdiff_t i, float value);
 };
 
-// By as_isa and as_dtype.
+// By level, or the nearest that it extends and that has its own, and as_dtype.
 const PlaneKernels &plane_kernels(int isa, int dtype);
-const PlaneKernels &plane_kernels_generic(int dtype);
-const PlaneKernels &plane_kernels_avx2(int dtype);
-const PlaneKernels &plane_kernels_avx512(int dtype);
-const PlaneKernels &plane_kernels_avx512bf16(int dtype);
 
 // Floats of the line that one output row of pooling is reduced from: as far as any window or whole vector
 // of outputs reaches, and at least over the image.

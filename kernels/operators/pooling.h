@@ -67,7 +67,10 @@ static void reduce_line(const PoolCall &call, const float *line, const float *sc
                 y);
         if (scale) y = y * load(scale + x);
         const int rest = call.out_width - x;
-        store_some(out + x, y, rest < kLanes ? rest : kLanes);
+        if (rest >= kLanes)
+            store(out + x, y);
+        else
+            store_some(out + x, y, rest);
     }
 }
 

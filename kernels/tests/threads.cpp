@@ -49,6 +49,13 @@ public:
         program_.run({input_.data()}, {output_.data()});
         return output_;
     }
+    // The status of a run into the caller's own array.
+    int try_run(std::vector<float> &output) {
+        output.assign(kOutput.count(), -1.0f);
+        const float *from = input_.data();
+        float *to = output.data();
+        return as_program_run(program_.get(), &from, &to);
+    }
     void time() {
         const float *input = input_.data();
         float *output = output_.data();
@@ -124,6 +131,26 @@ void hand_over(int rounds) {
         std::lock_guard<std::mutex> lock(turn);
         expect_right(small);
     });
+}
+
+// Without a lock of the callers' own, all but one are turned away, and nobody gets a wrong value.
+void contend(int rounds) {
+    Small small(2);
+    std::atomic<int> served{0};
+    at_once(rounds, [&](int, int) {
+        std::vector<float> output;
+        const int status = small.try_run(output);
+        expect(status == AS_OK || status == AS_BUSY, as_last_error());
+        if (status == AS_BUSY) {
+            expect(as_last_status() == AS_BUSY && *as_last_error() != '\0', "a refusal must say why");
+            expect(output == std::vector<float>(output.size(), -1.0f), "a refused run must write nothing");
+            return;
+        }
+        served.fetch_add(1);
+        expect(output == wanted(), "a run beside refused ones gave other bits");
+    });
+    expect(served.load() > 0, "somebody must be served");
+    expect_right(small);
 }
 
 void time_while_others_run(int rounds) {
@@ -210,6 +237,7 @@ int main(int count, char **arguments) {
         {"side by side", run_side_by_side},
         {"made and freed", make_and_free},
         {"handed over", hand_over},
+        {"contended for", contend},
         {"timed", time_while_others_run},
         {"levels limited", limit_levels_while_others_run},
         {"forked", fork_while_others_run}};

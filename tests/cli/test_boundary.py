@@ -9,6 +9,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,16 +19,21 @@ import pytest
 
 import autosparse
 from autosparse.cli import run
+from autosparse.cli.output import one_line
 from autosparse.cli.settings import Settings, split
 from autosparse.cli.working import StopRequest, working
 from autosparse.errors import (
+    AutosparseError,
     BudgetInfeasible,
     DatabaseError,
     MissingDependency,
     NoValidConfiguration,
     Stopped,
+    retold,
 )
 from autosparse.progress import Progress
+from autosparse.run_folders import RunFolder
+from autosparse.run_folders.state import read_state
 
 SEARCH = ["search", "--model", "resnet18"]
 
@@ -65,6 +71,7 @@ def raising(error: BaseException) -> Callable[..., Any]:
     return search
 
 
+@pytest.mark.smoke
 @pytest.mark.parametrize(
     ("error", "code"),
     [
@@ -72,7 +79,7 @@ def raising(error: BaseException) -> Callable[..., Any]:
         (NoValidConfiguration("nothing worked"), 4),
         (Stopped("stopped on request"), 6),
         (MissingDependency("Ray is missing"), 7),
-        (DatabaseError("the database is broken"), 1),
+        (DatabaseError("the database is broken"), 2),
         (ModuleNotFoundError("No module named 'ray'", name="ray.util"), 7),
         (KeyboardInterrupt(), 130),
         (OSError(errno.ENOSPC, "No space left on device"), 1),
@@ -146,6 +153,7 @@ def test_the_outcome_decides_the_code_and_goes_to_stdout(
     assert seen["resume"] is None
 
 
+@pytest.mark.smoke
 @pytest.mark.parametrize(
     ("line", "part"),
     [
@@ -219,6 +227,7 @@ def test_switches_are_flags_without_a_value(
     assert "AUTOSPARSE_COMPACT_WEIGHTS must be true or false" in capsys.readouterr().err
 
 
+@pytest.mark.smoke
 def test_global_flags_are_taken_anywhere() -> None:
     settings, rest = split(["search", "-v", "--model", "x", "-vv", "--debug"])
     assert (settings.verbose, settings.debug, settings.quiet) == (3, True, False)
@@ -265,7 +274,7 @@ def test_first_interrupt_stops_after_the_step_and_the_second_aborts(
             signal.raise_signal(signal.SIGINT)
     assert saved == ["the current unit"]
     assert signal.getsignal(signal.SIGINT) is before
-    assert "stopping after the current step" in capsys.readouterr().err
+    assert "stopping; what is done is kept" in capsys.readouterr().err
 
 
 def test_a_request_to_terminate_stops_too() -> None:
@@ -298,8 +307,8 @@ def search(config, *, resume, progress):
     with progress.step("measuring", 100) as step:
         for _ in range(100):
             print("unit", flush=True)
-            end = time.monotonic() + 0.5
-            while time.monotonic() < end:  # a unit of work that a first interrupt must not cut
+            end = time.monotonic() + float(sys.argv[1])
+            while time.monotonic() < end:  # a unit of work that asks nobody
                 time.sleep(0.01)
             print("saved", flush=True)
             step.advance()
@@ -309,16 +318,26 @@ sys.exit(run(["search", "--model", "resnet18"]))
 """
 
 
-@pytest.mark.parametrize(("interrupts", "code", "saved"), [(1, 6, 1), (2, 130, 0)])
-def test_interrupts_from_the_keyboard(interrupts: int, code: int, saved: int) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    ("unit_s", "interrupts", "code", "saved"),
+    [(0.1, 1, 6, 1), (600, 1, 6, 0), (600, 2, 130, 0)],
+    ids=["a short unit is finished", "a long one is interrupted", "the second aborts"],
+)
+def test_interrupts_from_the_keyboard(
+    unit_s: float, interrupts: int, code: int, saved: int, number: signal.Signals
+) -> None:
     child = subprocess.Popen(
-        [sys.executable, "-c", SLOW_SEARCH], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-c", SLOW_SEARCH, str(unit_s)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     )
     assert child.stdout is not None
     assert child.stderr is not None
     assert child.stdout.readline() == "unit\n"
     for _ in range(interrupts):
-        child.send_signal(signal.SIGINT)
+        child.send_signal(number)
         said = child.stderr.readline()  # each interrupt is answered before the next is sent
         assert said.startswith("autosparse: ")
     rest, said = child.communicate(timeout=60)
@@ -371,3 +390,75 @@ def test_a_reader_that_leaves_early_is_no_error() -> None:
     )
     assert done.returncode == 0
     assert done.stderr == b""
+
+
+def test_a_stop_in_the_middle_of_a_step_is_kept_as_one(tmp_path: Path) -> None:
+    with pytest.raises(Stopped), working(Settings(quiet=True)):
+        with RunFolder.create(
+            tmp_path, model="m", hardware_id="a" * 12, config_yaml="", fingerprint="f"
+        ) as folder:
+            signal.raise_signal(signal.SIGINT)
+            try:
+                time.sleep(60)  # somebody who takes every error for a failure of the work
+            except Exception:
+                raise AssertionError("a stop is no error") from None
+    assert read_state(folder.path).status == "stopped"
+    assert read_state(folder.path).exit_code == 6
+
+
+def test_errors_of_another_process_keep_their_class() -> None:
+    found = retold("autosparse.errors.DatabaseError: it is damaged: here", "models must run")
+    assert (type(found), str(found)) == (DatabaseError, "it is damaged: here")
+    for words in ("ZeroDivisionError: oh", "exit code 3", "NoKernel: of other arguments", "int: 3"):
+        found = retold(words, "models must run")
+        assert type(found) is AutosparseError
+        assert str(found) == f"models must run, but the session ended with: {words}"
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "part"),
+    [
+        (MemoryError(), 7, "memory must suffice"),
+        (
+            RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"),
+            7,
+            "memory must suffice",
+        ),
+        (
+            OSError(errno.ENAMETOOLONG, "File name too long", "/a/b"),
+            2,
+            "/a/b must be usable, but: File",
+        ),
+        (OSError(errno.EROFS, "Read-only file system", "/a"), 2, "Read-only file system; name another"),
+        (FileNotFoundError(errno.ENOENT, "No such file", "/a"), 1, "internal error"),
+    ],
+)
+def test_what_a_machine_refuses_is_no_internal_error(
+    error: Exception,
+    code: int,
+    part: str,
+    searching: Callable[[Callable[..., Any]], None],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    searching(raising(error))
+    assert run(SEARCH) == code
+    assert part in capsys.readouterr().err
+
+
+def test_messages_are_one_line_that_a_terminal_shows_as_it_is() -> None:
+    assert one_line("a\n  b\x1b[31m\udcff\x00 é 模") == "a b\\x1b[31m\\udcff\\x00 é 模"
+    long = one_line("x" * 3000 + "remedy")
+    assert len(long) < 2100
+    assert long.endswith("remedy")
+    assert " [...] " in long
+
+
+@pytest.mark.parametrize(
+    "value", ["complete", "complete_bash", "bash_source", "complete_tcsh", "x", "source_"]
+)
+def test_only_shells_ask_for_completions(
+    value: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("_AUTOSPARSE_COMPLETE", value)
+    assert run(["models"]) == 2
+    assert "must be set by a shell alone" in capsys.readouterr().err

@@ -77,7 +77,7 @@ def test_the_map_is_printed_kept_and_measured_once(
     [file] = (own_home / "break-even").glob("*.json")
     kept = json.loads(file.read_text())
     assert BreakEvenOutcome.from_json(kept).to_json() == kept
-    assert (kept["schema"], kept["model"], kept["threads"], kept["dtype"]) == (1, model, 1, "f32")
+    assert (kept["schema"], kept["model"], kept["threads"], kept["dtype"]) == (2, model, 1, "f32")
     assert list(kept["layers"].values()) == [["0"], ["2"]]
     assert len(kept["cells"]) == 4 and kept["timed"] > 0
     assert run([*line, "--json", "-o", str(tmp_path / "map.json")]) == 0

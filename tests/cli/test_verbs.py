@@ -19,8 +19,9 @@ from autosparse import hardware
 from autosparse.cli import options, run
 from autosparse.cli.app import command
 from autosparse.config import SearchConfig, flag
+from autosparse.measuring import checkup
 from autosparse.records import HardwareProfile
-from autosparse.runs import RunFolder
+from autosparse.run_folders import RunFolder
 
 HEAVY = (
     "torch",
@@ -66,6 +67,7 @@ def test_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out == f"autosparse {autosparse.__version__}\n"
 
 
+@pytest.mark.smoke
 def test_every_setting_is_a_flag_of_search_and_every_flag_of_tune_one_of_them() -> None:
     verbs = command().commands
     of_search = {name for option in verbs["search"].params for name in option.opts}
@@ -100,6 +102,7 @@ class Outcome:
         return "as text"
 
 
+@pytest.mark.smoke
 def test_dry_run_prints_the_forecast(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -199,9 +202,12 @@ def test_doctor_reports_and_fails_only_on_failures(
 ) -> None:
     warning = hardware.Finding(name="load", severity="warn", message="busy", remedy="wait")
     failure = hardware.Finding(name="kernels", severity="fail", message="gone", remedy="install")
+    calm = hardware.Finding(name="host state", severity="ok", message="one")
+    monkeypatch.setattr(checkup, "check_states", lambda: iter((calm,)))
     monkeypatch.setattr(hardware, "examine", lambda: (warning,))
     assert run(["doctor"]) == 0
-    assert capsys.readouterr().out == "WARN  load: busy\n      -> wait\n"
+    told = capsys.readouterr().out
+    assert told == "WARN  load: busy\n      -> wait\nok    host state: one\n"
     monkeypatch.setattr(hardware, "examine", lambda: (warning, failure))
     assert run(["doctor", "--json"]) == 7
     assert [finding["name"] for finding in json.loads(capsys.readouterr().out)] == ["load", "kernels"]

@@ -12,7 +12,7 @@ import pytest
 from autosparse import hardware
 from autosparse.compare.records import Subject
 from autosparse.compare.session import SessionRequest
-from autosparse.tuning.stopwatch import MeasurementPolicy
+from autosparse.measuring.stopwatch import MeasurementPolicy
 
 sys.path.insert(0, str(Path(__file__).parent))
 

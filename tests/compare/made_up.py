@@ -23,8 +23,8 @@ from autosparse.compare.records import (
     Subject,
 )
 from autosparse.compare.task import Task
+from autosparse.measuring.stopwatch import python_runner
 from autosparse.records import WholeLatency
-from autosparse.tuning.stopwatch import python_runner
 
 
 def outputs_of(task: Task) -> Any:

@@ -17,6 +17,7 @@ from autosparse.cli import run
 from autosparse.compare import comparison as whole
 from autosparse.compare import peer as peers
 from autosparse.compare.records import SCHEMA, Asked, Comparison, Refusal
+from autosparse.records import onexn
 
 FEW = ["--threads", "1", "--against", "torch", "--repeats", "6"]
 
@@ -28,7 +29,18 @@ FEW = ["--threads", "1", "--against", "torch", "--repeats", "6"]
         (["--threads", "9999"], 2, "threads must be at most"),
         (["--threads", "0"], 2, "--threads must be a whole number from 1 on"),
         (["--against", "tensorrt"], 2, "a peer must be one of"),
-        (["--pattern", "2:4"], 2, "--pattern must be 1xN"),
+        (["--against", "none,torch"], 2, "a peer must be one of"),
+        (["--against", ""], 2, "--against must have at least one value"),
+        (["--against", "none", "--no-dense", "--sparsity", "none"], 2, "needs somebody to run"),
+        (["--against", "none", "--peers-masked"], 2, "--peers-masked needs other engines"),
+        (["--threads", "none"], 2, "--threads must be a whole number"),
+        (["--threads", ","], 2, "--threads must have at least one value"),
+        (["--dtype", "none"], 2, "--dtype must be f32 or bf16"),
+        (["--block-n", "none"], 2, "--block-n must be one of"),
+        (["--sparsity", ""], 2, "--sparsity must have at least one value"),
+        (["--batch", "0"], 2, "--batch must be a whole number from 1 on"),
+        (["--shape", ""], 2, "--shape must be channels"),
+        (["--pattern", "2:4"], 2, "--pattern: a pattern must be one that a family knows"),
         (["--sparsity", "1.0"], 2, "must lie between 0 and 1, but got 1"),
         (["--sparsity", "much"], 2, "--sparsity must be a number"),
         (["--block-n", "3"], 2, "--block-n must be one of 1, 2, 4, 8, 16, 32, 64, but got '3'"),
@@ -87,7 +99,7 @@ def test_flags_say_what_is_compared(model: str, monkeypatch: pytest.MonkeyPatch)
     line += ["--threads", "1,2", "--batch", "4", "--exclude", "*down*", "--seconds", "0.5"]
     assert run([*line, "--against", "torch,openvino", "--peers-masked", "--no-dense"]) == 0
     [asked] = seen
-    assert (asked.block_ns, asked.sparsities) == ((16,), (0.5, 0.875))
+    assert (asked.patterns, asked.sparsities) == ((onexn(16),), (0.5, 0.875))
     assert (asked.dtypes, asked.threads, asked.subject.batch_size) == (("f32", "bf16"), (1, 2), 4)
     assert (asked.against, asked.exclude) == (("torch", "openvino"), ("*down*",))
     assert (asked.peers_masked, asked.dense, asked.policy.time_cap_us) == (True, False, 5e5)
@@ -95,9 +107,21 @@ def test_flags_say_what_is_compared(model: str, monkeypatch: pytest.MonkeyPatch)
     run(["bench", "-m", model, "--plan", "a.yaml"])
     assert (seen[1].plan, seen[1].sparsities) == ("a.yaml", ())
     run(["bench", "-m", model])
-    assert (seen[2].sparsities, seen[2].block_ns, seen[2].against) == ((0.75,), (8, 16, 32), ())
+    assert (seen[2].sparsities, seen[2].against) == ((0.75,), None)
+    assert seen[2].patterns == (onexn(8), onexn(16), onexn(32))
     run(["bench", "-m", model, "--compact-weights"])
     assert seen[3].compact_weights
+    run(["bench", "-m", model, "--against", "none"])
+    assert seen[4].against == ()
+
+
+def test_against_none_runs_no_peer(model: str, capsys: pytest.CaptureFixture[str]) -> None:
+    line = ["bench", "-m", model, "--threads", "1", "--repeats", "6", "--sparsity", "none", "--json"]
+    assert run([*line, "--against", "none", "-q"]) == 0
+    found = Comparison.from_json(json.loads(capsys.readouterr().out))
+    [session] = found.sessions
+    assert [r.contestant.engine for r in session.results] == ["autosparse"]
+    assert found.absent == () and session.refused == ()
 
 
 def test_our_own_failure_is_shown_and_ends_with_an_error(

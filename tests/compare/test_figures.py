@@ -13,10 +13,21 @@ from made_up import comparison, result
 from autosparse import hardware
 from autosparse.compare import picture, rates, table
 from autosparse.compare.layer_sums import add_up
-from autosparse.compare.records import SCHEMA, Comparison, LayerTime, Memory, Refusal
+from autosparse.compare.records import (
+    SCHEMA,
+    Comparison,
+    Elsewhere,
+    LayerTime,
+    Memory,
+    Ratio,
+    Refusal,
+)
 from autosparse.engine import LayerReport
+from autosparse.measuring.conditions import Conditions
+from autosparse.measuring.states import HostState
 from autosparse.records import LayerShape
 from autosparse.report import words
+from autosparse.sessions.in_turn import Circumstances
 
 SHAPE = LayerShape(
     op="conv2d", batch_size=1, in_channels=64, out_channels=32, in_height=10, in_width=10
@@ -46,6 +57,49 @@ def time(name: str, inside_us: float, alone_us: float | None) -> LayerTime:
 def test_kept_operations_are_those_of_the_stored_blocks() -> None:
     layers = (report("a", 0.75), report("b", 0.0), report("c", 0.5, None))
     assert rates.kept_flops(layers) == round(1.25 * SHAPE.flops)
+
+
+def test_the_table_shows_both_states_of_the_host() -> None:
+    def elsewhere(ms: float) -> dict[str, Elsewhere]:
+        latency = dataclasses.replace(result("x", "f32", ms).latency, state="shared")
+        ratio = Ratio(over="peer", median=3.0, ci_low=2.9, ci_high=3.1)
+        return {"shared": Elsewhere(latency=latency, ratios={"f32": ratio})}
+
+    found = comparison(
+        result("ours", "f32", 7.0, elsewhere=elsewhere(4.2)),
+        result("peer", "f32", 17.0, engine="odd", elsewhere=elsewhere(16.3)),
+    )
+    session = dataclasses.replace(
+        found.sessions[0],
+        circumstances=Circumstances(
+            state=HostState(label="apart", handover_ns=205.0), too_short={"": 2}, discarded=1
+        ),
+    )
+    assert table.title(found, session).endswith(", processors apart unless a row says otherwise")
+    rows = list(table.rows(session))
+    assert [row[0] for row in rows] == [
+        "peer",
+        "ours",
+        "peer, processors sharing a cache",
+        "ours, processors sharing a cache",
+    ]
+    assert [row[2] for row in rows] == ["17.000", "7.000", "16.300", "4.200"]
+    assert rows[3][4] == "3.00 (2.90-3.10) peer"
+    assert len({len(row) for row in rows} | {len(table.columns(session))}) == 1
+    assert any("seen for 2 rounds only" in line for line in table.remarks(session))
+    whole = dataclasses.replace(found, sessions=(session,))
+    assert Comparison.from_json(whole.to_json()) == whole
+
+
+def test_a_busy_host_is_told_beside_the_table(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("AUTOSPARSE_BUSY_HOST")
+    busy = Circumstances(conditions=Conditions(stolen_share=0.2))
+    session = dataclasses.replace(comparison(result("a", "f32", 1.0)).sessions[0], circumstances=busy)
+    told = [line for line in table.remarks(session) if "busy" in line]
+    assert told == [
+        "the host was busy with something else: the hypervisor took 20% of all processors' time; "
+        "figures suffered"
+    ]
 
 
 def test_rates_and_share_of_the_limit() -> None:
@@ -105,6 +159,7 @@ def test_the_comparison_travels_as_json() -> None:
     assert {"error", "tolerance", "latency", "ratios", "rates", "memory", "layer_sum"} <= set(one)
 
 
+@pytest.mark.smoke
 def test_the_table_has_every_figure_slowest_first() -> None:
     unknown = Memory(size_bytes=None, how="not measured")
     found = comparison(

@@ -7,10 +7,13 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
+from torch import nn
 
 from autosparse.compare import own
 from autosparse.compare.records import Asked, Subject
 from autosparse.errors import UsageError
+from autosparse.graph import fuse, trace
 from autosparse.plan import Plan
 from autosparse.records import DENSE, LatencyOption, LayerChoice, LayerInfo, LayerShape, onexn
 
@@ -32,7 +35,7 @@ def option(us: float, block_n: int = 0, sparsity: float = 0.0) -> LatencyOption:
 
 
 def asked(**changes: Any) -> Asked:
-    return Asked(subject=Subject(model="net"), **{"block_ns": (8, 16), **changes})
+    return Asked(subject=Subject(model="net"), **{"patterns": (onexn(8), onexn(16)), **changes})
 
 
 LAYERS = (layer("stem", 3), layer("a.conv"), layer("a.down"), layer("odd", 64, "grouped"), layer("fc"))
@@ -51,18 +54,18 @@ def test_a_model_that_cannot_be_sparse_says_why() -> None:
 
 def test_every_layer_gets_the_fastest_n_of_those_allowed() -> None:
     options = (option(10.0), option(7.0, 8, 0.5), option(4.0, 8, 0.75), option(3.0, 16, 0.75))
-    best = own.sparse_choice(options, 0.75, (8, 16), "f32")
+    best = own.sparse_choice(options, 0.75, (onexn(8), onexn(16)), "f32")
     assert (best.pattern, best.sparsity, best.kernel) == (onexn(16), 0.75, "kernel16")
-    assert own.sparse_choice(options, 0.5, (8, 16), "f32").pattern == onexn(8)
+    assert own.sparse_choice(options, 0.5, (onexn(8), onexn(16)), "f32").pattern == onexn(8)
 
 
 def test_a_layer_that_is_faster_dense_keeps_its_zeros_and_runs_dense() -> None:
-    best = own.sparse_choice((option(2.0), option(3.0, 8, 0.5)), 0.5, (8, 16), "f32")
+    best = own.sparse_choice((option(2.0), option(3.0, 8, 0.5)), 0.5, (onexn(8), onexn(16)), "f32")
     assert (best.pattern, best.sparsity, best.kernel) == (onexn(16), 0.5, "kernel0")
 
 
 def test_a_layer_that_was_not_timed_leaves_the_kernel_to_the_engine() -> None:
-    best = own.sparse_choice((), 0.5, (8, 16), "f32")
+    best = own.sparse_choice((), 0.5, (onexn(8), onexn(16)), "f32")
     assert (best.pattern, best.sparsity, best.kernel) == (onexn(16), 0.5, None)
 
 
@@ -108,3 +111,11 @@ def test_a_plan_runs_in_the_type_that_it_says(tmp_path: Path) -> None:
     assert (planned.name, planned.dtype) == ("autosparse bf16 ab12", "bf16")
     assert planned.zeros is not None and not planned.zeros.random
     assert (exported.name, exported.artifact) == ("autosparse net.autosparse", "some/net.autosparse")
+
+
+def test_a_model_that_would_run_through_torch_is_refused_before_tuning() -> None:
+    net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.LeakyReLU(), nn.Conv2d(8, 8, 3), nn.LeakyReLU())
+    fused = fuse(trace(net, (torch.zeros(1, 3, 8, 8),)))
+    with pytest.raises(UsageError, match=r"leaky_relu.default in 1, 3 \(no converter"):
+        own.check_native("net", fused)
+    own.check_native("net", fuse(trace(net[:1], (torch.zeros(1, 3, 8, 8),))))

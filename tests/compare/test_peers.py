@@ -3,12 +3,16 @@ from __future__ import annotations
 import importlib.util
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from autosparse.compare import peer as peers
+from autosparse.compare import peers as folder
+from autosparse.compare.records import RIVAL_DTYPES
+from autosparse.compare.session import SessionRequest, run_session
 from autosparse.errors import MissingDependency, UsageError
 
 
@@ -22,6 +26,7 @@ def without(monkeypatch: pytest.MonkeyPatch) -> Any:
     return hide
 
 
+@pytest.mark.smoke
 def test_every_file_is_one_peer_and_names_are_unique() -> None:
     found = peers.all_peers()
     files = [f for f in (Path(peers.__file__).parent / "peers").glob("*.py") if f.stem != "__init__"]
@@ -29,7 +34,7 @@ def test_every_file_is_one_peer_and_names_are_unique() -> None:
     assert set(peers.names()) == {"torch", "torch.compile", "onnxruntime", "openvino"}
     variants = [variant.name for peer in found for variant in peer.variants]
     assert len(set(variants)) == len(variants)
-    assert {variant.dtype for peer in found for variant in peer.variants} == {"f32", "bf16"}
+    assert {variant.dtype for peer in found for variant in peer.variants} == set(RIVAL_DTYPES)
 
 
 def test_listing_peers_imports_no_engine() -> None:
@@ -43,7 +48,8 @@ def test_listing_peers_imports_no_engine() -> None:
 
 def test_by_default_all_installed_peers_take_part(without: Any) -> None:
     without("openvino")
-    assert [peer.name for peer in peers.chosen(())] == ["onnxruntime", "torch.compile", "torch"]
+    assert [peer.name for peer in peers.chosen(None)] == ["onnxruntime", "torch.compile", "torch"]
+    assert peers.chosen(()) == ()
 
 
 def test_an_absent_peer_says_what_to_install(without: Any) -> None:
@@ -69,3 +75,32 @@ def test_versions_are_those_of_what_is_installed() -> None:
     assert (importlib.util.find_spec("openvino") is None) == (
         "openvino" not in peers.find("openvino").versions()
     )
+
+
+ABACUS = """
+from autosparse.compare.peer import Peer, Running, Variant
+from autosparse.measuring.stopwatch import python_runner
+
+
+def opened(task):
+    module, image = task.module(), task.tensor()
+    return Running(
+        run=python_runner(lambda: module(image)), outputs=lambda: [module(image).detach().numpy()]
+    )
+
+
+PEER = Peer(
+    name="abacus", needs={"numpy": "numpy"}, variants=(Variant(name="beads", dtype="f32", open=opened),)
+)
+"""
+
+
+def test_a_file_of_peers_takes_part(
+    add: Callable[..., None], request_for: Callable[..., SessionRequest]
+) -> None:
+    add(folder, ABACUS)
+    assert "abacus" in {peer.name for peer in peers.chosen(None)}, "what is installed takes part"
+    found = run_session(request_for(peers=("abacus",)))
+    [ran] = found.results
+    assert (ran.contestant.name, ran.contestant.engine, found.refused) == ("beads", "abacus", ())
+    assert ran.latency.median_ms > 0 and ran.error < 1e-4

@@ -18,6 +18,7 @@ from autosparse.compare.records import OURS, Contestant, Memory, Own, Session, Z
 from autosparse.compare.session import SessionRequest, fastest_rivals, run, run_session
 from autosparse.engine import compile
 from autosparse.plan import Plan
+from autosparse.progress import Progress
 from autosparse.records import LayerChoice, onexn
 
 Make = Callable[..., SessionRequest]
@@ -34,6 +35,7 @@ def sparse(sparsity: float = 0.5, kernel: str | None = None) -> Own:
     return Own(name=f"{OURS} {zeros.name}", dtype="f32", plan=plan, zeros=zeros)
 
 
+@pytest.mark.smoke
 def test_nobody_is_timed_before_the_output_is_known_to_be_right(
     monkeypatch: pytest.MonkeyPatch, request_for: Make
 ) -> None:
@@ -135,7 +137,7 @@ def test_a_session_travels_as_plain_values(monkeypatch: pytest.MonkeyPatch, requ
     with_peer(monkeypatch, good=("f32", right))
     request = request_for(peers=("odd",), own=(sparse(),))
     assert SessionRequest.from_json(request.to_json()) == request
-    told = run(request.to_json())
+    told = run(request.to_json(), Progress())
     assert Session.from_json(told).to_json() == told
 
 

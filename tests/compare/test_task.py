@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from autosparse.compare.records import Subject, Zeros
-from autosparse.compare.task import Task, capture, input_shape, random_blocks
+from autosparse.compare.task import Task, capture, input_shape
 from autosparse.errors import PlanError
+from autosparse.patterns import family_of
 from autosparse.plan import Plan
 from autosparse.records import LayerChoice, Pattern, onexn
 
@@ -50,15 +51,16 @@ def test_zeros_are_uniform_1xn_blocks(model: str, tmp_path: Path, random: bool) 
 
 
 def test_a_short_last_group_gets_blocks_of_its_own() -> None:
-    live = random_blocks(20, 8, 8, 0.75, (0, 0))
+    pattern, generator = onexn(8), np.random.default_rng((0, 0))
+    live = family_of(pattern).random(pattern, (20, 8), 0.75, generator)
     assert live.shape == (20, 8)
-    assert live.sum(axis=1).tolist() == [2.0] * 20
+    assert live.sum(axis=1).tolist() == [2] * 20
     assert np.array_equal(live[16], live[19])
 
 
-def test_random_zeros_are_1xn_only(model: str, tmp_path: Path) -> None:
+def test_random_zeros_follow_a_pattern_that_makes_sense(model: str, tmp_path: Path) -> None:
     wide = LayerChoice(pattern=Pattern(group_out=8, unit_in=2), sparsity=0.5)
-    with pytest.raises(PlanError, match="must be 1xN blocks, but 'middle'"):
+    with pytest.raises(PlanError, match="blocks are one input wide"):
         task(model, tmp_path, zeros(wide)).module()
 
 

@@ -26,6 +26,7 @@ def message_of(
     return str(caught.value)
 
 
+@pytest.mark.smoke
 def test_flag_beats_environment_beats_file_beats_default(tmp_path: Path) -> None:
     file = write(tmp_path / "c.yaml", "model: resnet18\nseed: 1\ntop_k: 11\nbatch_size: 21\n")
     environ = {"AUTOSPARSE_SEED": "2", "AUTOSPARSE_TOP_K": "12", "PATH": "/bin"}
@@ -34,6 +35,7 @@ def test_flag_beats_environment_beats_file_beats_default(tmp_path: Path) -> None
     assert config.model == "resnet18"
 
 
+@pytest.mark.smoke
 def test_values_are_read_as_typed() -> None:
     config = resolve(
         {
@@ -249,6 +251,7 @@ def test_config_is_frozen_and_travels() -> None:
     assert pickle.loads(pickle.dumps(config)) == config
 
 
+@pytest.mark.smoke
 def test_fingerprint_follows_what_defines_the_run(tmp_path: Path) -> None:
     base = SearchConfig(model="resnet18", latency_budget="5ms")
     same = SearchConfig(

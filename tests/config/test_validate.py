@@ -10,7 +10,14 @@ from typing import Any
 import pytest
 
 from autosparse.config import SearchConfig, validate
-from autosparse.errors import AutosparseError, ConfigError, DataError, ModelError, RunError
+from autosparse.errors import (
+    AutosparseError,
+    ConfigError,
+    DatabaseError,
+    DataError,
+    ModelError,
+    RunError,
+)
 
 
 def good(tmp_path: Path, **changes: Any) -> SearchConfig:
@@ -30,6 +37,48 @@ def test_without_writing_nothing_is_made(tmp_path: Path) -> None:
         validate(good(tmp_path, out=tmp_path / "file" / "results"), writing=False)
 
 
+@pytest.mark.parametrize("writing", [True, False])
+@pytest.mark.parametrize("home", ["file/home", "file", "/proc/home", "/dev/null/home", "n" * 300])
+def test_a_home_that_cannot_be_used_is_refused_before_any_work(
+    home: str, writing: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if home == "/proc/home" and not writing:
+        pytest.skip("to root every folder looks writable until something is written")
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("AUTOSPARSE_HOME", str(tmp_path / home))
+    with pytest.raises(RunError, match="AUTOSPARSE_HOME must be a writable folder"):
+        validate(good(tmp_path), writing=writing)
+    assert [path.name for path in tmp_path.iterdir()] == ["file"], "and no folder of runs"
+
+
+@pytest.mark.parametrize("key", ["database", "storage"])
+def test_a_database_that_is_none_is_refused_before_any_work(key: str, tmp_path: Path) -> None:
+    text, folder, damaged = tmp_path / "text.db", tmp_path / "folder.db", tmp_path / "damaged.db"
+    text.write_text("no database, whatever its name says")
+    folder.mkdir()
+    damaged.write_bytes(b"SQLite format 3")
+    for file, part in (
+        (text, "must be an SQLite database"),
+        (damaged, "must be an SQLite database"),
+        (folder, "must be a file that can be read and written"),
+        (text / "below.db", "must be a writable folder"),
+    ):
+        for writing in (True, False):
+            with pytest.raises(AutosparseError, match=part) as caught:
+                validate(good(tmp_path, **{key: f"sqlite:///{file}"}), writing=writing)
+            assert caught.value.exit_code == 2
+    assert text.read_text() == "no database, whatever its name says"
+    assert not (tmp_path / "results").exists()
+
+
+def test_a_database_that_may_be_made_is_not_made_by_looking(tmp_path: Path) -> None:
+    new = {"database": str(tmp_path / "a" / "t.db"), "storage": f"sqlite:///{tmp_path}/b/s.db"}
+    validate(good(tmp_path, **new), writing=False)
+    (tmp_path / "empty.db").touch()
+    validate(good(tmp_path, database=str(tmp_path / "empty.db")), writing=False)
+    assert [path.name for path in tmp_path.iterdir()] == ["empty.db"]
+
+
 @pytest.mark.parametrize(
     ("changes", "kind", "part"),
     [
@@ -42,7 +91,7 @@ def test_without_writing_nothing_is_made(tmp_path: Path) -> None:
         ({"space": "nowhere.yaml"}, ConfigError, "nowhere.yaml"),
         ({"threads": 4096}, ConfigError, "threads"),
         ({"storage": "not a url"}, ConfigError, "sqlite:///"),
-        ({"database": "nosuchdb://host/x"}, ConfigError, "nosuchdb"),
+        ({"database": "nosuchdb://host/x"}, DatabaseError, "nosuchdb"),
         ({"out": "/proc/nowhere"}, RunError, "/proc/nowhere"),
     ],
 )

@@ -102,11 +102,12 @@ def test_failed_downloads_are_named_whatever_they_are_called(name: str, tmp_path
 
 
 def test_missing_file_and_folder_are_named(tmp_path: Path) -> None:
-    for path, reason in ((tmp_path / "no.pt", "No such file"), (tmp_path, "directory")):
+    for path, reason in ((tmp_path / "no.pt", "No such file"), (tmp_path, "it is a folder")):
         with pytest.raises(ModelError, match=reason):
             check_weights(path)
 
 
+@pytest.mark.smoke
 def test_nothing_in_a_pickle_runs(tmp_path: Path) -> None:
     class Evil:
         def __reduce__(self) -> tuple[object, tuple[str, ...]]:

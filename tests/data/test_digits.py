@@ -21,6 +21,7 @@ def rows(split: Split) -> set[bytes]:
     return {image.numpy().tobytes() for image in split.images}
 
 
+@pytest.mark.smoke
 def test_every_digit_is_in_exactly_one_part(digits: ImageData) -> None:
     parts = [rows(split) for split in (digits.train, digits.validation, digits.test)]
     assert sum(len(part) for part in parts) == len(parts[0] | parts[1] | parts[2]) == 1797

@@ -25,6 +25,7 @@ def together(split: Split, batch_size: int = 4, **options: object) -> tuple[torc
     return torch.cat([x for x, _ in pairs]), torch.cat([y for _, y in pairs])
 
 
+@pytest.mark.smoke
 @pytest.mark.parametrize("channels", [1, 3])
 def test_batches_are_normalised_per_channel(channels: int) -> None:
     split = make(channels=channels)
@@ -73,6 +74,7 @@ def test_shuffled_images_keep_their_labels() -> None:
     assert torch.equal(images, plain[labels])
 
 
+@pytest.mark.smoke
 @pytest.mark.parametrize("first", [0, 1, 2])
 def test_a_pass_can_be_resumed_at_any_batch(first: int) -> None:
     split = make(augmentation=Augmentation(flip=True))

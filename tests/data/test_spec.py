@@ -61,7 +61,8 @@ def broken():
 
 def ready(resolution=None, seed=0):
     side = resolution or 6
-    split = Split(torch.zeros(4, 1, side, side), torch.arange(4), mean=(0.0,) * 3, std=(1.0,) * 3)
+    images = torch.linspace(0, 1, 4 * side * side).view(4, 1, side, side)
+    split = Split(images, torch.arange(4), mean=(0.0,) * 3, std=(1.0,) * 3)
     return ImageData(name="mine", id=f"mine-{seed}", classes=4, channels=3, resolution=side,
                      mean=(0.0,) * 3, std=(1.0,) * 3, train=split, validation=split, test=split)
 
@@ -93,6 +94,7 @@ def test_the_kinds_are_those_of_the_readme() -> None:
     assert kind_names() == ("cifar10", "digits", "fashion-mnist", "imagefolder")
 
 
+@pytest.mark.smoke
 @pytest.mark.parametrize(
     ("spec", "reason"),
     [

@@ -92,6 +92,7 @@ def test_every_changed_byte_is_refused(tiny: bytes) -> None:
         assert status(bytes(changed)) == BAD_FILE, place
 
 
+@pytest.mark.smoke
 def test_changes_are_named(content: bytes) -> None:
     length = int.from_bytes(content[:8], "little")
     data = bytearray(content)
@@ -134,12 +135,13 @@ def test_other_files_and_newer_formats_are_named(content: bytes) -> None:
     assert "of another kind" in refusal(b"PK\x03\x04" + bytes(100))
 
     def newer(header: dict[str, Any], data: bytearray) -> None:
-        header["__metadata__"]["format_version"] = "2"
+        header["__metadata__"]["format_version"] = "3"
 
     said = refusal(sealed(content, newer))
-    assert "format version 1" in said and "has 2" in said and "newer autosparse" in said
+    assert "format version 1 to 2" in said and "has 3" in said and "newer autosparse" in said
 
 
+@pytest.mark.smoke
 @pytest.mark.parametrize(
     ("name", "cell", "value", "said"),
     [
@@ -250,3 +252,31 @@ def test_loading_from_nowhere_is_refused() -> None:
     assert native().as_last_status() < 0
     buffer = ctypes.create_string_buffer(16)
     assert not native().as_program_load_memory(buffer, 16, 0, 0)
+
+
+@pytest.fixture(scope="module")
+def sharing(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    conv = nn.Conv2d(4, 4, 1)
+    path = tmp_path_factory.mktemp("sharing") / "net.autosparse"
+    autosparse.export(nn.Sequential(conv, conv), (torch.randn(1, 4, 5, 5),), path, measure=False)
+    return path.read_bytes()
+
+
+@pytest.mark.parametrize("value", [-1, 2, 1 << 30])
+def test_weights_of_operators_that_do_not_exist_or_come_later_are_refused(
+    sharing: bytes, value: int
+) -> None:
+    assert status(sharing) == 0
+    for cell in (0, 1):
+        changed = sealed(
+            sharing, lambda header, data, at=cell: write(data, header, "program.shared", at, value)
+        )
+        assert "weights of earlier operators only" in refusal(changed)
+
+
+def test_one_entry_per_operator_must_say_what_is_shared(sharing: bytes) -> None:
+    def longer(header: dict[str, Any], data: bytearray) -> None:
+        header["program.shared"] = {**header["program.ops"], "shape": [2 * 28]}
+
+    # Two arrays in one place are refused before; either way the file is not taken.
+    assert status(sealed(sharing, longer)) == BAD_FILE

@@ -26,6 +26,12 @@ from autosparse.plan import Plan
 from autosparse.records import Accuracy, WholeLatency
 
 
+def header_of(path: Path) -> dict[str, Any]:
+    content = path.read_bytes()
+    length = int.from_bytes(content[:8], "little")
+    return dict(json.loads(content[8 : 8 + length]))
+
+
 def same(left: Any, right: Any) -> bool:
     ours, shape = pytree.tree_flatten(left)
     theirs, other = pytree.tree_flatten(right)
@@ -106,9 +112,8 @@ def test_the_file_is_safetensors_with_aligned_arrays(artifact: Path) -> None:
         assert opened.get_tensor("program.ops").shape[1] == 28
         assert opened.get_tensor("op.1.weight").shape[1:] == (9, 16)
     assert (metadata["format"], metadata["format_version"]) == ("autosparse", "1")
-    content = artifact.read_bytes()
-    length = int.from_bytes(content[:8], "little")
-    header = json.loads(content[8 : 8 + length])
+    length = int.from_bytes(artifact.read_bytes()[:8], "little")
+    header = header_of(artifact)
     del header["__metadata__"]
     assert (8 + length) % ALIGNMENT == 0
     assert all(
@@ -120,7 +125,7 @@ def test_the_manifest_says_what_it_is_and_where_from(
     net: nn.Module, image: Tensor, tmp_path: Path
 ) -> None:
     path = tmp_path / "net.autosparse"
-    plan = Plan.uniform("net", (), block_n=16, sparsity=0.5)
+    plan = Plan(model="net", note="uniform 1x16 at 0.5")
     accuracy = Accuracy(value=0.91, kind="full", split="test", samples=10_000)
     latency = WholeLatency(
         median_ms=1.5, ci_low_ms=1.4, ci_high_ms=1.6, repeats=30, threads=1, batch_size=2, dtype="f32"
@@ -196,3 +201,57 @@ def test_later_changes_of_the_module_do_not_reach_the_file(image: Tensor, tmp_pa
         compiled.save(tmp_path / "net.autosparse")
     with autosparse.load(tmp_path / "net.autosparse", threads=1) as loaded:
         assert same(loaded(image), before)
+
+
+class Tied(nn.Module):
+    """One convolution called three times, and two more modules that hold its very parameters."""
+
+    def __init__(self, block_n: int) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.first = nn.Conv2d(3, 32, 1)
+        self.again, self.copy, self.other = (nn.Conv2d(32, 32, 3, padding=1) for _ in range(3))
+        if block_n:
+            with torch.no_grad():
+                for start in range(0, 32, block_n):
+                    self.again.weight[start : start + block_n, torch.randperm(32)[:24]] = 0.0
+        self.copy.weight, self.copy.bias = self.again.weight, self.again.bias
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.relu(self.first(x))
+        for _ in range(3):
+            x = torch.relu(self.again(x))
+        return self.other(torch.sigmoid(self.copy(x)))
+
+
+@pytest.mark.parametrize("dtype", ["f32", "bf16"])
+@pytest.mark.parametrize("block_n", [0, 8])
+def test_weights_that_are_shared_are_held_once(block_n: int, dtype: str, tmp_path: Path) -> None:
+    path, net, x = tmp_path / "tied.autosparse", Tied(block_n).eval(), torch.randn(1, 3, 9, 9)
+    # A kernel that keeps weights as they are, whatever the activation, so that sizes are known.
+    options = {"threads": 1, "dtype": dtype, "exportable": True, "compact_weights": True}
+    with compile(net, (x,), **options) as compiled:
+        manifest = compiled.save(path)
+        wanted = compiled(x)
+        assert torch.allclose(wanted, net(x), atol=1e-4 if dtype == "f32" else 0.05)
+        held = compiled.weight_bytes
+    header = header_of(path)
+    weights = [name for name in header if name.endswith(".weight")]
+    assert len(weights) == 3, "of first, again and other"
+    assert (manifest.format_version, header["__metadata__"]["format_version"]) == (2, "2")
+    with autosparse.load(path, threads=1) as loaded:
+        assert same(loaded(x), wanted)
+        assert loaded.weight_bytes == held
+        assert loaded.manifest == manifest
+    with torch.no_grad():  # the same network without sharing
+        net.copy.weight = nn.Parameter(net.copy.weight * 1.5)
+    with compile(net, (x,), **options) as compiled:
+        compiled.save(tmp_path / "untied.autosparse")
+        more = compiled.weight_bytes - held
+    size = 32 * 32 * 9 * (4 if dtype == "f32" else 2) * (0.25 if block_n else 1)
+    assert 0.9 * size < more < 1.3 * size, "one more layer's weights"
+
+
+def test_a_file_in_which_nothing_is_shared_is_of_the_first_version(artifact: Path) -> None:
+    assert header_of(artifact)["__metadata__"]["format_version"] == "1"
+    assert "program.shared" not in header_of(artifact)

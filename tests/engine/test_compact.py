@@ -11,6 +11,7 @@ from torch import nn
 
 import autosparse
 from autosparse import hardware, models
+from autosparse.database import TuningDatabase
 from autosparse.engine import CompiledModel, LayerReport, compile
 from autosparse.errors import PlanError
 from autosparse.graph import capture_layers
@@ -28,7 +29,6 @@ from autosparse.records import (
     Status,
     onexn,
 )
-from autosparse.tuning.database import TuningDatabase
 
 X = torch.randn(1, 64, 28, 28, generator=torch.Generator().manual_seed(0))
 BLOCK_N, SPARSITY = 16, 0.75

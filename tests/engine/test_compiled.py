@@ -11,11 +11,13 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.prune import ln_structured
 
 import autosparse
 from autosparse import hardware
 from autosparse.engine import CompiledModel, compile
 from autosparse.errors import ModelError, PlanError, UsageError
+from autosparse.graph import Exported
 from autosparse.kernels import binding, spec
 from autosparse.plan import Plan
 from autosparse.records import LayerChoice, onexn
@@ -242,6 +244,7 @@ def kernels_for(module: nn.Module, block_n: int) -> tuple[str, ...]:
     return tuple(kernel.name for kernel in spec.kernels_for(shape, onexn(block_n)))
 
 
+@pytest.mark.smoke
 def test_the_plans_kernel_is_used(prune_blocks: Callable[..., None]) -> None:
     module = net()
     prune_blocks(module[0].weight, 8, 0.5, torch.Generator().manual_seed(0))
@@ -263,7 +266,9 @@ def test_a_plan_for_another_model_is_refused() -> None:
         compile(net(), (X,), plan=plan)
 
 
-def test_a_kernel_that_cannot_run_here_is_refused(prune_blocks: Callable[..., None]) -> None:
+def test_a_plans_kernel_that_cannot_run_here_gives_way_to_another(
+    prune_blocks: Callable[..., None],
+) -> None:
     module = net()
     prune_blocks(module[0].weight, 8, 0.5, torch.Generator().manual_seed(0))
     wide = [k.name for k in spec.all_kernels() if k.block_n == 8 and k.isa != "generic"]
@@ -271,10 +276,46 @@ def test_a_kernel_that_cannot_run_here_is_refused(prune_blocks: Callable[..., No
         pytest.skip("this build has kernels of the portable baseline only")
     try:
         binding.limit_isa("generic")
-        with pytest.raises(PlanError, match="cannot run"):
-            compile(module, (X,), plan=planned(wide[0]))
+        with compile(module, (X,), threads=1, plan=planned(wide[0])) as made:
+            assert made.engine == "autosparse"
+            found = made.layers[0]
+            assert (found.pattern, found.sparsity) == ("1x8", 0.5)
+            assert found.kernel in kernels_for(module, 8)
+            assert f"named by the plan, but refused: {wide[0]}: needs" in found.why
+            assert torch.allclose(made(X), module(X), atol=1e-4)
     finally:
-        binding.limit_isa("amx")
+        binding.limit_isa(None)
+
+
+def test_a_plans_kernel_of_another_type_is_refused(prune_blocks: Callable[..., None]) -> None:
+    module = net()
+    prune_blocks(module[0].weight, 8, 0.5, torch.Generator().manual_seed(0))
+    other = next(k.name for k in spec.all_kernels() if k.block_n == 8 and k.dtype == "bf16")
+    with pytest.raises(PlanError, match=f"{other} of '0' computes in bf16"):
+        compile(module, (X,), threads=1, plan=planned(other))
+
+
+@pytest.mark.parametrize(
+    "parametrise",
+    [
+        nn.utils.parametrizations.weight_norm,
+        nn.utils.parametrizations.spectral_norm,
+        nn.utils.weight_norm,
+        lambda layer: ln_structured(layer, "weight", 0.5, n=1, dim=1),
+    ],
+)
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+def test_weights_that_are_computed_are_baked(
+    parametrise: Callable[[nn.Module], object], check: Callable[..., CompiledModel]
+) -> None:
+    module = net()
+    parametrise(module[0])
+    before = module[0].weight.detach().clone()
+    made = check(module, (X,), threads=1)
+    # A mask over whole inputs leaves blocks of zeros, whoever multiplies by it.
+    whole = bool((before == 0).any())
+    assert (made.layers[0].sparsity == 0.5) == whole
+    assert torch.allclose(module[0].weight.float(), before)
 
 
 # ------------------------------------------------------------------------------- through torch
@@ -342,3 +383,23 @@ def test_what_cannot_be_exported_is_an_error() -> None:
 def test_default_threads_are_the_usable_cores() -> None:
     with compile(net(), (X,)) as made:
         assert made.threads == hardware.usable_cores()
+
+
+def test_several_weights_of_one_model_are_captured_once() -> None:
+    """Each compiled model keeps the weights that the module held then."""
+    first, second = net(), net()
+    with torch.no_grad():
+        for values in second.parameters():
+            values.mul_(0.5)
+    captured = Exported(net(), (X,))
+    with pytest.raises(
+        UsageError, match=r"captured on, .*\(2, 8, 12, 12\).*, but got .*\(1, 8, 12, 12\)"
+    ):
+        compile(captured, (X[:1],), threads=1)
+    models = []
+    for each in (first, second):
+        captured.module.load_state_dict(each.state_dict())
+        models.append(compile(captured, (X,), threads=1))
+    for model, module in zip(models, (first, second), strict=True):
+        with model, torch.no_grad():
+            torch.testing.assert_close(model(X), module(X), rtol=1e-4, atol=1e-5)

@@ -164,6 +164,7 @@ def test_planes_of_neighbouring_workers_stay_apart(size: tuple[int, int]) -> Non
         assert all(torch.equal(model(x), net(x)) for _ in range(300))
 
 
+@pytest.mark.smoke
 def test_two_threads_give_the_same_bits(
     stir: Callable[..., nn.Module], prune: Callable[..., nn.Module]
 ) -> None:

@@ -144,7 +144,13 @@ class RandomNet(nn.Module):
         return self.head(F.adaptive_avg_pool2d(made[-1], 1).flatten(1)), pooled
 
 
-@pytest.mark.parametrize("seed", range(24))
+QUICK = (0, 3, 9)
+
+
+@pytest.mark.parametrize(
+    "seed",
+    [pytest.param(seed, marks=pytest.mark.smoke) if seed in QUICK else seed for seed in range(24)],
+)
 def test_a_random_model_agrees_with_torch(
     seed: int,
     check: Callable[..., CompiledModel],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -10,14 +11,25 @@ import torch
 from torch import nn
 
 from autosparse import hardware
-from autosparse.engine import LayerReport, compile
-from autosparse.errors import DatabaseError
-from autosparse.graph import capture_layers
+from autosparse.database import TuningDatabase
+from autosparse.engine import LayerReport, compile, held_zeros
+from autosparse.errors import DatabaseError, UsageError
+from autosparse.graph import capture_layers, fuse, trace
 from autosparse.kernels import spec
 from autosparse.kernels.spec import KernelSpec
-from autosparse.patterns import CANDIDATES
-from autosparse.records import DENSE, LayerShape, Measurement, MeasurementKey, Pattern, Status, onexn
-from autosparse.tuning.database import TuningDatabase
+from autosparse.patterns import CANDIDATES, parse_pattern
+from autosparse.plan import Plan
+from autosparse.records import (
+    DENSE,
+    Activation,
+    LayerChoice,
+    LayerShape,
+    Measurement,
+    MeasurementKey,
+    Pattern,
+    Status,
+    onexn,
+)
 
 X = torch.randn(1, 32, 14, 14, generator=torch.Generator().manual_seed(0))
 BLOCK_N, SPARSITY = 8, 0.75
@@ -168,9 +180,22 @@ def test_the_newest_row_of_a_kernel_counts(
     if first == last:
         pytest.skip("one kernel only")
     database.put(row(first, shape, onexn(8), 1.0))
-    database.put(row(first, shape, onexn(8), 9.0, policy="q", measured_at="2025-02-01T00:00:00Z"))
+    # Other masks of the same contract are the same work.
+    database.put(row(first, shape, parse_pattern("block8"), 9.0, measured_at="2025-02-01T00:00:00Z"))
     database.put(row(last, shape, onexn(8), 5.0))
     assert chosen(module, database).kernel == last.name
+
+
+def test_rows_of_one_policy_are_compared(
+    module: nn.Module, shape: LayerShape, database: TuningDatabase
+) -> None:
+    first, *_, last = some(shape, onexn(8))
+    if first == last:
+        pytest.skip("one kernel only")
+    database.put(row(first, shape, onexn(8), 4.0))
+    database.put(row(last, shape, onexn(8), 5.0))
+    database.put(row(last, shape, onexn(8), 1.0, policy="q", measured_at="2025-02-01T00:00:00Z"))
+    assert chosen(module, database).kernel == first.name
 
 
 def test_a_named_database_must_exist(module: nn.Module, tmp_path: Path) -> None:
@@ -217,3 +242,83 @@ def test_a_layer_pruned_altogether_still_gives_its_bias() -> None:
     with compile(conv, (X,), threads=1) as made:
         assert torch.equal(made(X), torch.full((1, 16, 12, 12), 2.5))
         assert made.layers[0].sparsity == 1.0
+
+
+def activated(name: str) -> nn.Module:
+    made: dict[str, nn.Module] = {
+        "none": nn.Identity(),
+        "relu": nn.ReLU(),
+        "relu6": nn.ReLU6(),
+        "silu": nn.SiLU(),
+        "hard_swish": nn.Hardswish(),
+        "hard_sigmoid": nn.Hardsigmoid(),
+        "sigmoid": nn.Sigmoid(),
+        "gelu": nn.GELU(),
+    }
+    return nn.Sequential(nn.Conv2d(32, 32, 3, padding=1), made[name])
+
+
+def test_every_activation_has_a_key_and_kernels_of_its_own() -> None:
+    keys = set()
+    for name in Activation:
+        (layer,) = capture_layers(activated(name), (X,))
+        assert layer.shape is not None
+        assert layer.shape.activation is name
+        assert LayerShape.from_json(layer.shape.to_json()) == layer.shape
+        assert spec.native_op(layer.shape, DENSE).activation.name == name.name
+        keys.add(layer.shape.key)
+        # What the table offers for the layer, the executor takes inside a model.
+        kernel = spec.kernels_for(layer.shape, DENSE)[-1]
+        choice = LayerChoice(kernel=kernel.name)
+        plan = Plan(model="m", layers={"0": choice})
+        with compile(activated(name), (X,), threads=1, plan=plan) as made:
+            assert (made.engine, made.layers[0].kernel) == ("autosparse", kernel.name)
+    assert len(keys) == len(Activation)
+
+
+def test_an_activation_that_nobody_knows_is_refused() -> None:
+    with pytest.raises(UsageError, match=r"activation must be one of none, relu.*got.*'swish'"):
+        LayerShape(op="linear", batch_size=1, in_channels=1, out_channels=1, activation="swish")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", ["silu", "hard_swish", "gelu"])
+def test_a_measured_kernel_that_refuses_the_layer_never_sends_the_model_to_torch(
+    name: str, database: TuningDatabase
+) -> None:
+    module = activated(name)
+    (layer,) = capture_layers(module, (X,))
+    assert layer.shape is not None
+    able = set(some(layer.shape, DENSE))
+    plain = dataclasses.replace(layer.shape, activation=Activation.NONE)
+    refusing = [kernel for kernel in some(plain, DENSE) if kernel not in able]
+    if not refusing:
+        pytest.skip("every dense kernel of this build runs every activation")
+    database.put(row(refusing[0], layer.shape, DENSE, 1.0))
+    with compile(module, (X,), threads=1, database=database) as made:
+        assert made.engine == "autosparse"
+        [found] = made.layers
+        assert found.kernel in {kernel.name for kernel in able}
+        assert f"but refused: {refusing[0].name}" in found.why
+        assert torch.allclose(made(X), module(X), atol=1e-4)
+
+
+def test_what_a_plan_calls_dense_runs_dense_whatever_its_zeros(
+    module: nn.Module, shape: LayerShape, database: TuningDatabase
+) -> None:
+    database.put(row(some(shape, onexn(8))[0], shape, onexn(8), 1.0))
+    for options in (
+        {"plan": Plan(model="m", layers={"0": LayerChoice()})},
+        {"use_zeros": False},
+        {"use_zeros": False, "plan": Plan(model="m")},
+    ):
+        with compile(module, (X,), threads=1, database=database, **options) as made:
+            [found] = made.layers
+            assert (found.pattern, found.sparsity) == ("dense", 0.0)
+            assert found.why.startswith(("dense by the plan", "zeros are not to be used"))
+            assert torch.allclose(made(X), module(X), atol=1e-4)
+    with compile(module, (X,), threads=1, database=database, plan=Plan(model="m")) as made:
+        assert made.layers[0].pattern == "1x8", "the plan does not name it"
+    held = held_zeros(fuse(trace(module, (X,))))
+    assert [(name, way.pattern.name, way.sparsity) for name, way in held.items()] == [
+        ("0", "1x8", 0.75)
+    ]

@@ -33,6 +33,7 @@ def emulation(module: nn.Module, x: torch.Tensor = X) -> Emulation:
     return Emulation(fuse(trace(module, (x,))))
 
 
+@pytest.mark.smoke
 def test_rounding_is_that_of_the_executor() -> None:
     values = np.random.default_rng(0).standard_normal(5000).astype(np.float32)
     ties = np.float32(1) + np.arange(-9, 9, dtype=np.float32) * np.float32(2.0**-8)

@@ -59,6 +59,7 @@ def fused_and_checked(net: nn.Module, x: Tensor, interpret: Interpret) -> Graph:
     return fused
 
 
+@pytest.mark.smoke
 @pytest.mark.parametrize("shortcut", [False, True])
 @pytest.mark.parametrize("swapped", [False, True])
 def test_a_residual_block_becomes_convolutions_alone(
@@ -127,6 +128,7 @@ def test_only_what_may_be_joined_is_joined(name: str, interpret: Interpret, stir
     assert sorted(node.op for node in fused.nodes) == sorted(ops)
 
 
+@pytest.mark.smoke
 def test_pruned_weights_stay_exactly_zero(stirred: Stir) -> None:
     net = nn.Sequential(nn.Conv2d(8, 16, 3), nn.BatchNorm2d(16))
     stirred(net, 4)

@@ -162,6 +162,7 @@ def test_what_the_executor_lacks_is_named_with_the_reason(name: str) -> None:
     assert any(word in refused[0].reason for word in reason.split("|"))
 
 
+@pytest.mark.smoke
 def test_an_unsupported_operator_names_its_module() -> None:
     net = nn.Sequential(nn.Conv2d(6, 4, 1), nn.Sequential(nn.Tanh()))
     (refused,) = trace(net, (X,)).unsupported
@@ -210,6 +211,7 @@ def test_a_module_that_counts_its_calls_is_refused() -> None:
         trace(Counter(), (X,))
 
 
+@pytest.mark.smoke
 @pytest.mark.parametrize("inputs", [X, (), (1.0,), None])
 def test_inputs_must_be_tensors(inputs: object) -> None:
     with pytest.raises(UsageError, match="example_inputs"):

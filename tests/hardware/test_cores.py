@@ -110,6 +110,7 @@ def test_siblings_count_as_one_core(tmp_path: Path) -> None:
     assert cores.one_per_core((4, 5), tmp_path) == (4, 5)
 
 
+@pytest.mark.smoke
 def test_usable_cores_is_the_lesser_of_cores_and_whole_quota(tmp_path: Path) -> None:
     with_siblings(tmp_path, {0: "0", 1: "1", 2: "2", 3: "3"})
     assert cores.usable_cores((0, 1, 2, 3), tmp_path) == 4

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from autosparse import hardware
 from autosparse.hardware import cpu, doctor, identify
-from autosparse.records import CpuProfile, GpuProfile, HardwareProfile
+from autosparse.records import CpuProfile, GpuProfile, HardwareProfile, short_hash
 
 CPUINFO = """processor\t: 0
 vendor_id\t: GenuineIntel
@@ -19,6 +21,7 @@ cpu family\t: 6
 model\t\t: 143
 model name\t: Intel(R) Xeon(R) Platinum 8481C
 stepping\t: 8
+microcode\t: 0x2b000590
 flags\t\t: fpu sse2 avx avx2 fma avx512f avx512_bf16 amx_tile amx_bf16 hypervisor
 
 processor\t: 1
@@ -60,12 +63,14 @@ def describe(root: Path, cpus: tuple[int, ...] = (0, 1, 2, 3), amx: bool = True)
     return cpu.detect_cpu(root, cpus, lambda: amx)
 
 
+@pytest.mark.smoke
 def test_every_field_is_read(machine: Path) -> None:
     found = describe(machine)
     assert (found.model, found.vendor) == ("Intel(R) Xeon(R) Platinum 8481C", "GenuineIntel")
     assert (found.cores_logical, found.cores_physical, found.cores_usable, found.smt) == (4, 2, 2, True)
     assert (found.l1d_bytes, found.l2_bytes, found.l3_bytes) == (48 << 10, 2 << 20, 105 << 20)
     assert (found.numa_nodes, found.governor, found.turbo) == (2, "powersave", True)
+    assert (found.microcode, found.is_virtual) == ("0x2b000590", True)
     assert found.simd_width_bits == 512
     assert "amx_bf16" in found.isa_usable
 
@@ -112,8 +117,8 @@ def test_unreadable_caches_are_asked_of_py_cpuinfo(
     assert cpu.cache_sizes(0, tmp_path) == (32768, 1 << 20, 6 << 20)
 
 
-def identity(found: CpuProfile, gpus: tuple[GpuProfile, ...] = (), step: str = "6.143.8") -> str:
-    return identify(found, gpus, step)
+def identity(found: CpuProfile, step: str = "6.143.8") -> str:
+    return identify(found, step)
 
 
 def test_id_ignores_what_varies_from_day_to_day(machine: Path) -> None:
@@ -122,6 +127,7 @@ def test_id_ignores_what_varies_from_day_to_day(machine: Path) -> None:
         found,
         governor="performance",
         turbo=False,
+        microcode="0x2b000639",
         affinity=(4, 5, 6, 7),
         quota_cores=2.0,
         f32_gflops_core=9.0,
@@ -129,6 +135,7 @@ def test_id_ignores_what_varies_from_day_to_day(machine: Path) -> None:
     assert identity(today) == identity(found)
 
 
+@pytest.mark.smoke
 @pytest.mark.parametrize(
     "change",
     [
@@ -141,6 +148,78 @@ def test_id_ignores_what_varies_from_day_to_day(machine: Path) -> None:
 def test_id_follows_what_decides_a_latency(machine: Path, change: dict[str, object]) -> None:
     found = describe(machine)
     assert identity(replace(found, **change)) != identity(found)  # type: ignore[arg-type]
+
+
+GPU = GpuProfile(
+    index=0,
+    name="NVIDIA H100",
+    uuid="GPU-1",
+    compute_capability="9.0",
+    architecture="Hopper",
+    multiprocessors=132,
+    memory_bytes=80 << 30,
+    max_sm_clock_mhz=1980,
+    max_memory_clock_mhz=2619,
+    power_cap_watts=700.0,
+    mig=False,
+    driver="550.54",
+    sparse_tensor_cores=True,
+)
+
+
+@pytest.fixture
+def forgotten() -> Iterator[None]:
+    """Lets the host be described anew, now and afterwards."""
+    caches = (hardware.describe, hardware.former_ids)
+    for each in caches:
+        each.cache_clear()
+    yield
+    for each in caches:
+        each.cache_clear()
+
+
+def test_gpus_come_and_go_without_another_id_of_the_cpu(
+    monkeypatch: pytest.MonkeyPatch, forgotten: None
+) -> None:
+    alone = hardware.describe()
+    monkeypatch.setattr("autosparse.hardware.gpu.detect_gpus", lambda: ((GPU, GPU), ""))
+    hardware.describe.cache_clear()
+    hardware.former_ids.cache_clear()
+    beside = hardware.describe()
+    assert beside.gpus == (GPU, GPU)
+    assert beside.hardware_id == alone.hardware_id
+    # What an earlier version stored on the host with its GPUs is still this host's.
+    lasting = {name: getattr(beside.cpu, name) for name in hardware._LASTING}
+    [former] = hardware.former_ids()
+    assert former == short_hash([lasting, cpu.stepping(), ["NVIDIA H100", "NVIDIA H100"]], 12)
+    assert hardware.is_here(former) and hardware.is_here(alone.hardware_id)
+    assert not hardware.is_here("0123456789ab")
+
+
+def test_limits_measured_under_a_former_id_are_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, forgotten: None
+) -> None:
+    monkeypatch.setenv("AUTOSPARSE_HOME", str(tmp_path))
+    monkeypatch.setattr("autosparse.hardware.gpu.detect_gpus", lambda: ((GPU,), ""))
+    [former] = hardware.former_ids()
+    limits = hardware.MachineLimits(f32_gflops_core=7.0, f32_gflops_all=14.0)
+    hardware.save_limits(former, limits)
+    assert hardware.detect().cpu.f32_gflops_core == 7.0
+    hardware.save_limits(hardware.hardware_id(), replace(limits, f32_gflops_core=8.0))
+    assert hardware.detect().cpu.f32_gflops_core == 8.0
+
+
+@pytest.mark.parametrize(
+    ("changes", "is_same"),
+    [
+        ({"index": 3, "uuid": "GPU-4", "driver": "570.1", "power_cap_watts": 650.0}, True),
+        ({"name": "NVIDIA A100"}, False),
+        ({"memory_bytes": 40 << 30}, False),
+        ({"mig": True}, False),
+    ],
+)
+def test_a_gpu_has_an_id_of_its_own(changes: dict[str, Any], is_same: bool) -> None:
+    assert (replace(GPU, **changes).device_id == GPU.device_id) is is_same
 
 
 def test_id_follows_stepping(machine: Path) -> None:

@@ -61,10 +61,10 @@ def chosen(shape: LayerShape, free: int, block_n: int = 0, dtype: str = "f32") -
     """Gives the executor's own choice."""
     structure = random_blocks(shape, onexn(block_n), 0.75, seed=0) if block_n else None
     with NativeProgram(threads=1, pin=False) as program:
-        source = program.tensor(spec.input_shape(shape), dtype)
-        sink = program.tensor(spec.output_shape(shape), dtype)
+        source = program.tensor(shape.input_shape, dtype)
+        sink = program.tensor(shape.output_shape, dtype)
         program.input(source)
-        op = spec.native_op(shape, onexn(block_n) if block_n else DENSE, inputs=(source,), output=sink)
+        op = spec.native_op(shape, block_n, inputs=(source,), output=sink)
         program.op(
             dataclasses.replace(
                 op,

@@ -118,8 +118,8 @@ class Case:
             )
         self.weight = self.draw(rng, (shape.out_channels, shape.in_channels, *shape.kernel))
         self.bias = self.draw(rng, (shape.out_channels,)) if seed % 3 else None
-        self.x = self.draw(rng, spec.input_shape(shape))
-        self.residual = self.draw(rng, spec.output_shape(shape)) if shape.residual else None
+        self.x = self.draw(rng, shape.input_shape)
+        self.residual = self.draw(rng, shape.output_shape) if shape.residual else None
 
     def draw(self, rng: np.random.Generator, shape: tuple[int, ...]) -> Any:
         """Values that the kernel's type can hold, so that it rounds nothing but its result."""
@@ -244,7 +244,7 @@ def test_stale_memory_does_not_leak(kernel: KernelSpec, reference: Any) -> None:
         program = case.program(threads=2).program
         inputs = [case.x] if case.residual is None else [case.x, case.residual]
         program.run([np.full_like(array, np.nan) for array in inputs])
-        output = np.full(spec.output_shape(case.shape), np.nan, np.float32)
+        output = np.full(case.shape.output_shape, np.nan, np.float32)
         program.run_into(inputs, [output])
         case.check(reference, output)
 
@@ -256,8 +256,8 @@ def test_unaligned_arrays_with_guards(kernel: KernelSpec, reference: Any) -> Non
         buffer = np.full(int(np.prod(shape)) + 34, 12345.0, np.float32)
         return buffer, buffer[17:-17].reshape(shape)
 
-    source_buffer, source = guarded(spec.input_shape(case.shape))
-    sink_buffer, sink = guarded(spec.output_shape(case.shape))
+    source_buffer, source = guarded(case.shape.input_shape)
+    sink_buffer, sink = guarded(case.shape.output_shape)
     source[...] = case.x
     case.program().program.run_into([source], [sink])
     case.check(reference, sink)

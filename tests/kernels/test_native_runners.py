@@ -1,4 +1,4 @@
-"""The native tests of kernels/tests: on the installed library, and cross-compiled under an emulator."""
+"""The native tests of kernels/tests, on the installed library."""
 
 from __future__ import annotations
 
@@ -23,7 +23,6 @@ RUNNERS = {
     ),
     "threads": ("threads.cpp", *HARNESS),
 }
-AARCH64_LIBRARIES = Path("/usr/aarch64-linux-gnu")
 
 
 def run(command: Sequence[str | Path]) -> str:
@@ -53,14 +52,3 @@ def runner(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 def test_installed_library(runner: Path) -> None:
     selection = ["--every", "9"] if runner.name == "conformance" else ["--rounds", "30"]
     assert " 0 failures" in run([runner, *selection])
-
-
-def test_portable_baseline_on_aarch64() -> None:
-    cmake, emulator = program("cmake"), program("qemu-aarch64")
-    program("aarch64-linux-gnu-g++")
-    build = ROOT / "build" / "aarch64"  # where `make test-aarch64` builds: nothing is compiled twice
-    flags = ["-DAUTOSPARSE_TESTS=ON", f"-DCMAKE_TOOLCHAIN_FILE={SOURCES / 'tests' / 'aarch64.cmake'}"]
-    run([cmake, "-S", SOURCES, "-B", build, *flags])
-    run([cmake, "--build", build, "--parallel", str(os.cpu_count())])
-    conformance = [build / "tests" / "conformance", "--every", "9"]
-    assert " 0 failures" in run([emulator, "-L", AARCH64_LIBRARIES, *conformance])

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from autosparse.errors import UsageError
-from autosparse.kernels import binding, spec
+from autosparse.kernels import binding
 from autosparse.kernels.binding import Activation, NativeOp, NativeProgram, OpKind, limit_isa
 from autosparse.kernels.layer import LayerProgram, random_blocks
 from autosparse.records import LayerShape, onexn
@@ -117,16 +117,16 @@ class Net:
             self.reference.check(got, expected, terms, float(np.abs(expected).max()) + 1.0)
 
 
-@pytest.fixture(params=["generic", "avx2", "avx512", "avx512bf16", "amx"])
+@pytest.fixture(params=binding.isa_names())
 def isa(request: pytest.FixtureRequest) -> Iterator[str]:
     """Everything at each level that this machine has."""
-    limit_isa("amx")
-    levels = ["generic", "avx2", "avx512", "avx512bf16", "amx"]
-    if levels.index(request.param) > levels.index(binding.detect_isa()):
-        pytest.skip(f"needs {request.param}, but this machine grants {binding.detect_isa()}")
     limit_isa(request.param)
-    yield request.param
-    limit_isa("amx")
+    has = binding.detect_isa()
+    if has == request.param:
+        yield request.param
+    limit_isa(None)
+    if has != request.param:
+        pytest.skip(f"needs {request.param}, but this machine grants {binding.detect_isa()}")
 
 
 @pytest.fixture
@@ -134,6 +134,7 @@ def net(isa: str, reference: Any) -> Net:
     return Net(reference)
 
 
+@pytest.mark.smoke
 def test_residual_chain(net: Net) -> None:
     x = net.input((2, 8, 13, 11))
     for block_n in (0, 1, 2, 4, 8, 16, 32):
@@ -255,6 +256,7 @@ def test_elementwise(net: Net) -> None:
     net.check()
 
 
+@pytest.mark.smoke
 def test_squeeze_and_excitation(net: Net) -> None:
     x = net.conv(net.input((2, 5, 9, 8)), 8, activation=Activation.SILU)
     squeezed = net.apply(OpKind.GLOBAL_AVG_POOL, (x,), net.values[x].mean((2, 3), keepdims=True))
@@ -361,7 +363,7 @@ def test_time_in_turn() -> None:
     )
     weight = np.ones((8, 8, 1, 1), np.float32)
     layers = [LayerProgram(shape, weight=weight, threads=2) for _ in range(3)]
-    x = np.ones(spec.input_shape(shape), np.float32)
+    x = np.ones(shape.input_shape, np.float32)
     times = binding.time_in_turn([layer.program for layer in layers], [x], 10)
     assert times.shape == (10,) and np.all(times > 0)
     other = LayerProgram(shape, weight=weight, threads=1)

@@ -56,6 +56,7 @@ def file(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.mark.smoke
 @pytest.mark.parametrize(
     ("source", "near"),
     [
@@ -285,3 +286,139 @@ def test_local_weights_for_other_classes_are_refused() -> None:
 def test_classes_must_be_positive() -> None:
     with pytest.raises(ModelError, match="at least 1"):
         resolve("resnet20", classes=0)
+
+
+HEAD_FIRST = """
+from torch import nn
+
+class Net(nn.Module):
+    input_shape = (3, 16, 16)
+    def __init__(self, num_classes=10):
+        super().__init__()
+        self.head = nn.Linear(64, num_classes)
+        self.body = nn.Sequential(nn.Conv2d(3, 64, 3), nn.ReLU(), nn.Conv2d(64, 64, 3))
+    def forward(self, x):
+        return self.head(self.body(x).mean((2, 3)))
+
+class Boxes(Net):
+    def __init__(self, num_classes=10):
+        super().__init__(num_classes)
+        self.boxes = nn.Linear(64, 4)
+    def forward(self, x):
+        x = self.body(x).mean((2, 3))
+        return {"boxes": self.boxes(x), "logits": self.head(x)}
+
+class Fixed(Net):
+    def __init__(self):
+        super().__init__(7)
+"""
+
+
+@pytest.mark.parametrize("name", ["Net", "Boxes"])
+def test_the_head_is_the_layer_that_makes_the_outputs_wherever_it_is_defined(
+    name: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "first.py"
+    path.write_text(HEAD_FIRST)
+    loaded = resolve(f"{path}:{name}", classes=10)
+    assert loaded.classes == 10
+    assert resolve(f"{path}:{name}", classes=3).classes == 3
+    assert resolve(f"{path}:{name}").classes == 10
+    weights = tmp_path / "three.pt"
+    torch.save(resolve(f"{path}:{name}", classes=3).module.state_dict(), weights)
+    assert resolve(f"{path}:{name}", weights=weights).classes == 3
+    with pytest.raises(ModelError, match=r"10 classes were asked for and .* has 3"):
+        resolve(f"{path}:{name}", weights=weights, classes=10)
+    with pytest.raises(
+        ModelError, match="must have 10 outputs, one per class, but its last layer has 7"
+    ):
+        resolve(f"{path}:Fixed", classes=10)
+
+
+def test_a_file_imports_what_lies_beside_it_whenever_it_does(tmp_path: Path) -> None:
+    (tmp_path / "late_helper.py").write_text("WIDTH = 6\n")
+    (tmp_path / "later_helper.py").write_text("def scale(x):\n    return 2 * x\n")
+    path = tmp_path / "late.py"
+    path.write_text("""
+from torch import nn
+
+class Net(nn.Module):
+    input_shape = (1, 8, 8)
+    def __init__(self):
+        super().__init__()
+        from late_helper import WIDTH
+        self.conv = nn.Conv2d(1, WIDTH, 3)
+    def forward(self, x):
+        from later_helper import scale
+        return scale(self.conv(x)).mean((2, 3))
+
+def build():
+    return Net()
+""")
+    before = list(sys.path)
+    loaded = resolve(f"{path}:build")
+    assert loaded.classes == 6
+    assert loaded.module(torch.zeros(1, 1, 8, 8)).shape == (1, 6)
+    assert [entry for entry in sys.path if entry != str(tmp_path)] == before
+    assert sys.path[0] != str(tmp_path), "it hides no module of anybody else"
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        "sys.path.remove(os.path.dirname(os.path.abspath(__file__)))",
+        "sys.path[:] = [entry for entry in sys.path if entry != os.path.dirname(__file__)]",
+        "sys.path = list(sys.path)",
+        "sys.path.insert(0, os.path.join(os.path.dirname(__file__), 'lib'))",
+        "sys.path.insert(0, os.path.dirname(__file__))",
+    ],
+)
+def test_a_file_may_edit_where_modules_are_looked_for(
+    edit: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    (tmp_path / "lib").mkdir()
+    path = tmp_path / "edits.py"
+    path.write_text(
+        f"import os, sys\n{edit}\nfrom torch import nn\ndef build():\n    return nn.Linear(4, 3)\n"
+    )
+    assert resolve(f"{path}:build").classes == 3
+    if "'lib'" in edit:
+        assert str(tmp_path / "lib") in sys.path, "what the file added stays"
+
+
+def test_files_of_two_folders_each_import_their_own_neighbour(tmp_path: Path) -> None:
+    for folder, width in (("one", 3), ("two", 5)):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "neighbour.py").write_text(f"WIDTH = {width}\n")
+        (tmp_path / folder / "net.py").write_text(
+            "from torch import nn\ndef build():\n    from neighbour import WIDTH\n"
+            "    return nn.Linear(4, WIDTH)\n"
+        )
+    for folder, width in (("one", 3), ("two", 5), ("one", 3)):
+        assert resolve(f"{tmp_path / folder / 'net.py'}:build").classes == width
+
+
+def test_a_file_runs_once_until_it_changes(tmp_path: Path) -> None:
+    path = tmp_path / "once.py"
+    text = (
+        "import pathlib\nfrom torch import nn\n"
+        "with open(pathlib.Path(__file__).with_suffix('.log'), 'a') as log:\n    log.write('ran ')\n"
+        "def build():\n    return nn.Linear(4, 3)\n"
+    )
+    path.write_text(text)
+    first, second = resolve(f"{path}:build", seed=4), resolve(f"{path}:build", seed=4)
+    assert torch.equal(first.module.weight, second.module.weight)
+    assert path.with_suffix(".log").read_text() == "ran "
+    path.write_text(text.replace("4, 3", "4, 2"))
+    assert resolve(f"{path}:build").classes == 2
+
+
+def test_a_file_that_ends_the_process_is_an_error(tmp_path: Path) -> None:
+    path = tmp_path / "ends.py"
+    path.write_text("import sys\ndef build():\n    sys.exit(0)\n")
+    with pytest.raises(ModelError, match="must return, but it raised SystemExit"):
+        resolve(f"{path}:build")
+    path.write_text("import sys\nsys.exit(0)\ndef build(): pass\n")
+    with pytest.raises(ModelError, match="must run, but it raised SystemExit"):
+        resolve(f"{path}:build")

@@ -39,6 +39,25 @@ def check_equal(path: Path, **options: Any) -> None:
     assert got.weights_hash == file_hash(path)
 
 
+def prefixed(prefix: str, state: dict[str, Any]) -> dict[str, Any]:
+    return {prefix + name: value for name, value in state.items()}
+
+
+def masked(state: dict[str, Any]) -> dict[str, Any]:
+    """As torch's pruning saves it: what the mask removes is still there."""
+    made = {}
+    for name, value in state.items():
+        if name.endswith("conv1.weight"):
+            mask = (value != value.flatten()[0]).float()
+            made[f"{name}_orig"], made[f"{name}_mask"] = value, mask
+            value.mul_(mask)  # the state that the test compares with
+            made[f"{name}_orig"] = torch.where(mask == 0, torch.tensor(5.0), value)
+        else:
+            made[name] = value
+    return made
+
+
+@pytest.mark.smoke
 @pytest.mark.parametrize("name", ["w.pt", "w.pth", "w.th", "w.safetensors"])
 def test_a_saved_state_loads_unchanged(name: str, tmp_path: Path) -> None:
     check_equal(save(source_module().state_dict(), tmp_path / name))
@@ -54,11 +73,123 @@ def test_a_saved_state_loads_unchanged(name: str, tmp_path: Path) -> None:
         lambda s: {"model": {"state_dict": s}},
         lambda s: {k: v for k, v in s.items() if "num_batches_tracked" not in k},
         lambda s: {k: v.double() if v.is_floating_point() else v for k, v in s.items()},
+        lambda s: prefixed("net.", s),
+        lambda s: prefixed("model.", s),
+        lambda s: {"state_dict_ema": s, "epoch": 3},
+        lambda s: {"net": s, "acc": 93.1},
+        lambda s: {"model_state": s},
+        lambda s: {"ema": {"module": prefixed("module.", s), "updates": 7}},
+        lambda s: {"checkpoint": {"generator": {"weights": prefixed("backbone.0.", s)}}},
+        lambda s: {
+            "epoch": 3,
+            "state_dict": {**prefixed("model.", s), "criterion.weight": torch.ones(10)},
+            "optimizer_states": [{"state": {0: {"exp_avg": torch.zeros(3)}}}],
+            "loops": {"fit_loop": {"best": torch.tensor(0.1)}},
+        },
+        lambda s: {"network": s, "state_dict_ema": {k: v + 1 for k, v in s.items()}},
+        lambda s: {"student": s, "model": {k: v.clone() for k, v in s.items()}},
+        masked,
+        lambda s: {"net": prefixed("module.", masked(s))},
     ],
-    ids=["module", "compiled", "state_dict", "model", "nested", "without counters", "float64"],
+    ids=[
+        "module",
+        "compiled",
+        "state_dict",
+        "model",
+        "nested",
+        "without counters",
+        "float64",
+        "net.",
+        "model.",
+        "state_dict_ema",
+        "net",
+        "model_state",
+        "ema.module",
+        "a name nobody knows",
+        "a trainer's checkpoint",
+        "weights beside their average",
+        "the same weights twice",
+        "pruning masks",
+        "pruning masks, wrapped",
+    ],
 )
 def test_wrappings_are_undone(wrap: Callable[[dict[str, Any]], Any], tmp_path: Path) -> None:
-    check_equal(save(wrap(source_module().state_dict()), tmp_path / "wrapped.pt"))
+    wanted = source_module().state_dict()
+    path = save(wrap(wanted), tmp_path / "wrapped.pt")
+    got = resolve("resnet20", weights=path)
+    state = got.module.state_dict()
+    assert all(torch.equal(state[key], wanted[key]) for key in wanted)
+    assert (got.pretrained, got.weights_hash, got.classes) == (True, file_hash(path), 10)
+    by_module = resolve("resnet20", seed=8).module
+    load_weights(by_module, path)
+    assert all(torch.equal(by_module.state_dict()[key], wanted[key]) for key in wanted)
+
+
+def test_weights_of_a_wrapped_model_fit_its_wrapper(tmp_path: Path) -> None:
+    class Wrapper(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body = nn.ModuleDict({"net": nn.Sequential(nn.Conv2d(1, 2, 3), nn.Linear(2, 3))})
+
+    wrapper, plain = Wrapper(), nn.Sequential(nn.Conv2d(1, 2, 3), nn.Linear(2, 3))
+    load_weights(wrapper, save(plain.state_dict(), tmp_path / "plain.pt"))
+    assert torch.equal(wrapper.body["net"][1].weight, plain[1].weight)
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+@pytest.mark.parametrize(
+    "norm", [nn.utils.weight_norm, nn.utils.parametrizations.weight_norm], ids=["old", "new"]
+)
+def test_the_two_parts_of_weight_norm_are_put_together(norm: Any, tmp_path: Path) -> None:
+    made = nn.Sequential(norm(nn.Conv2d(3, 4, 3)), norm(nn.Linear(4, 5)))
+    path = save(made.state_dict(), tmp_path / "normed.pt")
+    plain = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Linear(4, 5))
+    load_weights(plain, path)
+    for index in range(2):
+        assert torch.allclose(plain[index].weight, made[index].weight, atol=1e-6)
+    same = nn.Sequential(norm(nn.Conv2d(3, 4, 3)), norm(nn.Linear(4, 5)))
+    load_weights(same, path)  # a model that is parametrised itself takes them as they are
+    assert torch.equal(same.state_dict()["0.bias"], made.state_dict()["0.bias"])
+
+
+def test_a_parametrisation_that_only_the_model_can_compute_names_the_remedy(tmp_path: Path) -> None:
+    made = nn.Sequential(
+        nn.utils.parametrizations.spectral_norm(nn.Conv2d(3, 4, 3)), nn.Conv2d(4, 4, 1)
+    )
+    path = save(made.state_dict(), tmp_path / "spectral.pt")
+    with pytest.raises(
+        ModelError, match=r"parametrizations.weight.original in place of 0\.weight.*bake"
+    ):
+        load_weights(nn.Sequential(nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 1)), path)
+
+
+def test_several_sets_of_weights_are_refused_by_name(tmp_path: Path) -> None:
+    first, second = (resolve("resnet20", seed=seed).module.state_dict() for seed in (1, 2))
+    both = {**prefixed("student.", first), **prefixed("critic.", second)}
+    with pytest.raises(ModelError, match="holds several: 'critic', 'student'; save the one"):
+        resolve("resnet20", weights=save(both, tmp_path / "both.pt"))
+
+
+def test_a_buffer_may_hold_infinities_and_weights_and_statistics_may_not(tmp_path: Path) -> None:
+    class Masked(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.bn = nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2)
+            self.register_buffer("mask", torch.full((4, 4), -torch.inf).triu(1))
+
+    path = tmp_path / "masked.pt"
+    made = Masked()
+    load_weights(made, save(Masked().state_dict(), path))
+    assert made.mask[0, 1] == -torch.inf
+    for name in ("conv.weight", "conv.bias", "bn.weight", "bn.running_var"):
+        state = Masked().state_dict()
+        state[name].flatten()[0] = torch.inf
+        with pytest.raises(ModelError, match=f"NaN or infinity in {name}"):
+            load_weights(made, save(state, path))
+    state = Masked().state_dict()
+    state["mask"][0, 0] = torch.nan
+    with pytest.raises(ModelError, match="NaN or infinity in mask"):
+        load_weights(made, save(state, path))
 
 
 def test_the_old_format_of_torch_is_read(tmp_path: Path) -> None:
@@ -210,3 +341,25 @@ def test_public_cifar_weights_fit(name: str, file: str, real_data: Path) -> None
     assert loaded.classes == 10
     assert loaded.weights_hash is not None
     assert loaded.weights_hash.startswith(file.partition("-")[2].removesuffix(".th"))
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda t: t.to_sparse(),
+        lambda t: t.to("meta"),
+        lambda t: t.to(torch.complex64),
+        lambda t: torch.quantize_per_tensor(t, 0.1, 0, torch.qint8),
+        lambda t: torch.nested.nested_tensor([torch.ones(2), torch.ones(3)]),
+    ],
+    ids=["sparse", "meta", "complex", "quantised", "nested"],
+)
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_tensors_of_other_kinds_are_named(make: Callable[[Any], Any], tmp_path: Path) -> None:
+    state = source_module().state_dict()
+    state["conv1.weight"] = make(state["conv1.weight"])
+    path = save(state, tmp_path / "w.pt")
+    with pytest.raises(
+        ModelError, match=r"must be ordinary tensors, but .* holds another kind in conv1"
+    ):
+        resolve("resnet20", weights=path)

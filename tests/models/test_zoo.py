@@ -119,21 +119,7 @@ def test_listing_names_needs_no_torch() -> None:
     assert done.stdout.strip() == "False"
 
 
-def test_a_marked_function_is_found_and_listed(tmp_path, monkeypatch) -> None:
-    source = (
-        "from autosparse.models.registry import zoo_model\n\n"
-        "@zoo_model(input_shape=(1, 4, 4), classes=3)\n"
-        'def tiny(classes):\n    """A tiny one."""\n\n'
-        "def unmarked(classes):\n    pass\n"
-    )
-    (tmp_path / "added.py").write_text(source)
-    monkeypatch.setattr(registry, "ZOO", tmp_path)
-    found = registry.entries.__wrapped__()
-    assert list(found) == ["tiny"]
-    assert (found["tiny"].input_shape, found["tiny"].classes) == ((1, 4, 4), 3)
-    assert found["tiny"].summary == "A tiny one."
-
-
+@pytest.mark.smoke
 def test_random_weights_follow_the_seed_and_leave_the_global_stream_alone() -> None:
     torch.manual_seed(5)
     expected = torch.rand(3)

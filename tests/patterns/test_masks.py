@@ -44,6 +44,7 @@ def bpar_by_hand(group):
     return scores
 
 
+@pytest.mark.smoke
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("block_n", [1, 4, 8, 16])
 def test_scores_agree_with_loops(shape, block_n):
@@ -79,6 +80,7 @@ def test_bpar_prefers_the_lone_direction_over_a_repeated_one():
     np.testing.assert_allclose(scores[0], [1 / 3 - 0.4, 1 / 3 - 0.4, 1 / 3 - 0.2], rtol=1e-6)
 
 
+@pytest.mark.smoke
 @pytest.mark.parametrize("inputs", [1, 3, 10, 16, 31, 64, 96, 130])
 @pytest.mark.parametrize("tenths", [0, 1, 3, 5, 7, 9, 10])
 def test_uniform_counts_follow_the_floor_rule(inputs, tenths):
@@ -190,7 +192,20 @@ def test_impossible_sparsity_is_refused(bad):
 def test_unknown_criterion_and_pattern_are_refused():
     with pytest.raises(PlanError, match="criterion must be one of"):
         block_scores(np.ones((4, 4)), onexn(4), "magic")
-    with pytest.raises(PlanError, match="belong to a family of dense, onexn, but got 2x4"):
+    with pytest.raises(PlanError, match="belong to its family, but got 2x4: blocks are one input wide"):
         mask(np.ones((4, 4)), Pattern(group_out=4, unit_in=2), 0.5)
     with pytest.raises(PlanError, match="outputs, inputs"):
         mask(np.ones(4), onexn(4), 0.5)
+
+
+def test_layer_wide_bpar_keeps_more_of_strong_groups():
+    weight = weight_of((32, 12, 3, 3))
+    weight[16:] *= 0.1
+    kept = mask(weight, onexn(16, uniform=False), 0.5, criterion="bpar")
+    strong, weak = kept[0, :, 0, 0].sum(), kept[16, :, 0, 0].sum()
+    assert (strong, weak) == (12, 0), "shares of each group by itself would keep about six of both"
+    even = block_scores(weight, onexn(16), "bpar")
+    wide = block_scores(weight, onexn(16, uniform=False), "bpar")
+    size = np.abs(weight).reshape(2, 16, 12, 9).sum(axis=(1, 3), dtype=np.float64)
+    shares = size / size.sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(wide - even, 2 * size / size.sum() - shares, atol=1e-6)

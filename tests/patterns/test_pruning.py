@@ -6,11 +6,14 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.nn import utils
 
-import autosparse.patterns
+import autosparse
 from autosparse.errors import PlanError
-from autosparse.patterns import find_structure, sparsify
+from autosparse.graph import capture_layers
+from autosparse.patterns import CANDIDATES, find_structure
 from autosparse.plan import Plan
+from autosparse.pruning import sparsify
 from autosparse.records import LayerChoice, Pattern, onexn
 
 
@@ -29,6 +32,7 @@ def plan_of(**layers):
     return Plan(model="small", layers={k.lstrip("_"): v for k, v in layers.items()})
 
 
+@pytest.mark.smoke
 def test_zeros_appear_where_the_plan_says_and_nowhere_else():
     net, dense = small_net(), small_net()
     plan = plan_of(
@@ -78,6 +82,95 @@ def test_unknown_pattern_is_refused():
 
 
 def test_lazy_name_is_the_function_however_often_it_is_asked_for():
-    assert autosparse.patterns.sparsify is sparsify
-    assert callable(autosparse.patterns.sparsify)
-    assert np.shape(autosparse.patterns.CANDIDATES) == (7,)
+    assert autosparse.sparsify is sparsify
+    assert callable(autosparse.sparsify)
+    assert np.shape(CANDIDATES) == (7,)
+
+
+class Halved(nn.Module):
+    def forward(self, weight: torch.Tensor) -> torch.Tensor:
+        return weight * 0.5
+
+
+PARAMETRISED = {
+    "weight_norm": (utils.parametrizations.weight_norm, "WeightNorm", "remove_parametrizations"),
+    "spectral_norm": (utils.parametrizations.spectral_norm, "SpectralNorm", "remove_parametrizations"),
+    "a user's own": (
+        lambda layer: utils.parametrize.register_parametrization(layer, "weight", Halved()),
+        "Halved",
+        "remove_parametrizations",
+    ),
+    "old weight_norm": (utils.weight_norm, "weight_norm", "remove_weight_norm"),
+    "old spectral_norm": (utils.spectral_norm, "spectral_norm", "remove_spectral_norm"),
+    "a mask": (
+        lambda layer: utils.prune.l1_unstructured(layer, "weight", 0.3),
+        "mask of torch.nn.utils.prune",
+        "prune.remove",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", PARAMETRISED)
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+def test_a_weight_that_is_computed_anew_is_refused_and_pruned_once_baked(kind: str) -> None:
+    parametrise, how, remedy = PARAMETRISED[kind]
+    net = small_net().eval()
+    parametrise(net[0])
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+    plan = plan_of(
+        _4=LayerChoice(pattern=onexn(4), sparsity=0.75), _0=LayerChoice(pattern=onexn(4), sparsity=0.5)
+    )
+    with pytest.raises(
+        PlanError, match=f"'0' is computed anew by .*{how}.*; bake it first: .*{remedy}"
+    ):
+        sparsify(net, plan)
+    after = net.state_dict()
+    assert all(torch.equal(after[name], value) for name, value in before.items()), "nothing changed"
+    # Tracing knows it too, so that no plan is made of it; computing is unchanged.
+    image = torch.randn(1, 8, 8, 8)
+    layers = {layer.name: layer for layer in capture_layers(net, (image,))}
+    assert "bake it first" in layers["0"].why_dense[0]
+    uniform = Plan.uniform("small", layers.values(), block_n=4, sparsity=0.5)
+    assert set(uniform.layers) == {"4"}
+    # What the remedy leaves is pruned, and its zeros stay.
+    {
+        "remove_parametrizations": lambda: utils.parametrize.remove_parametrizations(net[0], "weight"),
+        "remove_weight_norm": lambda: utils.remove_weight_norm(net[0]),
+        "remove_spectral_norm": lambda: utils.remove_spectral_norm(net[0]),
+        "prune.remove": lambda: utils.prune.remove(net[0], "weight"),
+    }[remedy]()
+    sparsify(net, plan)
+    net(image)
+    assert find_structure(net[0].weight.detach().numpy())[0].sparsity(8) == 0.5
+
+
+class TestUniform:
+    def test_layers_that_must_stay_dense_are_named(self) -> None:
+        layers = capture_layers(small_net(), (torch.randn(1, 8, 8, 8),))
+        plan = Plan.uniform("small", layers, block_n=8, sparsity=0.5)
+        assert set(plan.layers) == {"0", "4"}
+        assert plan.note == ("uniform 1x8 at 0.5; dense: 2 (depthwise convolution: no sparse kernel)")
+
+    def test_a_plan_of_nothing_is_refused_with_every_reason(self) -> None:
+        class Shared(nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.conv = nn.Conv2d(8, 8, 3, padding=1)
+                self.grouped = nn.Conv2d(8, 8, 3, groups=2)
+                self.scale = nn.Parameter(torch.ones(8, 1, 1, 1))
+
+            def forward(self, x: torch.Tensor) -> torch.Tensor:
+                x = self.conv(self.conv(x))
+                return nn.functional.conv2d(self.grouped(x), self.conv.weight * self.scale)
+
+        layers = capture_layers(Shared(), (torch.randn(1, 8, 9, 9),))
+        with pytest.raises(PlanError, match="all 4 of m must stay dense") as refusal:
+            Plan.uniform("m", layers, block_n=8, sparsity=0.5)
+        for reason in (
+            "conv@2 (its weight is used by 2 calls)",
+            "grouped convolution",
+            "bake it first",
+        ):
+            assert reason in str(refusal.value)
+        with pytest.raises(PlanError, match="it was given none"):
+            Plan.uniform("m", (), block_n=8, sparsity=0.5)

@@ -30,6 +30,7 @@ def pruned_weight(rng, shape, blocks, block_n):
     return weight * live.reshape(*live.shape, *(1,) * (len(shape) - 2))
 
 
+@pytest.mark.smoke
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("block_n", CANDIDATES)
 @pytest.mark.parametrize("sparsity", [0.25, 0.5, 0.9])

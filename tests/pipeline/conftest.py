@@ -1,23 +1,43 @@
-"""A small network, a small space, and one finished search that the tests look at."""
+"""A small network, a small space, and one finished search that the tests look at.
+
+Command lines run in this process, where torch is loaded, measuring sessions too, and on one Ray for all
+of them. Only what is killed, and what takes up its work, has processes and a Ray of its own.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import io
 import json
+import multiprocessing
 import os
 import subprocess
 import sys
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from autosparse import cli, hardware
+from autosparse import database as tuning
 from autosparse.kernels.spec import why_not_native
-from autosparse.tuning import database as tuning
+from autosparse.pipeline import ledger, requests, session
+from autosparse.records import Measurement, MeasurementKey
+from autosparse.searching.parallel import Pool
+
+sys.path.insert(0, str(Path(__file__).parent))
+from apart import BRIEF, run_apart
 
 LAST_DTYPE = "f32" if why_not_native("bf16") else "bf16"
 TIMEOUT_S = 1200  # a guard against a hang, on a busy machine too
+SERVER = multiprocessing.get_context("forkserver")
+SERVER.set_forkserver_preload(
+    ["apart", "autosparse.pipeline.search_run", "torch._dynamo", "torch._export"]
+)
 
 MODEL = '''
 from torch import nn
@@ -52,11 +72,18 @@ def build(num_classes=10):
 '''
 
 DATA = """
+import dataclasses
+
 from autosparse import data
 
 
 def load(resolution, channels, seed):
-    return data.resolve("digits", resolution=resolution, channels=channels, seed=seed)
+    whole = data.resolve("digits", resolution=resolution, channels=channels, seed=seed)
+    few = data.Split(
+        whole.train.images[:384], whole.train.labels[:384], mean=whole.mean, std=whole.std,
+        augmentation=whole.augmentation,
+    )
+    return dataclasses.replace(whole, id=f"{whole.id}-few", train=few)
 """
 
 SPACE = """
@@ -85,32 +112,50 @@ class Shop:
     home: Path
     run: Path | None = None
 
-    def command(self, *extra: str) -> list[str]:
+    def words(self, *extra: str) -> list[str]:
         dtype = () if "--dtype" in extra else ("--dtype", "f32")
         return [
-            sys.executable, "-m", "autosparse", "search", "--model", "net.py:build",
-            "--data", "my_data.py:load", "--input-shape", "3x96x96", "--space", "space.yaml",
-            "--top-k", "2", "--out", "results", "-q", *dtype, *extra,
+            "search", "--model", "net.py:build", "--data", "my_data.py:load", "--data-resolution", "12",
+            "--input-shape", "3x96x96", "--space", "space.yaml", "--top-k", "2", "--out", "results",
+            "-q", *dtype, *extra,
         ]  # fmt: skip
 
-    def environment(self) -> dict[str, str]:
-        return {**os.environ, "AUTOSPARSE_HOME": str(self.home)}
-
     def search(self, *extra: str) -> subprocess.CompletedProcess[str]:
+        return self._called(self.folder, self.words(*extra))
+
+    def verb(self, *words: str) -> subprocess.CompletedProcess[str]:
+        return self._called(self.home, [*words])
+
+    def _called(self, folder: Path, words: list[str]) -> subprocess.CompletedProcess[str]:
+        said, complained = io.StringIO(), io.StringIO()
+        with (
+            contextlib.redirect_stdout(said),
+            contextlib.redirect_stderr(complained),
+            pytest.MonkeyPatch.context() as patch,
+        ):
+            patch.chdir(folder)
+            patch.setenv("AUTOSPARSE_HOME", str(self.home))
+            patch.setattr(requests, "WHOLE", BRIEF)
+            patch.setattr(ledger, "run_apart", session.run_session)
+            code = cli.run(words)
+        return subprocess.CompletedProcess(words, code, said.getvalue(), complained.getvalue())
+
+    def start(self, words: list[str]) -> ForkServerProcess:
+        """Starts a command line in a process of its own, which loads nothing anew."""
+        process = SERVER.Process(target=run_apart, args=(self.folder, self.home, words))
+        process.start()
+        return process
+
+    def search_apart(self, *extra: str) -> subprocess.CompletedProcess[str]:
+        """Runs a search as a shell does."""
         return subprocess.run(
-            self.command(*extra),
-            env=self.environment(),
+            [sys.executable, "-m", "autosparse", *self.words(*extra)],
+            env={**os.environ, "AUTOSPARSE_HOME": str(self.home)},
             cwd=self.folder,
             capture_output=True,
             text=True,
             timeout=TIMEOUT_S,
         )
-
-    def verb(self, *words: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", "autosparse", *words],
-            env=self.environment(), cwd=self.home, capture_output=True, text=True, timeout=TIMEOUT_S,
-        )  # fmt: skip
 
     @property
     def latest(self) -> Path:
@@ -133,8 +178,19 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Shop:
     return open_shop(tmp_path_factory.mktemp("shop"), tmp_path_factory.mktemp("shop-home"))
 
 
-@pytest.fixture(scope="session")
-def used_shop(tmp_path_factory: pytest.TempPathFactory) -> Shop:
+@pytest.fixture(scope="package")
+def workers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pool]:
+    """The one Ray of all command lines in this process: a pool started meanwhile is a part of it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AUTOSPARSE_HOME", str(tmp_path_factory.mktemp("workers-home")))
+        pool = Pool(cores=hardware.describe().cpu.cores_usable)
+    with pool:
+        pool.wait([pool.submit(int)])
+        yield pool
+
+
+@pytest.fixture(scope="package")
+def used_shop(tmp_path_factory: pytest.TempPathFactory, workers: Pool) -> Shop:
     """A place where the main job was done once: every type, no budget. Later runs find its rows."""
     shop = open_shop(tmp_path_factory.mktemp("used-shop"), tmp_path_factory.mktemp("used-shop-home"))
     done = shop.search("--dtype", "auto", "--json")
@@ -143,22 +199,39 @@ def used_shop(tmp_path_factory: pytest.TempPathFactory) -> Shop:
     return shop
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def finished(used_shop: Shop) -> Shop:
     """That finished run, whatever is run there later."""
     runs = [path for path in (used_shop.folder / "results").glob("2*") if path.is_dir()]
     return dataclasses.replace(used_shop, run=min(runs))
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def untrained(used_shop: Shop) -> Shop:
     """A search in one type, bf16 where this host computes in it: all is known, nothing trained."""
     url = f"sqlite:///{used_shop.home}/tuning.db"
-    before = len(tuning.list_rows(url))
+    before = _rows(url)
     done = used_shop.search("--dtype", LAST_DTYPE, "--fresh", "--train", "none", "--json")
     assert done.returncode == 0, done.stderr
-    assert len(tuning.list_rows(url)) == before, "what was tuned must not be measured again"
+    check_reused(before, url)
     return dataclasses.replace(used_shop, run=used_shop.latest)
+
+
+def _rows(url: str) -> dict[MeasurementKey, Measurement]:
+    return {row.key: row for row in tuning.list_rows(url)}
+
+
+@pytest.fixture(name="check_reused", scope="session")
+def check_reused_fixture() -> Callable[[Mapping[MeasurementKey, Measurement], str], None]:
+    return check_reused
+
+
+def check_reused(before: Mapping[MeasurementKey, Measurement], url: str) -> None:
+    """Sees to it that nothing was measured again of what was known."""
+    rows = _rows(url)
+    assert all(rows[key] == row for key, row in before.items()), "known rows must not be measured again"
+    if len({key.state for key in rows}) == 1:  # a host that was in another state meanwhile adds rows
+        assert rows.keys() == before.keys(), "what was tuned must not be measured again"
 
 
 @dataclass(frozen=True)
@@ -176,7 +249,7 @@ class Trained:
     state: bytes
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def trained(untrained: Shop) -> Trained:
     """That search, its fastest configuration trained."""
     run = untrained.latest

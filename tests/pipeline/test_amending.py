@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from autosparse.errors import RunError
+from autosparse.pipeline.accuracies import Reached, trained_dense_values
 from autosparse.pipeline.amending import Amendment, amended
 from autosparse.pipeline.session import ContestantResult, LayerTime
 from autosparse.pipeline.train_run import _check_weights
 from autosparse.records import Accuracy, WholeLatency
 from autosparse.report import document as form
+from autosparse.report.verdict import accuracy_change
 from autosparse.train.job import TrainResult
 
 RUN = Path("/runs/one")
@@ -100,9 +103,14 @@ def after(values: dict[str, Any], **medians: float) -> dict[str, Any]:
         epochs=9,
         best_epoch=8,
     )
+    dense = dataclasses.replace(
+        trained, accuracy=Accuracy(value=0.91, kind="full", split="test", samples=100)
+    )
     found = {"a": 1.1, "b": 2.2, "c": 2.3, "u": 1.5, **medians}
     amendment = Amendment(
-        trained={"a": trained},
+        reached={"a": Reached.by(trained)},
+        weights={"a": "train/a-full-9/weights.safetensors"},
+        dense={"trained": [trained_dense_values(dense, "train/dense-full-9/weights.safetensors")]},
         figures={name: figure(name, median) for name, median in found.items()},
         references={
             "dense": ContestantResult(name="dense", latency=latency(5.0)),
@@ -110,7 +118,7 @@ def after(values: dict[str, Any], **medians: float) -> dict[str, Any]:
         },
         disturbances=("now",),
     )
-    return amended(values, amendment, RUN)
+    return amended(values, amendment)
 
 
 def test_keys_that_nobody_amends_stay() -> None:
@@ -151,6 +159,22 @@ def test_accuracy_and_weights_change_for_the_trained_alone() -> None:
     assert [c["accuracy"] for c in others] == [0.6, 0.61]
     assert [c["weights"] for c in others] == [None, None]
     form.parse(found)
+
+
+def test_what_was_trained_is_set_against_dense_trained_as_long() -> None:
+    document = form.parse(after(before()))
+    trained, untrained, _ = document.configs
+    assert (trained.epochs, trained.validation_accuracy) == (9, 0.87)
+    assert accuracy_change(document, trained) == pytest.approx(0.88 - 0.91)
+    assert accuracy_change(document, untrained) is None, "dense is known on test, this on validation"
+
+
+def test_the_verdict_is_chosen_on_validation_data() -> None:
+    values = before(9.0)
+    values["configs"][2] |= {"accuracy": 0.80, "accuracy_split": "test", "validation_accuracy": 0.95}
+    found = after(values)
+    assert found["configs"][0]["accuracy"] > 0.80, "on test data the first is better"
+    assert found["verdict"]["id"] == "c"
 
 
 def test_the_verdict_is_chosen_as_a_search_chooses_it() -> None:

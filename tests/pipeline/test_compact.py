@@ -14,8 +14,10 @@ import autosparse
 from autosparse import models
 from autosparse.cli import run as command_line
 from autosparse.config import SearchConfig
+from autosparse.database import TuningDatabase
 from autosparse.engine.compiled import CompiledModel
 from autosparse.kernels.compact import expanding_kernels
+from autosparse.measuring.stopwatch import WHOLE
 from autosparse.pipeline import export_run, forecasting, requests, session, tune_run
 from autosparse.pipeline.search_run import command
 from autosparse.pipeline.session import Contestant, SessionRequest
@@ -24,9 +26,7 @@ from autosparse.plan import Plan
 from autosparse.progress import Progress
 from autosparse.report import document as form
 from autosparse.report import words
-from autosparse.tuning.database import TuningDatabase
 from autosparse.tuning.request import TuneResult
-from autosparse.tuning.stopwatch import WHOLE
 
 
 def config_for(shop: Any, compact: bool) -> SearchConfig:
@@ -62,7 +62,7 @@ def test_dry_runs_and_tunings_count_and_say_it(
     found = forecasting.forecast(subject.config)
     free = dataclasses.replace(subject, config=config_for(shop, compact=False))
     request = free.tune_request("f32")
-    everything = forecasting.count(request, free.hardware, TuningDatabase())
+    everything = forecasting.count(request, free.device, TuningDatabase())
     compact = subject.config.compact_weights
     assert (found.considered < everything.considered) is compact
     assert found.compact_weights is compact

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
-import subprocess
-import sys
 import time
+from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +15,16 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
+from autosparse import database as tuning
 from autosparse.kernels.spec import why_not_native
-from autosparse.runs import find_unfinished
-from autosparse.tuning import database as tuning
+from autosparse.run_folders import find_unfinished
 
 STAGES = ("tune", "sensitivity", "search", "measure", "train", "final measurement")
 DEADLINE_S = 1200.0
 DTYPES = ["f32"] if why_not_native("bf16") else ["f32", "bf16"]
 
 
-def test_killed_at_every_stage_it_continues(shop: Any) -> None:
+def test_killed_at_every_stage_it_continues(shop: Any, check_reused: Any) -> None:
     flags = ("--dtype", "auto")  # two types, where this host computes in both
     url = f"sqlite:///{shop.home}/tuning.db"
     rows = known = 0
@@ -37,10 +37,10 @@ def test_killed_at_every_stage_it_continues(shop: Any) -> None:
         assert scores >= known
         known = scores
     assert len(list((shop.folder / "results").glob("2*"))) == 1, "it must continue the same run"
-    before = len(tuning.list_rows(url))
-    run = shop.search(*flags, "--json")
+    before = {row.key: row for row in tuning.list_rows(url)}
+    run = shop.search_apart(*flags, "--json")
     assert run.returncode == 0, run.stderr
-    assert len(tuning.list_rows(url)) == before, "what was tuned must not be measured again"
+    check_reused(before, url)
     assert len(list((shop.folder / "results").glob("2*"))) == 1
     document = json.loads(run.stdout)
     assert document["configs"]
@@ -50,7 +50,8 @@ def test_killed_at_every_stage_it_continues(shop: Any) -> None:
     complete = [trial for trial in ended if trial.state == TrialState.COMPLETE]
     assert {trial.user_attrs["dtype"] for trial in complete} == set(DTYPES)
     lines = (shop.latest / "sessions.jsonl").read_text().splitlines()
-    names = [row["figure"]["name"] for row in map(json.loads, lines) if row["plan"]]
+    rows_of_plans = [row for row in map(json.loads, lines) if row["plan"] and not row["disturbed"]]
+    names = [row["figure"]["name"] for row in rows_of_plans]
     assert names and len(names) == len(set(names)), "what was measured must not be measured again"
 
 
@@ -58,8 +59,9 @@ def test_interrupt_saves_and_the_same_command_finishes(shop: Any) -> None:
     flags = ("--train", "none", "--top-k", "1")
     process = start(shop, *flags)
     wait_for_stage(shop, process, "search")
-    process.send_signal(signal.SIGINT)
-    assert process.wait(timeout=DEADLINE_S) == 6
+    os.kill(process.pid, signal.SIGINT)
+    process.join(DEADLINE_S)
+    assert process.exitcode == 6
     assert TrialState.RUNNING not in {trial.state for trial in trials(shop.latest)}
     run = shop.search(*flags)
     assert run.returncode == 0, run.stderr
@@ -71,15 +73,14 @@ def test_killed_while_training_further_the_run_stays_finished(shop: Any) -> None
     fingerprint = json.loads((run / "state.json").read_text())["fingerprint"]
     command = ["train", str(run), "--pick", "fastest", "--kind", "short", "--epochs", "7", "-q"]
     for stage in ("train", "final measurement"):
-        process = launch(shop, [sys.executable, "-m", "autosparse", *command])
+        process = shop.start(command)
         wait_for_stage(shop, process, stage)
         until = time.monotonic() + DEADLINE_S
         while stage == "train" and not epochs_of(run):
-            assert process.poll() is None, process.communicate()
+            assert process.is_alive(), (shop.home / "said").read_text()
             assert time.monotonic() < until, "no epoch ended"
             time.sleep(0.05)
-        process.kill()
-        process.communicate(timeout=60)
+        kill(process)
         assert json.loads((run / "pareto.json").read_text()) == before
         assert json.loads((run / "state.json").read_text())["status"] == "done"
         assert find_unfinished(run.parent, fingerprint) is None, "a search must not resume this run"
@@ -102,35 +103,30 @@ def epochs_of(run: Path) -> list[str]:
     ]
 
 
-def start(shop: Any, *extra: str) -> subprocess.Popen[str]:
-    return launch(shop, shop.command(*extra))
+def start(shop: Any, *extra: str) -> ForkServerProcess:
+    process: ForkServerProcess = shop.start(shop.words(*extra))
+    return process
 
 
-def launch(shop: Any, command: list[str]) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        command,
-        env=shop.environment(),
-        cwd=shop.folder,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+def kill(process: ForkServerProcess) -> None:
+    process.kill()
+    process.join(timeout=60)
+    assert process.exitcode == -signal.SIGKILL
 
 
 def kill_in_stage(shop: Any, stage: str, *extra: str) -> None:
     process = start(shop, *extra)
     wait_for_stage(shop, process, stage)
     time.sleep(0.5)
-    process.kill()
-    process.communicate(timeout=60)
+    kill(process)
 
 
-def wait_for_stage(shop: Any, process: subprocess.Popen[str], stage: str) -> None:
+def wait_for_stage(shop: Any, process: ForkServerProcess, stage: str) -> None:
     """Waits until the newest run's log names the stage after this process began."""
     seen = len(entries(shop, stage))
     until = time.monotonic() + DEADLINE_S
     while len(entries(shop, stage)) <= seen:
-        assert process.poll() is None, f"it ended before stage {stage}: {process.communicate()}"
+        assert process.is_alive(), f"it ended before stage {stage}: {(shop.home / 'said').read_text()}"
         assert time.monotonic() < until, f"stage {stage} never came"
         time.sleep(0.05)
 

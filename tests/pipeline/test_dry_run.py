@@ -2,32 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
-from autosparse.tuning.database import TuningDatabase
+from autosparse.database import TuningDatabase
 
 
 def dry_run(shop: Any, home: Path, *extra: str) -> dict[str, Any]:
-    command = [
-        sys.executable, "-m", "autosparse", "search", "--model", f"{shop.folder}/net.py:build",
+    done = dataclasses.replace(shop, folder=home.parent, home=home).search(
+        "--model", f"{shop.folder}/net.py:build", "--data", "digits",
         "--space", str(shop.folder / "space.yaml"), "--latency-budget", "50ms", "--dry-run", "--json",
-        "-q", *extra,
-    ]  # fmt: skip
-    run = subprocess.run(
-        command,
-        env={**os.environ, "AUTOSPARSE_HOME": str(home), "PYTHONDONTWRITEBYTECODE": "1"},
-        cwd=home.parent,
-        capture_output=True,
-        text=True,
-        timeout=1200,
-    )
-    assert run.returncode == 0, run.stderr
-    return dict(json.loads(run.stdout))
+        *extra,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return dict(json.loads(done.stdout))
 
 
 def test_it_writes_nothing_anywhere(shop: Any, tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ from autosparse.kernels.spec import kernels_for
 from autosparse.pipeline.export_run import export
 from autosparse.plan import Plan
 from autosparse.records import Accuracy, LayerInfo
-from autosparse.runs import RunFolder
+from autosparse.run_folders import RunFolder
 
 SHAPE = (3, 32, 32)
 MODEL = "resnet20"
@@ -225,6 +225,40 @@ def test_a_state_dict_loads_strictly_and_holds_the_plan(
     )
 
 
+@pytest.mark.parametrize("name", ["m.pth", "m.pt"])
+def test_the_ending_of_a_state_dict_says_its_format(
+    run: Path, plans: dict[str, Plan], name: str
+) -> None:
+    plan = plans["wide"]
+    assert export(run, plan.id, to="torch", target=Path(name)).path == name
+    state = torch.load(name, weights_only=True)
+    models.resolve(MODEL).module.load_state_dict(state, strict=True)
+    module = models.resolve(MODEL, weights=Path(name)).module  # as --weights takes it
+    plan.check(capture_layers(module, (torch.randn(1, *SHAPE),)))
+    compile(module, (torch.randn(1, *SHAPE),), plan=plan, threads=1).close()
+
+
+@pytest.mark.parametrize(
+    ("to", "name", "remedy"),
+    [
+        ("torch", "m.onnx", "--to onnx"),
+        ("torch", "m.bin", "m.safetensors"),
+        ("torch", "model", "model.safetensors"),
+        ("onnx", "m.pth", "--to torch"),
+        ("artifact", "m.onnx", "--to onnx"),
+        ("artifact", "m.safetensors", "--to torch"),
+        ("artifact", "m.SAFETENSORS", "m.autosparse"),
+    ],
+)
+def test_an_ending_of_another_kind_is_refused_before_any_work(
+    run: Path, to: Any, name: str, remedy: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command(["export", str(run), "--to", to, "-o", name]) == 2
+    said = capsys.readouterr().err
+    assert "must end in" in said and remedy in said
+    assert not Path(name).exists()
+
+
 needs_onnx = pytest.mark.skipif(
     any(importlib.util.find_spec(name) is None for name in ("onnx", "onnxscript", "onnxruntime")),
     reason="onnx, onnxscript or onnxruntime is not installed",
@@ -272,7 +306,7 @@ def test_the_verb_prints_what_it_wrote_and_how_to_use_it(
     assert command(line) == 0
     said = capsys.readouterr().out
     assert said.startswith(f"m.autosparse: resnet20 {plans['wide'].id}, ")
-    assert "accuracy 80.00 % (full), 2.000 ms on 1 threads" in said
+    assert "accuracy 80.00 % (full, test), 2.000 ms on 1 threads" in said
     assert 'autosparse.load("m.autosparse")' in said
     assert command(line) == 2
     assert "must not exist" in capsys.readouterr().err

@@ -9,15 +9,18 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
 from autosparse import data
 from autosparse.config import SearchConfig
+from autosparse.devices.device import find
 from autosparse.errors import ExitCode
+from autosparse.measuring.stopwatch import WHOLE
 from autosparse.pipeline import ledger as ledgers
 from autosparse.pipeline import search_run
+from autosparse.pipeline.accuracies import DenseAccuracies
 from autosparse.pipeline.arithmetic import Arithmetic
 from autosparse.pipeline.finalists import corrected, qualify, uncorrected
 from autosparse.pipeline.ledger import Ledger, dense_name
@@ -31,7 +34,7 @@ from autosparse.pipeline.session import (
     SessionResult,
 )
 from autosparse.pipeline.survey import Survey
-from autosparse.pipeline.tables import to_problem
+from autosparse.pipeline.tables import outside_us, to_problem
 from autosparse.plan import Plan
 from autosparse.progress import Progress
 from autosparse.records import (
@@ -42,16 +45,15 @@ from autosparse.records import (
     LayerShape,
     WholeLatency,
 )
-from autosparse.runs import RunFolder
+from autosparse.run_folders import RunFolder
 from autosparse.searching import knapsack
 from autosparse.searching import space as spaces
 from autosparse.searching.pool import SerialPool
-from autosparse.searching.problem import Problem, prepare
+from autosparse.searching.problem import Problem, Terms, prepare
 from autosparse.searching.study import run_study
 from autosparse.searching.trials import StudyResult, StudySettings
 from autosparse.train.evaluate import Score
 from autosparse.tuning.request import TuneResult
-from autosparse.tuning.stopwatch import WHOLE
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "golden"))
 import analytic
@@ -59,6 +61,22 @@ import analytic
 BARE = prepare(analytic.problem()).problem
 REACH = knapsack.feasibility(BARE)
 TRIALS = 24
+TEST_IS_WORSE = 0.015
+
+
+@dataclass(frozen=True)
+class Both:
+    """Accuracies of the made table on both splits; on test data all is a little worse."""
+
+    bench: Bench
+
+    def __call__(self, plan: Plan) -> Accuracy:
+        return self.bench.evaluate(plan)
+
+    def on_both(self, plan: Plan) -> tuple[Accuracy, Accuracy]:
+        validation = analytic.Analytic()(plan)
+        test = dataclasses.replace(validation, split="test", value=validation.value - TEST_IS_WORSE)
+        return validation, test
 
 
 @dataclass
@@ -90,6 +108,12 @@ class Bench:
         self.evaluated.append(plan.id)
         return analytic.Analytic()(plan)
 
+    def dense(self, split: Literal["test", "validation"], value: float) -> dict[str, Accuracy]:
+        return {
+            dtype: Accuracy(value=value, kind="dense", split=split, samples=1000, dtype=dtype)
+            for dtype in self.dtypes
+        }
+
     @property
     def problem(self) -> Problem:
         table = analytic.problem(self.budget_us)
@@ -104,12 +128,13 @@ class Bench:
             model="made", vendor="made", architecture="x86_64", isa_cpu=(), isa_usable=(),
             simd_width_bits=128, cores_physical=1, cores_logical=1, cores_usable=1, affinity=(0,),
         )  # fmt: skip
-        space = spaces.load("cpu")
+        space, host = spaces.load("cpu"), HardwareProfile(hardware_id="made", cpu=cpu)
         return Survey(
             config=SearchConfig(
                 model=BARE.model, latency_budget=f"{self.budget_us!r}us", train="none", top_k=3
             ),
-            hardware=HardwareProfile(hardware_id="made", cpu=cpu),
+            hardware=host,
+            device=find("cpu", host),
             space=space,
             layers=layers,
             scopes=space.applicable(layers),
@@ -139,7 +164,7 @@ class Bench:
             contestants=(), policy=WHOLE,
         )  # fmt: skip
         ledger = Ledger(
-            self.folder / "sessions.jsonl", request, "w", SerialPool(), self.evaluate, Progress(),
+            self.folder / "sessions.jsonl", request, "w", SerialPool(), Both(self), Progress(),
             self.dtypes,
         )  # fmt: skip
         ledger.measure_references()
@@ -154,10 +179,9 @@ class Bench:
         return Findings(
             survey=self.survey(),
             command="autosparse search",
-            dense_accuracies={
-                dtype: Accuracy(value=0.92, kind="dense", split="test", samples=1000, dtype=dtype)
-                for dtype in self.dtypes
-            },
+            dense_accuracies=DenseAccuracies(
+                test=self.dense("test", 0.91), validation=self.dense("validation", 0.92)
+            ),
             tuning=tuning,
             study=None,
             problem=prepare(self.problem).problem,
@@ -247,6 +271,7 @@ def test_a_table_without_an_assignment_gives_the_fastest_really_run(
     assert json.loads((run / "state.json").read_text())["status"] == "infeasible"
 
 
+@pytest.mark.smoke
 def test_a_met_budget_is_done(make: Callable[..., Bench]) -> None:
     bench = make(0.6 * REACH.dense_us, 1.0)
     study = bench.study()
@@ -258,6 +283,38 @@ def test_a_met_budget_is_done(make: Callable[..., Bench]) -> None:
     assert outcome.document["feasibility"]["smallest_feasible_ms"] < bench.budget_us / 1e3
     assert dense_name("f32") not in {config["id"] for config in outcome.document["configs"]}
     assert json.loads((run / "state.json").read_text())["status"] == "done"
+
+
+@pytest.mark.parametrize(
+    ("budget", "slowdown"),
+    [(0.6 * REACH.dense_us, 1.0), (1.1 * REACH.fastest_us, 2.0), (0.5 * REACH.fastest_us, 2.0)],
+    ids=["met", "nothing measured meets it", "out of reach"],
+)
+def test_at_every_budget_configurations_and_dense_are_of_the_test_split(
+    make: Callable[..., Bench], budget: float, slowdown: float
+) -> None:
+    bench = make(budget, slowdown)
+    if budget < REACH.fastest_us:
+        outcome, run = bench.finish(search_run._out_of_reach)
+    else:
+        study = bench.study()
+        outcome, run = bench.finish(
+            lambda work, findings: search_run._qualify(work, findings, study, Path("w"))
+        )
+    values = outcome.document
+    assert values["configs"]
+    for config in values["configs"]:
+        assert (config["accuracy_split"], config["accuracy_kind"]) == ("test", "one-shot")
+        assert config["accuracy"] == pytest.approx(config["validation_accuracy"] - TEST_IS_WORSE)
+        assert config["one_shot_accuracy"] == config["validation_accuracy"]
+    assert values["dense"]["accuracy"]["split"] == "test"
+    assert values["dense"]["validation"]["f32"]["split"] == "validation"
+    assert values["given_weights"] is False
+    if values["verdict"]["id"]:
+        assert "test accuracy" in values["verdict"]["text"]
+    assert {row["accuracy_split"] for row in rows_of(run) if row["accuracy"]} <= {"validation"}
+    with (run / "pareto.csv").open() as file:
+        assert {row["accuracy_split"] for row in csv.DictReader(file)} == {"test"}
 
 
 def test_what_the_study_evaluated_is_not_evaluated_again(
@@ -353,3 +410,28 @@ def test_overheads_are_those_of_the_dense_model_outside_the_table(make: Callable
     assert table.terms_of("bf16").overhead_us == 25.0
     assert table.terms_of("bf16").loss == pytest.approx(0.02)
     assert table.dense_accuracy == 0.9
+
+
+def test_operators_slower_than_the_whole_count_by_their_share(make: Callable[..., Bench]) -> None:
+    dense = make(REACH.dense_us, 1.0).ledger().dense("f32")
+    whole_us = 1e3 * dense.latency.median_ms
+    layers = [
+        LayerTime(name=name, label="dense", kernel="k", sparsity=0.0, median_us=us, why="")
+        for name, us in (("listed", 6 * whole_us), ("depthwise", whole_us))
+    ]
+    slow = dataclasses.replace(dense, layers=tuple(layers), other_us=3 * whole_us)
+    assert outside_us(slow, {"listed"}) == pytest.approx(0.4 * whole_us)
+    assert outside_us(dense, {"listed"}) == 0.0, "nobody timed its operators"
+
+
+def test_an_overhead_that_leaves_nothing_for_layers_changes_no_prediction(
+    make: Callable[..., Bench],
+) -> None:
+    bench = make(0.6 * REACH.dense_us, 1.0)
+    ledger = bench.ledger()
+    plan, _ = knapsack.fastest(BARE)
+    ledger.measure([plan])
+    terms = Terms(overhead_us=10 * REACH.dense_us, correction=1.25, loss=0.0)
+    heavy = dataclasses.replace(BARE, terms={"f32": terms})
+    assert corrected(heavy, ledger).terms_of("f32").correction == 1.25
+    assert "predictions stay as they were" in ledger.disturbances[0]

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 
 import autosparse
@@ -17,6 +18,7 @@ from autosparse.plan import Plan
 from autosparse.records import kept_blocks
 
 
+@pytest.mark.smoke
 def test_every_promised_file_is_there(finished: Any) -> None:
     names = {str(path.relative_to(finished.latest)) for path in finished.latest.rglob("*")}
     promised = {
@@ -26,6 +28,7 @@ def test_every_promised_file_is_there(finished: Any) -> None:
     assert promised <= names
 
 
+@pytest.mark.smoke
 def test_pareto_json_holds_what_it_must(finished: Any) -> None:
     document = finished.document()
     assert {"schema", "model", "hardware_id", "threads", "batch_size", "dtypes", "budget_ms"} <= set(
@@ -44,6 +47,7 @@ def test_pareto_json_holds_what_it_must(finished: Any) -> None:
         assert (finished.latest / config["weights"]).is_file()
 
 
+@pytest.mark.smoke
 def test_reported_layers_have_kernels_and_times(finished: Any) -> None:
     for config in finished.document()["configs"]:
         layers = {layer["name"]: layer for layer in config["layers"]}
@@ -52,6 +56,7 @@ def test_reported_layers_have_kernels_and_times(finished: Any) -> None:
         assert all(layer["measured_us"] > 0 for layer in layers.values())
 
 
+@pytest.mark.smoke
 def test_trained_weights_have_exactly_the_planned_zeros(finished: Any) -> None:
     for config in finished.document()["configs"]:
         plan = Plan.load(finished.latest / config["plan"])
@@ -67,6 +72,7 @@ def test_trained_weights_have_exactly_the_planned_zeros(finished: Any) -> None:
             assert (kept <= kept_blocks(weight.shape[1], choice.sparsity)).all()
 
 
+@pytest.mark.smoke
 def test_deployed_configuration_computes_what_torch_does(finished: Any) -> None:
     document = finished.document()
     config = document["configs"][0]

@@ -9,11 +9,17 @@ from typing import Any
 import pytest
 
 from autosparse.engine.compiled import LayerReport
-from autosparse.errors import AutosparseError
+from autosparse.errors import ModelError
+from autosparse.measuring.stopwatch import WHOLE
 from autosparse.pipeline import session
-from autosparse.pipeline.session import Contestant, SessionRequest
+from autosparse.pipeline.session import Contestant, ContestantResult, SessionRequest
 from autosparse.progress import Progress, ProgressEvent
-from autosparse.tuning.stopwatch import WHOLE, Timing
+from autosparse.records import WholeLatency
+from autosparse.sessions.in_turn import UNEVENTFUL, InTurn
+
+LATENCY = WholeLatency(
+    median_ms=9.0, ci_low_ms=8.9, ci_high_ms=9.1, repeats=9, threads=1, batch_size=1, dtype="f32"
+)
 
 
 class FakeProgram:
@@ -28,7 +34,7 @@ class FakeProgram:
     def __init__(self) -> None:
         self.calls = 0
 
-    def measure_operators(self) -> dict[str, float]:
+    def measure_operators(self, repeats: int) -> dict[str, float]:
         self.calls += 1
         return {"conv": 5.0 * self.calls, "relu": 1.0, "fc": 2.0, "add": 0.5}
 
@@ -41,13 +47,16 @@ def request_of(**changes: Any) -> SessionRequest:
     return dataclasses.replace(request, **changes)
 
 
-def test_operators_are_timed_once_and_all_told_apart() -> None:
+def test_operators_are_timed_a_few_runs_at_a_time_and_all_told_apart() -> None:
     program = FakeProgram()
-    timing = Timing(median_us=9.0, ci_low_us=8.9, ci_high_us=9.1, repeats=9, settled=True)
-    result = session._result(request_of(), Contestant(name="p"), timing, program)  # type: ignore[arg-type]
-    assert program.calls == 1
+    bare = ContestantResult(name="p", latency=LATENCY)
+    found = InTurn(
+        entrants={}, timings={"": {}}, circumstances=UNEVENTFUL, prober=None, threads=1, batch_size=1
+    )
+    result = session._with_layers(bare, program, found)  # type: ignore[arg-type]
+    assert program.calls == 5
     assert [(layer.name, layer.label, layer.median_us) for layer in result.layers] == [
-        ("conv", "1x8@0.5", 5.0),
+        ("conv", "1x8@0.5", 15.0),
         ("fc", "dense", 2.0),
     ]
     assert result.other_us == pytest.approx(1.5)
@@ -78,9 +87,9 @@ def test_a_session_tells_how_far_it_is(shop: Any) -> None:
     assert len(rounds) > 1
 
 
-def test_a_session_that_fails_names_its_last_words(tmp_path: Path) -> None:
+def test_a_session_that_fails_raises_what_ended_it(tmp_path: Path) -> None:
     request = request_of(model=f"{tmp_path}/absent.py:build", contestants=(Contestant(name="dense"),))
-    with pytest.raises(AutosparseError, match=r"the session ended with: .*absent.py"):
+    with pytest.raises(ModelError, match=r"^a factory's file must exist, but got .*absent\.py"):
         session.run_apart(request, Progress())
 
 

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from autosparse import data, models
+from autosparse import data, models, paths
 from autosparse.config import SearchConfig
-from autosparse.pipeline import requests, search_run
+from autosparse.errors import AutosparseError, ExitCode, NoValidConfiguration
+from autosparse.measuring.stopwatch import WHOLE
+from autosparse.pipeline import forecasting, requests, search_run, session, tune_run
+from autosparse.pipeline.accuracies import dense_accuracies
 from autosparse.pipeline.survey import survey
 from autosparse.progress import Progress, ProgressEvent
 from autosparse.train.baseline import baseline
@@ -31,9 +35,8 @@ def readings(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
 
 
 def config_for(shop: Any, **more: Any) -> SearchConfig:
-    return SearchConfig(
-        model=f"{shop.folder}/net.py:build", space=str(shop.folder / "space.yaml"), **more
-    )
+    given = {"model": f"{shop.folder}/net.py:build", "space": str(shop.folder / "space.yaml"), **more}
+    return SearchConfig(**given)
 
 
 def test_the_data_are_read_once(shop: Any, readings: list[dict[str, Any]], tmp_path: Path) -> None:
@@ -42,7 +45,7 @@ def test_the_data_are_read_once(shop: Any, readings: list[dict[str, Any]], tmp_p
     subject = survey(config_for(shop, weights=weights, data_resolution=32), Progress())
     evaluator = requests.evaluator_for(subject, requests.dense_weights(subject, Progress()))
     evaluator.fingerprint()
-    search_run._dense_accuracies(subject, weights, Progress())
+    dense_accuracies(subject, weights, Progress())
     assert len(subject.images.train) > 0
     assert len(readings) == 1
 
@@ -62,10 +65,103 @@ def test_what_takes_long_tells_how_far_it_is(shop: Any) -> None:
     progress = Progress(events.append)
     subject = survey(config_for(shop, data_resolution=32), progress)
     found = baseline(subject.config.model, "digits", resolution=32, images=subject.images)
-    search_run._dense_accuracies(subject, Path(found.weights), progress)
+    dense_accuracies(subject, Path(found.weights), progress)
     moved = {event.step: event for event in events if event.kind == "end"}
     for step in ("survey", "accuracy of the dense model"):
         assert moved[step].total is not None
         assert moved[step].done == moved[step].total > 1
         advances = [e for e in events if e.kind == "advance" and e.step == step]
         assert len(advances) > 1 and all(e.total for e in advances)
+
+
+FOREIGN = """
+from net import Net
+from torch import nn
+
+
+def build(num_classes=10):
+    net = Net(num_classes)
+    net.relu = nn.LeakyReLU()
+    return net
+
+
+def shuffled(num_classes=10):
+    net = Net(num_classes)
+    net.stem = nn.Sequential(net.stem, nn.ChannelShuffle(4))
+    return net
+
+
+def depthwise(num_classes=10):
+    return nn.Sequential(
+        nn.Conv2d(3, 16, 3), nn.Conv2d(16, 16, 3, groups=16), nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, num_classes),
+    )
+"""
+
+
+@pytest.fixture(scope="module")
+def foreign(shop: Any) -> Path:
+    path = shop.folder / "foreign.py"
+    path.write_text(FOREIGN)
+    return Path(path)
+
+
+@pytest.mark.parametrize(
+    ("factory", "named"),
+    [
+        ("build", ["aten.leaky_relu.default in relu (no converter knows this operator)"]),
+        ("shuffled", ["aten.channel_shuffle.default in stem.1"]),
+        (
+            "depthwise",
+            ["all 3 of", "1 (depthwise convolution", "0 (the space keeps the first", "--include"],
+        ),
+    ],
+)
+def test_a_search_in_which_nothing_can_be_sparse_ends_before_any_work(
+    shop: Any, foreign: Path, factory: str, named: list[str], tmp_path: Path
+) -> None:
+    config = config_for(
+        shop, model=f"{foreign}:{factory}", input_shape=(3, 96, 96), out=tmp_path / "runs"
+    )
+    for verb in (forecasting.forecast, search_run.search):
+        with pytest.raises(NoValidConfiguration) as refusal:
+            verb(config)
+        assert refusal.value.exit_code == ExitCode.NO_CONFIGURATION == 4
+        for text in named:
+            assert text in str(refusal.value)
+    assert not list(tmp_path.glob("runs/*")), "no run was begun"
+    assert not paths.home().joinpath("tuning.db").exists()
+
+
+def test_tuning_a_model_that_would_run_through_torch_is_refused(shop: Any, foreign: Path) -> None:
+    config = config_for(shop, model=f"{foreign}:build")
+    with pytest.raises(NoValidConfiguration, match="leaky_relu"):
+        tune_run.tune(config)
+
+
+def test_a_run_by_torch_is_never_measured_as_ours(shop: Any, foreign: Path) -> None:
+    subject = survey(config_for(shop, model=f"{foreign}:build"), Progress())
+    request = requests.session_request(subject).with_contestants((session.Contestant(name="dense"),))
+    with pytest.raises(AutosparseError, match=r"dense must be measured on autosparse.*leaky_relu"):
+        session.run_session(request, Progress())
+
+
+def test_the_dense_model_is_dense_though_its_weights_hold_zeros(shop: Any, tmp_path: Path) -> None:
+    module = models.resolve(f"{shop.folder}/net.py:build").module
+    with torch.no_grad():
+        module.conv3.weight[:, 16:] = 0.0
+    weights = tmp_path / "pruned.pt"
+    torch.save(module.state_dict(), weights)
+    subject = survey(config_for(shop, weights=weights), Progress())
+    [(name, why)] = subject.held
+    assert (name, "block16@0.75" in why) == ("conv3", True)
+    request = dataclasses.replace(
+        requests.session_request(subject),
+        policy=dataclasses.replace(WHOLE, time_cap_us=50_000.0),
+        database=None,
+        contestants=(session.Contestant(name="dense", weights=str(weights)),),
+    )
+    [dense] = session.run_session(request, Progress()).results
+    assert [layer.label for layer in dense.layers] == ["dense"] * 4
+    # In another run of the same model, with weights that hold none, nothing is said.
+    assert survey(config_for(shop), Progress()).held == ()

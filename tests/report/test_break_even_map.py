@@ -45,7 +45,7 @@ def test_the_map_shows_every_shape_with_sparse_rows(make_run: RunWriter) -> None
     )
     found = break_even.view(read(run))
     assert found is not None
-    assert found.block_ns == (8, 16)
+    assert found.patterns == ("1x8", "1x16")
     assert [(line.shape, line.dtype, line.layers) for line in found.lines] == [
         ("s", "f32", ("a", "b")),
         ("t", "f32", ("c",)),
@@ -68,7 +68,7 @@ def test_the_page_holds_the_map(make_run: RunWriter) -> None:
     assert 'id="break-even"' in page
     section = page.partition('<section id="break-even">')[2].partition("</section>")[0]
     assert section.count("<tr>") > 2
-    assert "N 16" in section
+    assert "1\N{MULTIPLICATION SIGN}16" in section
 
 
 @pytest.mark.parametrize("without", [True, False])

@@ -17,6 +17,7 @@ def document(run: Path) -> Any:
     return json.loads((run / "pareto.json").read_text())
 
 
+@pytest.mark.smoke
 def test_a_document_keeps_what_was_written(make_run: RunWriter) -> None:
     run = make_run()
     raw, parsed = document(run), load(run)
@@ -68,6 +69,16 @@ def test_a_broken_document_names_the_place(
     run = make_run(edit=edit)
     with pytest.raises(RunError, match=f"breaks its format at {place}"):
         load(run)
+
+
+def test_baselines_of_earlier_runs_are_of_the_split_that_their_training_was_evaluated_on(
+    make_run: RunWriter,
+) -> None:
+    def trained(d: dict[str, Any]) -> None:
+        d["baselines"][0].update(accuracy_kind="short")
+
+    splits = [b.accuracy_split for b in load(make_run(edit=trained)).baselines]
+    assert splits == ["test", "validation", "validation"]
 
 
 def test_damaged_and_absent_files(make_run: RunWriter) -> None:

@@ -92,6 +92,7 @@ def every_number(value: Any) -> list[float]:
     return [value] if isinstance(value, float) else []
 
 
+@pytest.mark.smoke
 def test_the_page_loads_nothing(make_run: RunWriter, heavy: None) -> None:
     page = page_of(make_run())
     loading = {"link", "img", "iframe", "object", "embed", "video", "audio", "source", "base", "form"}
@@ -108,6 +109,7 @@ def test_the_page_loads_nothing(make_run: RunWriter, heavy: None) -> None:
     assert sum(len(s) > 1_000_000 for s in page.scripts) == 1  # plotly, once
 
 
+@pytest.mark.smoke
 def test_every_configuration_and_number_is_on_the_page(make_run: RunWriter) -> None:
     run = make_run()
     page, document = page_of(run), load(run)
@@ -143,12 +145,61 @@ def test_the_figures_hold_the_runs_numbers(make_run: RunWriter) -> None:
         assert (config.measured_latency_ms or 0) - low in drawn
         assert high - (config.measured_latency_ms or 0) in drawn
     assert document.dense.latency is not None and document.dense.latency.median_ms in drawn
-    assert all(t.latency_ms in drawn for t in source.trials if t.state == "COMPLETE")
+    seen = every_number(figures["trials"]["data"])
+    assert all(t.latency_ms in seen for t in source.trials if t.state == "COMPLETE")
     shapes = figures["pareto"]["layout"]["shapes"]
     assert [shape["x1"] for shape in shapes] == [14.0, 14.0]
     points = figures["calibration"]["data"][-1]
     assert points["y"] == [c.measured_latency_ms for c in document.configs]
     assert figures["hypervolume"]["data"][0]["y"] == [p.value for p in document.hypervolume]
+
+
+def test_each_figure_is_of_one_split(make_run: RunWriter) -> None:
+    run = make_run()
+    figures, document, source = page_of(run).figures, load(run), read(run)
+    dense = document.dense
+    assert dense.accuracy is not None and dense.trained[0].validation is not None
+    of_test = {100 * c.accuracy for c in document.configs}
+    of_test |= {100 * dense.accuracy.value, 100 * dense.trained[0].accuracy.value}
+    of_validation = {100 * (c.validation_accuracy or 0) for c in document.configs}
+    of_validation |= {100 * t.accuracy for t in source.trials if t.accuracy is not None}
+    of_validation |= {100 * b.accuracy for b in document.baselines}
+    of_validation |= {100 * p.accuracy for p in document.predicted_front}
+    of_validation |= {100 * dense.validation["f32"].value, 100 * dense.trained[0].validation.value}
+    heights = {name: {y for t in figures[name]["data"] for y in t["y"]} for name in figures}
+    assert heights["pareto"] == of_test
+    assert heights["trials"] == of_validation
+    titles = [figures[name]["layout"]["yaxis"]["title"]["text"] for name in ("pareto", "trials")]
+    assert titles == ["Top-1 accuracy, test split (%)", "Top-1 accuracy, validation split (%)"]
+
+
+def test_a_run_that_knows_validation_alone_is_drawn_on_it_without_the_dense_of_test(
+    make_run: RunWriter,
+) -> None:
+    def earlier(d: dict[str, Any]) -> None:
+        for key in ("validation", "trained"):
+            d["dense"].pop(key)
+        for config in d["configs"]:
+            config.update(accuracy_kind="one-shot", accuracy_split="validation")
+            config.pop("validation_accuracy")
+
+    run = make_run(edit=earlier)
+    page, document = page_of(run), load(run)
+    assert "trials" not in page.figures
+    heights = {y for trace in page.figures["pareto"]["data"] for y in trace["y"]}
+    assert document.dense.accuracy is not None
+    assert {100 * c.accuracy for c in document.configs} <= heights
+    assert 100 * document.dense.accuracy.value not in heights
+    assert "its accuracy on the validation split is not recorded" in page.text
+
+
+def test_given_weights_and_the_dense_model_trained_as_long_are_on_the_page(
+    make_run: RunWriter,
+) -> None:
+    text = page_of(make_run(edit=lambda d: d.update(given_weights=True))).text
+    assert words.GIVEN_WEIGHTS in text
+    assert "short training, 4 epochs" in text and "98.1 % of 360" in text
+    assert words.GIVEN_WEIGHTS not in page_of(make_run()).text
 
 
 def test_predicted_and_measured_never_share_a_trace(make_run: RunWriter) -> None:
@@ -291,7 +342,7 @@ def test_thousands_of_trials_are_thinned_and_said(make_run: RunWriter) -> None:
     run = make_run(trials=9000)
     page = page_of(run)
     done = sum(t.state == "COMPLETE" for t in read(run).trials)
-    drawn = len(page.figures["pareto"]["data"][0]["x"])
+    drawn = len(page.figures["trials"]["data"][0]["x"])
     assert 2000 < drawn <= 4000
     assert f"{drawn} of {done} trials are drawn" in page.text
     assert (run / "report.html").stat().st_size < 3e6
@@ -323,6 +374,10 @@ def test_the_csv_is_the_json(make_run: RunWriter) -> None:
     for row, config in zip(rows, document.configs, strict=True):
         for name in ("measured_latency_ms", "predicted_latency_ms", "accuracy", "sparsity"):
             assert float(row[name]) == getattr(config, name)
+        assert float(row["validation_accuracy"]) == config.validation_accuracy
+        assert float(row["one_shot_validation_accuracy"]) == config.one_shot_accuracy
+        assert row["accuracy_change_against"] == "dense trained as long"
+        assert (row["accuracy_split"], row["accuracy_samples"], row["epochs"]) == ("test", "360", "4")
         assert (
             float(row["latency_ci_low_ms"]),
             float(row["latency_ci_high_ms"]),

@@ -57,11 +57,55 @@ def test_a_dense_run_within_the_budget_is_told(
 
 
 def test_accuracies_of_different_splits_are_not_compared(make_run: RunWriter) -> None:
-    document = made(make_run, edit=lambda d: d["dense"]["accuracy"].update(split="validation"))
+    def one_shot(d: dict[str, Any]) -> None:
+        d["dense"]["accuracy"].update(split="validation")
+        for config in d["configs"]:
+            config["accuracy_kind"] = "one-shot"
+
+    document = made(make_run, edit=one_shot)
     assert accuracy_change(document, document.configs[0]) is None
     assert "against dense" not in sentence(document)
 
 
+def test_a_trained_configuration_is_set_against_dense_trained_as_long(make_run: RunWriter) -> None:
+    document = made(make_run)
+    first = document.configs[0]
+    assert accuracy_change(document, first) == pytest.approx(first.accuracy - 0.9806)
+    assert "against dense trained as long" in sentence(document)
+    longer = first.model_copy(update={"epochs": 5})
+    assert accuracy_change(document, longer) is None, "no dense model was trained for 5 epochs"
+    untrained = first.model_copy(update={"accuracy_kind": "one-shot", "epochs": 0})
+    assert accuracy_change(document, untrained) == pytest.approx(first.accuracy - 0.9722)
+    seen = untrained.model_copy(update={"accuracy_split": "validation"})
+    assert accuracy_change(document, seen) == pytest.approx(first.accuracy - 0.9790)
+
+
+def test_without_a_dense_model_trained_as_long_nothing_is_claimed(make_run: RunWriter) -> None:
+    text = sentence(made(make_run, edit=lambda d: d["dense"].pop("trained")))
+    assert "points" not in text
+    assert "no dense model trained as long to compare with" in text
+
+
+def test_a_configuration_without_zeros_is_called_dense(make_run: RunWriter) -> None:
+    def dense_wins(d: dict[str, Any]) -> None:
+        chosen = next(c for c in d["configs"] if c["id"] == d["verdict"]["id"])
+        chosen.update(sparsity=0.0, accuracy=0.9806)
+
+    text = sentence(made(make_run, edit=dense_wins))
+    assert "±0.0 points against dense trained as long" in text
+    assert "It has no zeros: it is the dense model." in text
+    assert "no zeros" not in sentence(made(make_run))
+
+
+@pytest.mark.parametrize("given", [True, False, None])
+def test_given_weights_are_said_to_have_seen_validation_images(
+    make_run: RunWriter, given: bool | None
+) -> None:
+    document = made(make_run, edit=lambda d: d.update(given_weights=given))
+    assert ("perhaps trained on images of the validation split" in summary(document)) is bool(given)
+
+
+@pytest.mark.smoke
 def test_the_sentence_of_a_met_budget(make_run: RunWriter) -> None:
     document = made(make_run)
     chosen = best(document)

@@ -240,12 +240,12 @@ def test_options_are_held_against_dense_in_their_own_dtype() -> None:
 def test_labels_rebuild_plans_of_both_dtypes() -> None:
     problem = random_problem(3)
     for dtype in problem.dtypes:
-        for plan in (problem.dense_plan(dtype), problem.uniform_plan(4, 0.52, dtype)):
+        for plan in (problem.dense_plan(dtype), problem.uniform_plan(onexn(4), 0.52, dtype)):
             assert plan.dtype == dtype
             assert problem.plan_from_labels(plan_labels(plan), plan.note, dtype) == plan
     assert problem.dense_plan().note == "dense"
     assert problem.dense_plan("bf16").note == "dense in bf16"
-    assert problem.uniform_plan(4, 0.52, "bf16").note == "uniform 1x4@0.52 in bf16"
+    assert problem.uniform_plan(onexn(4), 0.52, "bf16").note == "uniform 1x4@0.52 in bf16"
 
 
 def test_a_table_of_several_dtypes_travels_as_json_and_an_old_one_still_loads() -> None:

@@ -61,6 +61,7 @@ def assignments(problem: Problem) -> list[tuple[float, float, int, Plan]]:
     return found
 
 
+@pytest.mark.smoke
 @pytest.mark.parametrize("seed", range(25))
 def test_optimum_equals_brute_force_with_fewest_sparse_layers(seed: int) -> None:
     problem = random_problem(seed)

@@ -84,7 +84,7 @@ def test_uniform_seeds_have_the_sparsity_they_are_called_after() -> None:
     for sparsity in found.grid:
         wanted = [params for kind, params in found.seeds(2, (sparsity,)) if kind == "uniform"]
         for params in wanted:
-            block_n = found.block_ns[params["block_n_rank"]]
+            block_n = found.patterns[params["block_n_rank"]].group_out
             plan = found.plan(params, ())
             for choice in plan.layers.values():
                 if not choice.pattern.is_dense:

@@ -92,7 +92,7 @@ def test_unmeasured_choices_are_named() -> None:
 
 
 def test_the_uniform_plan_is_dense_where_the_table_has_no_such_option() -> None:
-    plan = table().uniform_plan(16, 0.75)
+    plan = table().uniform_plan(onexn(16), 0.75)
     assert plan_labels(plan) == {"a": "1x16@0.75"}
 
 

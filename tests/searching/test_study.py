@@ -13,7 +13,7 @@ from autosparse.errors import BudgetInfeasible, NoValidConfiguration, RunError, 
 from autosparse.locks import FileLock
 from autosparse.plan import Plan
 from autosparse.progress import Progress, ProgressEvent
-from autosparse.records import Accuracy
+from autosparse.records import Accuracy, onexn
 from autosparse.searching.knapsack import feasibility
 from autosparse.searching.owner import CONSTRAINT
 from autosparse.searching.pool import SerialPool
@@ -96,7 +96,7 @@ def test_the_search_beats_random_drawing(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("sampler", ["tpe", "nsga2", "random"])
 def test_every_trial_has_its_constraint(tmp_path: Path, sampler: str) -> None:
-    failing = frozenset({prepare(analytic.problem()).problem.uniform_plan(8, 0.75).id})
+    failing = frozenset({prepare(analytic.problem()).problem.uniform_plan(onexn(8), 0.75).id})
     for name, budget in (("budget", 0.5 * DENSE_US), ("none", None)):
         folder = tmp_path / name
         run(
@@ -183,7 +183,7 @@ def test_fresh_forgets_everything(tmp_path: Path) -> None:
 
 
 def test_a_failing_plan_is_tried_again_and_given_up(tmp_path: Path) -> None:
-    bad = prepare(analytic.problem()).problem.uniform_plan(8, 0.75).id
+    bad = prepare(analytic.problem()).problem.uniform_plan(onexn(8), 0.75).id
     log = tmp_path / "calls"
     result = run(tmp_path / "s", analytic.Analytic(log=log, failing=frozenset({bad})), retries=2)
     failed = [t for t in result.trials if t.plan_id == bad]
@@ -248,15 +248,30 @@ class StopAfter:
         return self.left <= 0
 
 
-def test_a_stop_finishes_what_is_in_flight_and_the_next_call_continues(tmp_path: Path) -> None:
+def test_a_stop_keeps_what_has_ended_and_the_next_call_continues(tmp_path: Path) -> None:
     stop = StopAfter(6)
     with pytest.raises(Stopped):
         run(tmp_path, stop, progress=Progress(should_stop=stop.should_stop))
     trials = stored(tmp_path)
-    assert sum(t.state.name == "COMPLETE" for t in trials) == 8  # two whole rounds of four
+    assert sum(t.state.name == "COMPLETE" for t in trials) == 4  # one whole round of four
     assert not any(t.state.name == "RUNNING" for t in trials)
-    assert stop.left == -2
+    assert stop.left == 0  # the rest of the second round was not waited for
+    again = StopAfter(10**9)
+    resumed = run(tmp_path, again)
+    whole = StopAfter(10**9)
+    assert len(resumed.plans) == len(run(tmp_path / "whole", whole).plans)
+    assert again.left == whole.left + 6  # what had ended was not evaluated again
     assert _comparable(run(tmp_path)) == _comparable(run(tmp_path / "whole"))
+
+
+def test_stops_use_up_no_tries(tmp_path: Path) -> None:
+    for _ in range(4):
+        stop = StopAfter(1)
+        with pytest.raises(Stopped):
+            run(tmp_path, stop, retries=0, progress=Progress(should_stop=stop.should_stop))
+    result = run(tmp_path, retries=0)
+    assert len(result.plans) == TRIALS
+    assert {trial.plan_id for trial in result.trials} == set(result.plans)
 
 
 def test_an_abort_leaves_nothing_running(tmp_path: Path) -> None:
@@ -272,7 +287,7 @@ def test_an_abort_leaves_nothing_running(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path, evaluate)
     states = [t.state.name for t in stored(tmp_path)]
-    assert "RUNNING" not in states and states.count("FAIL") == 4
+    assert "RUNNING" not in states and "FAIL" not in states and states.count("COMPLETE") == 4
     log = tmp_path / "calls"
     result = run(tmp_path, analytic.Analytic(log=log))
     assert len(result.plans) == TRIALS

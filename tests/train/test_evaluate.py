@@ -14,8 +14,8 @@ from torch.nn import functional
 from autosparse import data, models
 from autosparse.engine import compile
 from autosparse.errors import DataError, PlanError
-from autosparse.patterns import sparsify
 from autosparse.plan import Plan
+from autosparse.pruning import sparsify
 from autosparse.records import DENSE, LayerChoice, onexn
 from autosparse.train import evaluate
 from autosparse.train.evaluate import OneShotEvaluator, accuracy, recalibrate_batchnorm, score
@@ -39,6 +39,7 @@ def evaluator(**changes):
     return OneShotEvaluator(**{**fields, **changes})
 
 
+@pytest.mark.smoke
 def test_score_agrees_with_one_pass_by_hand(net, images):
     inputs, labels = next(iter(images.test.batches(len(images.test))))
     with torch.no_grad():

@@ -69,6 +69,7 @@ def whole(tmp_path_factory):
     return folder, train(job_in(folder), Progress())
 
 
+@pytest.mark.smoke
 def test_weights_have_the_plans_zeros_and_the_reported_accuracy(whole):
     folder, result = whole
     state = load_file(result.weights)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import json
 import math
 from pathlib import Path
@@ -12,7 +13,9 @@ import pytest
 from autosparse.errors import AutosparseError, Stopped, UsageError
 from autosparse.plan import Plan
 from autosparse.progress import Progress
+from autosparse.pruning import sparsify
 from autosparse.records import DENSE, LayerChoice, onexn
+from autosparse.train import recipes
 from autosparse.train.baseline import baseline
 from autosparse.train.evaluate import OneShotEvaluator, Score
 from autosparse.train.recipes import Recipe
@@ -188,7 +191,7 @@ class FakePool:
     def submit(self, function, *args):
         return FakeHandle((function, args))
 
-    def wait(self, handles):
+    def wait(self, handles, timeout_s=None):
         self.most = max(self.most, len(handles))
         last = handles[-1]
         function, args = last.outcome
@@ -218,7 +221,7 @@ def test_a_pool_gives_the_same_losses_in_any_order(tmp_path):
 
 def test_a_failed_evaluation_is_named(tmp_path):
     class Failing(FakePool):
-        def wait(self, handles):
+        def wait(self, handles, timeout_s=None):
             handles[0].outcome = FakeOutcome("died", None, "the worker ended")
             return [handles[0]], list(handles[1:])
 
@@ -249,7 +252,7 @@ def test_settings_are_checked():
     with pytest.raises(UsageError, match="0 or at least 2"):
         SensitivitySettings(sparsities=1)
     with pytest.raises(UsageError, match="ends or all"):
-        SensitivitySettings(block_ns="some")
+        SensitivitySettings(patterns="some")
 
 
 def test_the_reference_of_another_dtype_is_kept_apart_and_evaluated_once(tmp_path):
@@ -260,3 +263,11 @@ def test_the_reference_of_another_dtype_is_kept_apart_and_evaluated_once(tmp_pat
     assert evaluator.calls == ["dense", "dense/bf16"]
     measure(evaluator, {"a": OFFERED}, cache=tmp_path / "c", progress=Progress())
     assert len(evaluator.calls) == 2 + 6
+
+
+def test_losses_describe_the_masks_of_a_short_training() -> None:
+    fields = {field.name: field.default for field in dataclasses.fields(OneShotEvaluator)}
+    assert fields["criterion"] == recipes.short(1000).criterion == "l1"
+    default = inspect.signature(sparsify).parameters["criterion"].default
+    assert default == fields["criterion"], "what runs untrained has the masks that were evaluated"
+    assert recipes.full(1000).criterion == "bpar"

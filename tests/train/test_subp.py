@@ -65,6 +65,7 @@ def run(recipe, plan=PLAN, epochs=EPOCHS):
     return pruner, history
 
 
+@pytest.mark.smoke
 @pytest.mark.parametrize("ramp", RAMPS)
 @pytest.mark.parametrize("criterion", CRITERIA)
 def test_every_epoch_is_uniform_and_follows_the_ramp(ramp, criterion):

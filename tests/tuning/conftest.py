@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from autosparse.tuning.worker import Worker
+from autosparse.workers.worker import Worker
 
 sys.path.insert(0, str(Path(__file__).parent))
 from tuning_bench import FOLDER, Bench

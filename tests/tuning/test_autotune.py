@@ -10,16 +10,19 @@ from tuning_bench import LAYER_LIST, REQUEST, SPARSITIES, Bench, is_accounted_fo
 from tuning_layers import conv, info, linear
 
 from autosparse import limits
+from autosparse.database import TuningDatabase
+from autosparse.devices import AUTO
+from autosparse.devices.device import find
 from autosparse.errors import UsageError
+from autosparse.measuring.stopwatch import LAYERS
 from autosparse.progress import Progress
-from autosparse.records import kept_blocks
+from autosparse.records import DENSE, kept_blocks, onexn
 from autosparse.tuning import narrowing as reasons
 from autosparse.tuning.autotune import TuneRequest, tune
-from autosparse.tuning.database import TuningDatabase
 from autosparse.tuning.narrowing import steps
-from autosparse.tuning.stopwatch import LAYERS
 
 
+@pytest.mark.smoke
 def test_every_layer_gets_the_truly_fastest_kernels(bench: Bench) -> None:
     result = bench.tune()
     assert is_accounted_for(result)
@@ -43,8 +46,9 @@ def test_what_is_left_out_could_not_have_been_of_use(bench: Bench) -> None:
     for layer in LAYER_LIST[:7]:
         labels = {option.choice.label for option in result.options[layer.name]}
         shape = layer.shape
-        for block_n in REQUEST.block_ns:
-            for step in steps(shape, SPARSITIES):
+        for pattern in REQUEST.patterns:
+            block_n = pattern.group_out
+            for step in steps(shape, pattern, SPARSITIES):
                 if step.kept == shape.in_channels:
                     continue
                 if f"1x{block_n}@{step.sparsities[0]:g}" in labels:
@@ -52,8 +56,8 @@ def test_what_is_left_out_could_not_have_been_of_use(bench: Bench) -> None:
                 missing += 1
                 more_accurate = [truth(shape, 0, -1)] + [
                     truth(shape, n, other.kept)
-                    for n in REQUEST.block_ns
-                    for other in steps(shape, SPARSITIES)
+                    for n in (each.group_out for each in REQUEST.patterns)
+                    for other in steps(shape, onexn(n), SPARSITIES)
                     if block_n % n == 0 and other.kept >= step.kept and other.kept < shape.in_channels
                     if (n, other.kept) != (block_n, step.kept)
                 ]
@@ -102,7 +106,8 @@ def test_the_progress_adds_up(bench: Bench) -> None:
 
 class TestRequest:
     @pytest.mark.parametrize(
-        "change", [{"sparsities": (1.2,)}, {"sparsities": (0.0,)}, {"block_ns": (0,)}, {"threads": 0}]
+        "change",
+        [{"sparsities": (1.2,)}, {"sparsities": (0.0,)}, {"patterns": (DENSE,)}, {"threads": 0}],
     )
     def test_rules(self, change) -> None:
         with pytest.raises(UsageError):
@@ -124,13 +129,13 @@ class TestRequest:
 def test_real_kernels(tmp_path: Path) -> None:
     request = TuneRequest(
         layers=(info("conv", conv(32, 14, activation="relu")), info("fc", linear(128, 24))),
-        block_ns=(8,),
+        patterns=(onexn(8),),
         sparsities=(0.75,),
         policy=replace(LAYERS, warmup_us=200.0, time_cap_us=2_000.0, target_ci=0.1),
         model_weight_bytes=1 << 20,
     )
     database = TuningDatabase(str(tmp_path / "t.db"))
-    result = tune(request, limits.profile(), database)
+    result = tune(request, find(AUTO, limits.profile()), database)
     assert result.failed == ()
     assert set(result.options) == {"conv", "fc"}
     labels = [option.choice.label for option in result.options["conv"]]
@@ -147,4 +152,4 @@ def test_real_kernels(tmp_path: Path) -> None:
         result.rows[0].key.policy,
     )
     assert row.key.kernel == result.options["conv"][1].choice.kernel
-    assert tune(request, limits.profile(), database).timed == 0
+    assert tune(request, find(AUTO, limits.profile()), database).timed == 0

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tuning_bench import LAYER_LIST, REQUEST, Bench, is_accounted_for
 
-from autosparse.records import Status
+from autosparse.records import Status, onexn
 from autosparse.tuning import narrowing as reasons
 
 
@@ -56,7 +56,7 @@ class TestFailures:
     REQUEST = replace(
         REQUEST,
         layers=LAYER_LIST[4:5],
-        block_ns=(8, 16, 32),
+        patterns=(onexn(8), onexn(16), onexn(32)),
         policy=replace(REQUEST.policy, timeout_s=0.4),
     )
 

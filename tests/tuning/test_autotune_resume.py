@@ -12,13 +12,15 @@ from pathlib import Path
 
 import pytest
 from tuning_bench import FOLDER, REQUEST, Bench
-from tuning_layers import HOST
+from tuning_layers import HOST, MadeUp
 
 from autosparse.errors import Stopped
 from autosparse.progress import Progress
+from autosparse.records import onexn
 from autosparse.tuning.autotune import tune
 
 
+@pytest.mark.smoke
 def test_a_second_run_times_nothing(bench: Bench) -> None:
     first = bench.tune()
     jobs = len(bench.jobs)
@@ -33,7 +35,7 @@ def test_rows_of_other_hosts_and_thread_counts_are_not_touched(bench: Bench) -> 
     bench.tune()
     before = bench.database().rows()
     other = replace(HOST, hardware_id="other-host")
-    result = tune(REQUEST, other, bench.database(), worker=bench.shared, catalogue=bench.catalogue)
+    result = tune(REQUEST, MadeUp(other), bench.database(), worker=bench.shared)
     assert result.reused == 0
     threads = bench.tune(replace(REQUEST, threads=2))
     assert threads.reused == 0
@@ -53,8 +55,8 @@ def test_a_changed_kernel_is_measured_again_and_no_other(bench: Bench) -> None:
 
 
 def test_another_n_adds_rows_and_invalidates_none(bench: Bench) -> None:
-    first = bench.tune(replace(REQUEST, block_ns=(16,)))
-    second = bench.tune(replace(REQUEST, block_ns=(16, 32)))
+    first = bench.tune(replace(REQUEST, patterns=(onexn(16),)))
+    second = bench.tune(replace(REQUEST, patterns=(onexn(16), onexn(32))))
     assert second.reused == first.timed
     assert second.timed > 0
 
@@ -99,10 +101,21 @@ def test_a_killed_run_resumes_where_it_was(bench: Bench, tmp_path: Path, rows: i
     assert expected.options == result.options
 
 
-def test_a_stop_is_heeded_and_the_same_call_goes_on(bench: Bench) -> None:
+def test_a_stop_is_heeded_between_measurements_and_the_same_call_goes_on(bench: Bench) -> None:
     with pytest.raises(Stopped):
-        bench.tune(progress=Progress(should_stop=lambda: len(bench.jobs) >= 10))
+        bench.tune(progress=Progress(should_stop=lambda: len(bench.database().rows()) >= 10))
     assert len(bench.database().rows()) == 10
     result = bench.tune()
     assert result.reused == 10
     assert len(bench.jobs) == len(set(bench.jobs))
+
+
+def test_a_stop_is_heeded_in_the_middle_of_a_measurement(bench: Bench) -> None:
+    bench.settings(seconds=60)
+    with pytest.raises(Stopped):
+        bench.tune(progress=Progress(should_stop=lambda: len(bench.jobs) >= 1))
+    assert bench.database().rows() == []
+    bench.settings()
+    assert bench.tune().reused == 0
+    twice = [job for job, times in Counter(bench.jobs).items() if times > 1]
+    assert len(twice) == 1  # the one that was stopped

@@ -11,30 +11,28 @@ from pathlib import Path
 import pytest
 
 from autosparse.break_even import Verdict, break_even
+from autosparse.database import TuningDatabase
 from autosparse.errors import Stopped, UsageError
+from autosparse.measuring.stopwatch import LAYERS
 from autosparse.progress import Progress
 from autosparse.records import DENSE, kept_blocks, onexn
 from autosparse.tuning.autotune import TuneRequest, tune
 from autosparse.tuning.bisection import Bisected, bisect
-from autosparse.tuning.database import TuningDatabase
-from autosparse.tuning.narrowing import Catalogue
-from autosparse.tuning.stopwatch import LAYERS
-from autosparse.tuning.worker import Worker
+from autosparse.workers.worker import Worker
 
 sys.path.insert(0, str(Path(__file__).parent))
 from fake_runners import true_us
-from tuning_layers import HOST, conv, fake_kernels, info
+from tuning_layers import DEVICE, conv, fake_kernels, info
 
 FOLDER = Path(__file__).parent
 GRID = tuple(step / 16 for step in range(1, 16))
 WIDE, SMALL = conv(64, 28), conv(128, 14)
 REQUEST = TuneRequest(
     layers=(info("a", WIDE), info("b", SMALL), info("c", WIDE), info("kept", conv(48, 28), "grouped")),
-    block_ns=(8, 16),
+    patterns=(onexn(8), onexn(16)),
     sparsities=GRID,
     policy=replace(LAYERS.for_model(1 << 25), timeout_s=5.0),
 )
-CATALOGUE = Catalogue(lambda shape, pattern, dtype: fake_kernels(shape, pattern), lambda kernel: "h1")
 
 
 @pytest.fixture
@@ -53,7 +51,7 @@ def database(tmp_path: Path) -> TuningDatabase:
 def run(
     worker: Worker, database: TuningDatabase, request: TuneRequest = REQUEST, **more: Progress
 ) -> Bisected:
-    return bisect(request, HOST, database, worker=worker, catalogue=CATALOGUE, **more)
+    return bisect(request, DEVICE, database, worker=worker, **more)
 
 
 def true_break_even(shape, block_n: int) -> float:
@@ -71,15 +69,15 @@ def true_break_even(shape, block_n: int) -> float:
 
 def test_it_finds_the_true_break_even_of_every_shape(worker: Worker, database: TuningDatabase) -> None:
     found = run(worker, database)
-    cells = {(cell.shape, cell.block_n): cell for cell in break_even(found.rows)}
+    cells = {(cell.shape, cell.pattern): cell for cell in break_even(found.rows)}
     for shape in (WIDE, SMALL):
         for block_n in (8, 16):
-            cell = cells[shape.key, block_n]
+            cell = cells[shape.key, f"1x{block_n}"]
             assert cell.verdict is Verdict.WINS
             assert cell.sparsity == true_break_even(shape, block_n)
             assert len(cell.points) <= 4  # of fifteen
     # A layer that must stay dense has a dense row and no other.
-    assert cells[conv(48, 28).key, 8].verdict is Verdict.UNMEASURED
+    assert cells[conv(48, 28).key, "1x8"].verdict is Verdict.UNMEASURED
 
 
 def test_rows_are_stored_and_reused(worker: Worker, database: TuningDatabase, tmp_path: Path) -> None:
@@ -94,14 +92,14 @@ def test_rows_are_stored_and_reused(worker: Worker, database: TuningDatabase, tm
 
 def test_rows_of_a_search_serve_the_map(worker: Worker, database: TuningDatabase) -> None:
     search = replace(REQUEST, sparsities=(0.5, 0.75))
-    tune(search, HOST, database, worker=worker, catalogue=CATALOGUE)
+    tune(search, DEVICE, database, worker=worker)
     assert run(worker, database).reused > 0
 
 
 def test_sparsities_that_prune_nothing_are_left_out(worker: Worker, database: TuningDatabase) -> None:
     few = replace(REQUEST, layers=(info("few", conv(4, 8)),))
     found = run(worker, database, few)
-    assert {row.sparsity for row in found.rows if row.block_n} <= {s for s in GRID if s >= 0.25}
+    assert {row.sparsity for row in found.rows if not row.is_dense} <= {s for s in GRID if s >= 0.25}
 
 
 def test_a_stop_keeps_what_was_measured(worker: Worker, database: TuningDatabase) -> None:

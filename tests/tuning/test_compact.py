@@ -6,26 +6,28 @@ from dataclasses import replace
 
 import pytest
 from tuning_bench import Bench
-from tuning_layers import HOST, conv, fake_kernels, info
+from tuning_layers import DEVICE, HOST, conv, fake_kernels, info
 
+from autosparse.database import TuningDatabase
+from autosparse.devices.kinds.cpu import Cpu
 from autosparse.kernels import spec
 from autosparse.kernels.compact import expanding_kernels
+from autosparse.measuring.stopwatch import LAYERS
 from autosparse.records import DENSE, Measurement, Status, kept_blocks, onexn
 from autosparse.tuning.asker import key_of
 from autosparse.tuning.autotune import TuneRequest, count, tune
 from autosparse.tuning.bisection import bisect
-from autosparse.tuning.database import TuningDatabase
-from autosparse.tuning.narrowing import Catalogue, Option
-from autosparse.tuning.stopwatch import LAYERS
+from autosparse.tuning.narrowing import Option
 
 SHAPE = conv(32, 14, activation="relu")
 STEM = conv(3, 32, out_channels=32, kernel=(7, 7), stride=(2, 2), padding=(3, 3))
 FREE = TuneRequest(
     layers=(info("stem", STEM, "the first"), info("conv", SHAPE)),
-    block_ns=(16,),
+    patterns=(onexn(16),),
     sparsities=(0.5, 0.75),
     policy=LAYERS.for_model(1 << 20),
 )
+CPU = Cpu(HOST)
 COMPACT = replace(FREE, compact_weights=True)
 
 
@@ -47,27 +49,27 @@ def database(bench: Bench) -> TuningDatabase:
 
 def fast(option: Option) -> Measurement:
     values = dict.fromkeys(("median_us", "ci_low_us", "ci_high_us"), 0.01)
-    key = key_of(option, FREE, HOST, FREE.catalogue())
+    key = key_of(option, FREE, CPU, FREE.catalogue(CPU), "")
     return Measurement(key=key, status=Status.OK, repeats=9, sparsity=option.sparsity, **values)
 
 
 def test_the_catalogue_leaves_out_those_that_expand_weights_and_no_other() -> None:
     for shape, pattern in ((SHAPE, DENSE), (SHAPE, onexn(16)), (STEM, DENSE)):
-        every = FREE.catalogue().kernels(shape, pattern)
-        compact = COMPACT.catalogue().kernels(shape, pattern)
+        every = FREE.catalogue(CPU).kernels(shape, pattern)
+        compact = COMPACT.catalogue(CPU).kernels(shape, pattern)
         assert compact == tuple(kernel for kernel in every if not kernel.expands_weights)
         assert len(compact) < len(every)
-    made_up = Catalogue(fake_kernels, compact_weights=True).kernels(SHAPE, DENSE)
+    made_up = COMPACT.catalogue(DEVICE).kernels(SHAPE, DENSE)
     assert set(made_up) == set(fake_kernels(SHAPE, DENSE))
 
 
 def test_nothing_that_expands_weights_is_timed_taken_or_counted(
     bench: Bench, database: TuningDatabase
 ) -> None:
-    forecast = count(COMPACT, HOST, database)
-    result = tune(COMPACT, HOST, database, worker=bench.shared)
+    forecast = count(COMPACT, CPU, database)
+    result = tune(COMPACT, CPU, database, worker=bench.shared)
     assert result.considered == forecast.considered
-    assert result.considered < count(FREE, HOST, database).considered
+    assert result.considered < count(FREE, CPU, database).considered
     asked_for = {row.key.kernel for row in result.rows}
     chosen = {option.choice.kernel for options in result.options.values() for option in options}
     assert set(result.options) == {"stem", "conv"} and chosen <= asked_for
@@ -75,13 +77,13 @@ def test_nothing_that_expands_weights_is_timed_taken_or_counted(
     assert (result.reused, len(bench.jobs)) == (0, result.timed)
     assert not [job for job in bench.jobs if any(name in job for name in expanding_kernels())]
     # What was timed serves a tuning of all kernels, and there the others win.
-    free = tune(FREE, HOST, database, worker=bench.shared)
+    free = tune(FREE, CPU, database, worker=bench.shared)
     assert {
         o.choice.kernel for options in free.options.values() for o in options
     } <= expanding_kernels()
 
 
 def test_a_break_even_map_keeps_to_the_request(bench: Bench, database: TuningDatabase) -> None:
-    found = bisect(COMPACT, HOST, database, worker=bench.shared)
+    found = bisect(COMPACT, CPU, database, worker=bench.shared)
     assert found.timed == len(bench.jobs) > 0
     assert not [job for job in bench.jobs if any(name in job for name in expanding_kernels())]

@@ -13,10 +13,9 @@ import pytest
 import sqlalchemy as sa
 
 from autosparse import paths
-from autosparse.errors import DatabaseError, UsageError
+from autosparse.database import TuningDatabase, schema
+from autosparse.errors import DatabaseError, MissingDependency, UsageError
 from autosparse.records import MeasurementKey, Status
-from autosparse.tuning import schema
-from autosparse.tuning.database import TuningDatabase
 
 sys.path.insert(0, str(Path(__file__).parent))
 from tuning_rows import hashes, key, row
@@ -25,7 +24,7 @@ WRITER = """
 import sys
 sys.path.insert(0, {folder!r})
 from tuning_rows import hashes, row
-from autosparse.tuning.database import TuningDatabase
+from autosparse.database import TuningDatabase
 database = TuningDatabase({url!r}, current_hashes=hashes)
 print("ready", flush=True)
 for number in range({count}):
@@ -44,6 +43,7 @@ def writer(url: Path, prefix: str, count: int) -> subprocess.Popen[str]:
     return subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
 
 
+@pytest.mark.smoke
 def test_a_row_comes_back_as_it_was(database: TuningDatabase) -> None:
     for measurement in (
         row(12.5),
@@ -72,9 +72,8 @@ def test_a_row_is_kept_unless_replacing_is_asked_for(database: TuningDatabase) -
 
 def test_the_table_itself_refuses_a_second_row_of_one_key(database: TuningDatabase) -> None:
     database.put(row(10.0))
-    insert = "INSERT INTO measurements SELECT NULL, " + ", ".join(
-        column.name for column in schema.MEASUREMENTS.columns if column.name != "id"
-    )
+    names = ", ".join(column.name for column in schema.MEASUREMENTS.columns if column.name != "id")
+    insert = f"INSERT INTO measurements ({names}) SELECT {names}"
     with database.engine.connect() as connection, pytest.raises(sa.exc.IntegrityError):
         connection.exec_driver_sql(insert + " FROM measurements")
 
@@ -113,6 +112,7 @@ class TestBest:
         assert database.best(*self.ASK).median_us == 5.0
 
 
+@pytest.mark.smoke
 def test_a_changed_kernel_makes_only_its_own_rows_stale(database: TuningDatabase) -> None:
     both = [row(1.0), row(2.0, kernel="slow", kernel_hash="h-slow")]
     database.put_all(both)
@@ -148,7 +148,7 @@ class TestOpening:
 
     def test_a_missing_driver(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setitem(sys.modules, "psycopg2", None)
-        with pytest.raises(DatabaseError, match="driver"):
+        with pytest.raises(MissingDependency, match="driver"):
             TuningDatabase("postgresql+psycopg2://localhost/x", current_hashes=hashes)
 
     @pytest.mark.parametrize(
@@ -254,3 +254,24 @@ def test_an_update_of_one_row_changes_no_other(database: TuningDatabase) -> None
     database.put_all(rows)
     database.put(replace(rows[2], repeats=99), replace=True)
     assert [found.repeats for found in database.rows()] == [20, 20, 99, 20, 20]
+
+
+def test_rows_of_a_cpus_former_ids_are_its_own(tmp_path: Path) -> None:
+    former = {"cpu-a": ("cpu-a-with-gpu",)}
+    names = {"current_hashes": hashes, "former_ids": lambda name: former.get(name, ())}
+    with TuningDatabase(str(tmp_path / "t.db"), **names) as database:
+        database.put_all(
+            [
+                row(1.0, hardware_id="cpu-a-with-gpu"),
+                row(2.0, hardware_id="cpu-a-with-gpu", kept=4),
+                row(3.0, kept=4),
+                row(4.0, hardware_id="cpu-b"),
+            ]
+        )
+        found = database.rows(hardware_id="cpu-a")
+        assert [(each.key, each.median_us) for each in found] == [(key(), 1.0), (key(kept=4), 3.0)]
+        assert database.best("cpu-a", "conv2d_b1", "1x16", 16, "f32", 1) == found[0]
+        assert [each.median_us for each in database.rows(hardware_id="cpu-b")] == [4.0]
+        # Nothing was moved: the other host's view and a listing of all stay as they were.
+        assert len(database.rows()) == 4
+        assert len(database.rows(hardware_id="cpu-a-with-gpu")) == 2

@@ -7,9 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from autosparse.errors import DatabaseError, UsageError
-from autosparse.records import Status
-from autosparse.tuning.database import (
+from autosparse.database import (
     TuningDatabase,
     collect_garbage,
     export_rows,
@@ -18,6 +16,8 @@ from autosparse.tuning.database import (
     merge,
     verify,
 )
+from autosparse.errors import DatabaseError, UsageError
+from autosparse.records import Status
 
 sys.path.insert(0, str(Path(__file__).parent))
 from tuning_rows import hashes, row

@@ -7,16 +7,34 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 
+from autosparse.devices.kinds.cpu.method_work import FILTERINGS, summing
+from autosparse.devices.kinds.cpu.program import LayerOnCpu
+from autosparse.devices.layer import random_layer
+from autosparse.devices.verify import (
+    REFERENCE_FLOPS,
+    largest_error,
+    magnitude,
+    reference,
+    twin,
+    why_wrong,
+)
 from autosparse.kernels import spec
-from autosparse.records import DENSE, Status, onexn
+from autosparse.kernels.layer import structure_of
+from autosparse.measuring.stopwatch import LAYERS
+from autosparse.records import DENSE, LayerShape, Status, onexn
 from autosparse.tuning import layer_job
-from autosparse.tuning.layer_job import LayerJob, Outcome, build, measure, random_layer
-from autosparse.tuning.stopwatch import LAYERS
-from autosparse.tuning.verify import REFERENCE_FLOPS, reference, tolerance, twin, why_wrong
+from autosparse.tuning.layer_job import LayerJob, Outcome, measure
 
 sys.path.insert(0, str(Path(__file__).parent))
 from tuning_layers import conv, linear
+
+
+def tolerance(shape: LayerShape, kept: int, size: float, method: str = "px") -> float:
+    additions, growth = summing(shape, kept, method)
+    return largest_error(shape, additions, size, "f32", growth)
+
 
 SHAPES = [
     conv(8, 9, activation="relu"),
@@ -25,7 +43,21 @@ SHAPES = [
     conv(3, 12, out_channels=16, kernel=(7, 7), stride=(2, 2), padding=(3, 3), batch_size=2),
     conv(16, 7, kernel=(1, 1), padding=(0, 0)),
     linear(20, 10, activation="relu"),
+    *(
+        conv(8, 9, activation=name, residual=name == "silu")
+        for name in ("silu", "hard_swish", "hard_sigmoid", "sigmoid", "gelu")
+    ),
 ]
+ACTIVATIONS = {
+    "none": lambda x: x,
+    "relu": F.relu,
+    "relu6": F.relu6,
+    "silu": F.silu,
+    "hard_swish": F.hardswish,
+    "hard_sigmoid": F.hardsigmoid,
+    "sigmoid": torch.sigmoid,
+    "gelu": F.gelu,
+}
 QUICK = replace(LAYERS, warmup_us=100.0, time_cap_us=2_000.0, target_ci=0.2)
 
 
@@ -40,8 +72,7 @@ def test_reference_agrees_with_an_independent_one(shape) -> None:
     )
     if shape.residual:
         expected = expected + torch.from_numpy(layer.inputs[1])
-    if shape.activation != "none":
-        expected = expected.clamp(0, 6 if shape.activation == "relu6" else None)
+    expected = ACTIVATIONS[shape.activation](expected)
     got = reference(
         shape, layer.inputs[0], layer.weight, layer.bias, layer.inputs[1] if shape.residual else None
     )
@@ -52,8 +83,9 @@ def test_random_layers_have_the_sparsity_that_was_asked_for() -> None:
     layer = random_layer(conv(32, 5), onexn(8), 0.75)
     blocks = layer.weight.reshape(4, 8, 32, 9).any(axis=(1, 3))
     assert (blocks.sum(axis=1) == 8).all()
-    assert layer.terms == 8 * 9
-    assert (layer.structure.to_mask(32) == blocks).all()
+    assert layer.kept == 8
+    structure = structure_of(layer.weight, layer.pattern)
+    assert (structure.to_mask(32) == blocks).all()
     out = reference(layer.shape, layer.inputs[0], layer.weight, layer.bias, None)
     assert 0.5 < out.std() < 3
 
@@ -88,9 +120,20 @@ class TestWrong:
             index = np.argsort(np.abs(weight), axis=None)[weight.size // 2]
             weight.flat[index] = 0
             got = reference(shape, layer.inputs[0], weight, layer.bias, None).astype(np.float32)
-            allowed = tolerance(layer.terms, "f32")
-            assert why_wrong(got, expected, allowed)
-            assert not why_wrong(expected.astype(np.float32), expected, allowed)
+            size = magnitude(shape, layer.inputs[0], layer.weight)
+            for method in ("px", *(FILTERINGS if shape.taps > 1 else ())):
+                allowed = tolerance(shape, layer.kept, size, method)
+                assert why_wrong(got, expected, allowed), method
+                assert not why_wrong(expected.astype(np.float32), expected, allowed)
+
+    def test_operands_of_half_the_digits_are_seen(self) -> None:
+        shape = conv(64, 16)
+        layer = random_layer(shape, DENSE, 0.0)
+        x, weight = layer.inputs[0], layer.weight
+        expected = reference(shape, x, weight, layer.bias, None)
+        got = reference(shape, x, weight.astype(np.float16), layer.bias, None)
+        allowed = tolerance(shape, layer.kept, magnitude(shape, x, weight), "wf")
+        assert why_wrong(got, expected, allowed)
 
     def test_an_unwritten_output_is_seen(self) -> None:
         expected = np.zeros((1, 2, 3, 4))
@@ -107,7 +150,35 @@ class TestWrong:
             rounded = np.zeros(2000, np.float32)
             for column in products.astype(np.float32).T:
                 rounded += column
-            assert not why_wrong(rounded, exact, tolerance(terms, "f32"))
+            size = float(np.sqrt(np.square(products).sum(axis=1).max()))
+            allowed = tolerance(linear(terms, 2000), terms, size)
+            assert not why_wrong(rounded, exact, allowed)
+            # 16 times is what one digit of sixteen less would be off by.
+            assert why_wrong(exact + 16 * (rounded - exact), exact, allowed) or terms == 1
+
+    @pytest.mark.parametrize("method", FILTERINGS)
+    def test_the_growth_of_errors_is_that_of_the_matrices(self, method: str) -> None:
+        filtering = FILTERINGS[method]
+        points, taps, outputs = filtering.points, filtering.taps, filtering.outputs
+        # Rows of the transforms by evaluating polynomials, not by the formula that is under test.
+        kernels = np.random.default_rng(0).standard_normal((20_000, taps))
+        inputs = np.random.default_rng(1).standard_normal((20_000, filtering.inputs))
+        position = np.empty((20_000, filtering.inputs))
+        for index, point in enumerate(points):
+            others = [other for other in points if other != point]
+            polynomial = np.poly(others)[::-1]
+            value = kernels @ point ** np.arange(taps) / np.prod(point - np.array(others))
+            position[:, index] = value * (inputs[:, : len(others) + 1] @ polynomial)
+        position[:, -1] = kernels[:, -1] * (inputs @ np.poly(points)[::-1])
+        back = np.array(
+            [[point**row for point in points] + [row == outputs - 1] for row in range(outputs)]
+        )
+        direct = np.stack(
+            [(kernels * inputs[:, o : o + taps]).sum(axis=1) for o in range(outputs)], axis=1
+        )
+        np.testing.assert_allclose(position @ back.T, direct, atol=1e-9)
+        spread = np.sqrt((position**2).mean(axis=0) @ back.T**2) / direct.std(axis=0)
+        assert filtering.growth == pytest.approx(spread.max() ** 2, rel=0.1)
 
 
 def job(shape, pattern, sparsity, kernel, **changes) -> LayerJob:
@@ -124,33 +195,60 @@ class TestRealKernels:
             assert outcome.status is Status.OK, outcome.message
             assert 0 < outcome.ci_low_us <= outcome.median_us <= outcome.ci_high_us
 
+    @pytest.mark.parametrize(("sparsity", "channels"), [(0.5, 32), (0.9, 64), (0.9375, 16)])
+    def test_sparse_filtering_is_rounding_and_not_wrong(self, sparsity: float, channels: int) -> None:
+        shape = conv(channels, 56, out_channels=64, activation="relu")
+        layer = random_layer(shape, onexn(32), sparsity)
+        expected = reference(shape, layer.inputs[0], layer.weight, layer.bias, None)
+        size = magnitude(shape, layer.inputs[0], layer.weight)
+        kernels = [k for k in spec.kernels_for(shape, onexn(32)) if k.method in FILTERINGS]
+        if not kernels:
+            pytest.skip("this build has no sparse kernels of Winograd's filtering for N = 32")
+        for kernel in kernels:
+            with LayerOnCpu(layer, kernel, 1) as built:
+                [got] = built.program.run(layer.inputs)
+            allowed = tolerance(shape, layer.kept, size, kernel.method)
+            assert not why_wrong(got, expected, allowed), kernel.name
+            # Far from blind: one kernel position of one kept input of one output is missed.
+            broken = layer.weight.copy()
+            output, input_ = np.argwhere(broken.any(axis=(2, 3)))[-1]
+            broken[output, input_, 1, 1] = 0
+            without = reference(shape, layer.inputs[0], broken, layer.bias, None)
+            assert why_wrong(got + (without - expected).astype(np.float32), expected, allowed)
+
     def test_copies_compute_the_same(self) -> None:
         layer = random_layer(conv(16, 9, residual=True), onexn(8), 0.5)
         kernel = spec.kernels_for(layer.shape, onexn(8))[0]
         outputs = []
         for copies in (1, 5):
-            with build(layer, kernel, 1, copies=copies) as program:
-                assert program.op_count == copies
-                outputs.append(program.run(layer.inputs)[0])
+            with LayerOnCpu(layer, kernel, 1, copies=copies) as built:
+                assert built.program.op_count == copies
+                outputs.append(built.program.run(layer.inputs)[0])
         np.testing.assert_array_equal(*outputs)
+
+    def test_copies_hold_weights_of_their_own(self) -> None:
+        layer = random_layer(conv(16, 9), onexn(8), 0.5)
+        kernel = spec.kernels_for(layer.shape, onexn(8))[0]
+        with LayerOnCpu(layer, kernel, 1) as one, LayerOnCpu(layer, kernel, 1, copies=4) as four:
+            assert four.weight_bytes == 4 * one.weight_bytes, "else they would be warm"
 
     @pytest.mark.parametrize("residual", [False, True])
     def test_other_operators_write_the_inputs_of_copies(self, residual: bool) -> None:
         shape = conv(16, 9, stride=(2, 2), residual=residual)
         layer, kernel = random_layer(shape, DENSE, 0.0), spec.kernels_for(shape, DENSE)[0]
-        with build(layer, kernel, 1, copies=3, writes_inputs=True) as program:
-            assert program.op_count == 3 * (1 + len(layer.inputs))
-            [got] = program.run(layer.inputs)
-        with build(layer, kernel, 1) as single:
-            np.testing.assert_array_equal(got, single.run(layer.inputs)[0])
+        with LayerOnCpu(layer, kernel, 1, copies=3, writes_inputs=True) as built:
+            assert built.program.op_count == 3 * (1 + len(layer.inputs))
+            [got] = built.program.run(layer.inputs)
+        with LayerOnCpu(layer, kernel, 1) as single:
+            np.testing.assert_array_equal(got, single.program.run(layer.inputs)[0])
 
     @pytest.mark.parametrize("residual", [False, True])
     def test_copies_of_square_layers_are_chained(self, residual: bool) -> None:
         shape = conv(16, 9, residual=residual, activation="relu")
         layer, kernel = random_layer(shape, onexn(8), 0.5), spec.kernels_for(shape, onexn(8))[0]
-        with build(layer, kernel, 1, copies=3, writes_inputs=True) as program:
-            assert program.op_count == 3
-            [got] = program.run(layer.inputs)
+        with LayerOnCpu(layer, kernel, 1, copies=3, writes_inputs=True) as built:
+            assert built.program.op_count == 3
+            [got] = built.program.run(layer.inputs)
         x, added = layer.inputs[0], layer.inputs[1] if residual else None
         for _ in range(3):
             x, added = reference(shape, x, layer.weight, layer.bias, added), x if residual else None
@@ -160,7 +258,7 @@ class TestRealKernels:
         shape = conv(8, 6)
         right = random_layer(shape, DENSE, 0.0)
         expected = reference(shape, right.inputs[0], right.weight * 1.001, right.bias, None)
-        monkeypatch.setattr(layer_job, "_verification", lambda *key: (right, expected))
+        monkeypatch.setattr(layer_job, "_verification", lambda *key: (right, expected, 1.0))
         kernel = spec.kernels_for(shape, DENSE)[0]
         outcome = measure(job(shape, DENSE, 0.0, kernel.name))
         assert outcome.status is Status.WRONG

@@ -11,7 +11,7 @@ import psutil
 import pytest
 
 from autosparse.errors import AutosparseError
-from autosparse.tuning.worker import Worker
+from autosparse.workers.worker import Worker
 
 FOLDER = Path(__file__).parent
 RUNNER = "fake_runners:scripted"
@@ -23,6 +23,7 @@ def worker():
         yield worker
 
 
+@pytest.mark.smoke
 def test_one_process_serves_many_jobs(worker: Worker) -> None:
     answers = [worker.call({"do": "echo", "value": n}, 10) for n in range(50)]
     assert [answer.outcome["value"] for answer in answers] == list(range(50))
@@ -113,7 +114,7 @@ def test_a_runner_that_does_not_exist(runner: str) -> None:
 def test_the_child_ends_with_a_killed_parent(job: str) -> None:
     code = f"""
 from pathlib import Path
-from autosparse.tuning.worker import Worker
+from autosparse.workers.worker import Worker
 worker = Worker({RUNNER!r}, import_path=[Path({str(FOLDER)!r})])
 print(worker.call({{"do": "echo", "value": 0}}, 10).outcome["pid"], flush=True)
 worker.call({{"do": {job!r}}}, 600)

@@ -7,17 +7,17 @@ import sys
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from autosparse.database import TuningDatabase
+from autosparse.measuring.stopwatch import LAYERS
 from autosparse.progress import Progress
+from autosparse.records import onexn
 from autosparse.tuning import narrowing as reasons
 from autosparse.tuning.autotune import TuneRequest, TuneResult, tune
-from autosparse.tuning.database import TuningDatabase
-from autosparse.tuning.narrowing import Catalogue
-from autosparse.tuning.stopwatch import LAYERS
-from autosparse.tuning.worker import Worker
+from autosparse.workers.worker import Worker
 
 sys.path.insert(0, str(Path(__file__).parent))
 from fake_runners import true_us
-from tuning_layers import HOST, conv, fake_kernels, info, linear
+from tuning_layers import HOST, MadeUp, conv, fake_kernels, info, linear
 
 FOLDER = Path(__file__).parent
 
@@ -35,7 +35,7 @@ LAYER_LIST = (
 )
 REQUEST = TuneRequest(
     layers=LAYER_LIST,
-    block_ns=(8, 16, 32),
+    patterns=(onexn(8), onexn(16), onexn(32)),
     sparsities=SPARSITIES,
     policy=replace(LAYERS.for_model(1 << 25), timeout_s=5.0),
 )
@@ -63,8 +63,8 @@ class Bench:
         return self.log.read_text().splitlines() if self.log.exists() else []
 
     @property
-    def catalogue(self) -> Catalogue:
-        return Catalogue(fake_kernels, lambda kernel: self.hashes.get(kernel.name, "h1"))
+    def device(self) -> MadeUp:
+        return MadeUp(HOST, self.hashes)
 
     def database(self) -> TuningDatabase:
         return TuningDatabase(str(self.folder / "t.db"), current_hashes=dict)
@@ -72,11 +72,10 @@ class Bench:
     def tune(self, request: TuneRequest = REQUEST, progress: Progress | None = None) -> TuneResult:
         return tune(
             request,
-            HOST,
+            self.device,
             self.database(),
             progress=progress,
             worker=self.shared,
-            catalogue=self.catalogue,
         )
 
 
@@ -87,5 +86,5 @@ def is_accounted_for(result: TuneResult) -> bool:
 
 def truth(shape, block_n: int, kept: int) -> float:
     """Gives the fastest true latency of a structure."""
-    pattern = reasons.onexn(block_n) if block_n else reasons.DENSE
+    pattern = onexn(block_n) if block_n else reasons.DENSE
     return min(true_us(k.name, shape.to_json(), kept) for k in fake_kernels(shape, pattern))

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
+from autosparse.devices.device import Kernel
+from autosparse.devices.kinds.cpu import Cpu
+from autosparse.kernels import binding
 from autosparse.kernels.spec import KernelSpec
 from autosparse.records import CpuProfile, HardwareProfile, LayerInfo, LayerShape, Pattern
 
@@ -50,6 +55,9 @@ def info(name: str, shape: LayerShape | None, *why_dense: str) -> LayerInfo:
     return LayerInfo(name=name, shape=shape, why_dense=why_dense)
 
 
+LANES = {"generic": 4, "avx2": 8, "avx512": 16}
+
+
 def fake_kernels(shape: LayerShape, pattern: Pattern, dtype: str = "f32") -> tuple[KernelSpec, ...]:
     """Gives made-up kernels: five along pixels for every pattern, one along outputs for dense."""
     variants = [("avx512", "px", 8), ("avx512", "px", 16), ("avx512", "px", 32), ("avx2", "px", 8)]
@@ -61,6 +69,9 @@ def fake_kernels(shape: LayerShape, pattern: Pattern, dtype: str = "f32") -> tup
             family=family,
             method=method,
             isa=isa,
+            isa_rank=binding.isa_names().index(isa),
+            lanes=LANES[isa],
+            fuses=isa != "generic",
             block_n=pattern.group_out,
             tile_out=tile,
             tile_pixels=48,
@@ -68,3 +79,20 @@ def fake_kernels(shape: LayerShape, pattern: Pattern, dtype: str = "f32") -> tup
         )
         for row, (isa, method, tile) in enumerate(variants)
     )
+
+
+@dataclass(frozen=True)
+class MadeUp(Cpu):
+    """A processor with made-up kernels, all of one source but those that are named."""
+
+    hashes: Mapping[str, str] = field(default_factory=dict)
+
+    def kernels_for(self, shape: LayerShape, pattern: Pattern, dtype: str) -> tuple[KernelSpec, ...]:
+        return fake_kernels(shape, pattern, dtype)
+
+    def source_hash(self, kernel: Kernel) -> str:
+        return self.hashes.get(kernel.name, "h1")
+
+
+DEVICE = MadeUp(HOST)
+"""The made-up host's processor with made-up kernels."""

@@ -1,28 +1,35 @@
-"""OpenVINO on the CPU, set for latency, in fp32 and, where the CPU has it, bf16."""
+"""OpenVINO on the CPU, set for latency, in fp32, in int8 and, where the CPU has it, bf16."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from autosparse.compare import int8
 from autosparse.compare.peer import Peer, Running, Unsupported, Variant
 from autosparse.compare.task import Task
-from autosparse.tuning.stopwatch import python_runner
+from autosparse.measuring.stopwatch import python_runner
 
 
 def f32(task: Task) -> Running:
     """Computes in float32."""
-    return _request(task, "f32")
+    return _request(task, task.onnx(), "f32")
 
 
 def bf16(task: Task) -> Running:
     """Computes in bfloat16 wherever OpenVINO holds that to be safe."""
-    return _request(task, "bf16")
+    return _request(task, task.onnx(), "bf16")
 
 
-def _request(task: Task, precision: str) -> Running:
+def quantised(task: Task) -> Running:
+    """Computes what it can in int8, and the rest in float32."""
+    return _request(task, int8.qdq_file(task), "f32", note=int8.note(task))
+
+
+def _request(task: Task, file: Path, precision: str, note: str = "") -> Running:
     import openvino  # type: ignore[import-not-found,import-untyped,unused-ignore]
 
     core = openvino.Core()
@@ -34,7 +41,7 @@ def _request(task: Task, precision: str) -> Running:
         "PERFORMANCE_HINT": "LATENCY",
         "INFERENCE_PRECISION_HINT": precision,
     }
-    model = core.compile_model(core.read_model(task.onnx()), "CPU", settings)
+    model = core.compile_model(core.read_model(file), "CPU", settings)
     request = model.create_infer_request()
     request.set_input_tensor(openvino.Tensor(task.x()))
 
@@ -43,7 +50,7 @@ def _request(task: Task, precision: str) -> Running:
         count = len(model.outputs)
         return [np.array(request.get_output_tensor(index).data) for index in range(count)]
 
-    return Running(run=python_runner(request.infer), outputs=outputs)
+    return Running(run=python_runner(request.infer), outputs=outputs, note=note)
 
 
 PEER = Peer(
@@ -52,6 +59,7 @@ PEER = Peer(
     variants=(
         Variant(name="openvino", dtype="f32", open=f32),
         Variant(name="openvino bf16", dtype="bf16", open=bf16),
+        Variant(name="openvino int8", dtype="int8", open=quantised),
     ),
     reads_file=True,
 )

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from autosparse.compare.peer import Peer, Running, Variant
 from autosparse.compare.task import Task
-from autosparse.tuning.stopwatch import python_runner
+from autosparse.measuring.stopwatch import python_runner
 
 if TYPE_CHECKING:
     from torch import Tensor

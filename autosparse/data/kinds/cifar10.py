@@ -8,6 +8,7 @@ Source: Krizhevsky, Learning Multiple Layers of Features from Tiny Images, 2009.
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Final
 
@@ -25,6 +26,7 @@ from autosparse.data.raw import (
     check_labels,
 )
 from autosparse.errors import DataError
+from autosparse.files import opened
 
 _CLASSES = 10
 _SIDE = 32
@@ -59,7 +61,7 @@ def _read(request: ReadRequest) -> RawData:
 
 def _find(path: Path) -> Path:
     for below in _FOLDERS:
-        if any((path / below / name).is_file() for name in (*_TRAIN, *_TEST)):
+        if any(os.path.isfile(path / below / name) for name in (*_TRAIN, *_TEST)):
             return path / below
     raise DataError(
         f"cifar10 must name the folder with {_TRAIN[0]} to {_TRAIN[-1]} and {_TEST[0]} (the python "
@@ -69,7 +71,7 @@ def _find(path: Path) -> Path:
 
 def _cases(folder: Path) -> int:
     meta = folder / "batches.meta"
-    if not meta.is_file():
+    if not os.path.isfile(meta):
         return _CASES
     content = restricted_pickle.load(meta)
     cases = content.get(b"num_cases_per_batch") if isinstance(content, dict) else None
@@ -81,7 +83,7 @@ def _cases(folder: Path) -> int:
 def _check_file(path: Path, least_bytes: int) -> None:
     """Looks at size, first byte (protocol) and last byte (stop) of a pickle."""
     try:
-        with path.open("rb") as stream:
+        with opened(path) as stream:
             first = stream.read(1)
             size = stream.seek(0, 2)
             stream.seek(max(size - 1, 0))

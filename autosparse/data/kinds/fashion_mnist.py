@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import gzip
 import math
+import os
 import struct
 import zlib
 from pathlib import Path
@@ -19,6 +20,7 @@ import numpy.typing as npt
 
 from autosparse.data.raw import Augmentation, Kind, RawData, RawSplit, ReadRequest, check_labels
 from autosparse.errors import DataError
+from autosparse.files import opened
 
 _CLASSES = 10
 _FOLDERS = ("", "raw", "FashionMNIST/raw", "FashionMNIST")
@@ -80,7 +82,7 @@ def _find(folder: Path, name: str) -> Path:
     for below in _FOLDERS:
         for suffix in (".gz", ""):
             path = folder / below / f"{name}{suffix}"
-            if path.is_file():
+            if os.path.isfile(path):
                 return path
     raise DataError(f"fashion-mnist must hold {name}.gz or {name}, but {folder} has neither")
 
@@ -98,7 +100,7 @@ def _shape(path: Path, dimensions: int) -> tuple[int, ...]:
 
 def _content(path: Path, length: int = -1) -> bytes:
     try:
-        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as stream:
+        with gzip.open(path) if path.suffix == ".gz" else opened(path) as stream:
             return stream.read(length)
     except _GZIP_DAMAGE as problem:
         raise DataError(
@@ -113,7 +115,7 @@ def _content_bytes(path: Path) -> int:
     """Gives the size of what is inside, modulo 2**32; gzip notes it in its last four bytes."""
     if path.suffix != ".gz":
         return path.stat().st_size % 2**32
-    with path.open("rb") as stream:
+    with opened(path) as stream:
         stream.seek(-4, 2)
         return int.from_bytes(stream.read(4), "little")
 

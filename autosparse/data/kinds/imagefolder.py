@@ -3,13 +3,15 @@
 Below the named folder there are either the class folders themselves, of which one fifth of the images,
 the same in every run, becomes the test part; or ``train`` and ``val`` and/or ``test`` above them. With
 ``train`` and only one other, that other is the test part and validation is held out of ``train``.
-Images are scaled so that their shorter side fits, cropped at the centre, and kept as bytes.
+Images are turned upright, scaled so that their shorter side fits, cropped at the centre, and kept as
+bytes; `pictures.to_bytes` says what becomes of bit depths and colour modes.
 """
 
 from __future__ import annotations
 
 import importlib
 import importlib.util
+import os
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 import psutil
 
+from autosparse.data import pictures
 from autosparse.data.raw import (
     IMAGENET_MEAN,
     IMAGENET_STD,
@@ -28,6 +31,7 @@ from autosparse.data.raw import (
     hold_out,
 )
 from autosparse.errors import DataError, MissingDependency
+from autosparse.files import opened
 from autosparse.progress import Progress
 from autosparse.units import format_bytes
 
@@ -92,7 +96,7 @@ def _parts(path: Path) -> dict[str, Path]:
         part: path / name
         for part, spellings in (("train", _TRAIN), ("validation", _VALIDATION), ("test", _TEST))
         for name in spellings
-        if (path / name).is_dir()
+        if os.path.isdir(path / name)
     }
     if "train" not in found:
         return {}
@@ -104,7 +108,7 @@ def _parts(path: Path) -> dict[str, Path]:
 
 
 def _class_names(folder: Path) -> tuple[str, ...]:
-    names = sorted(f.name for f in folder.iterdir() if f.is_dir() and not f.name.startswith("."))
+    names = sorted(f.name for f in folder.iterdir() if os.path.isdir(f) and not f.name.startswith("."))
     if len(names) < 2:
         raise DataError(
             f"imagefolder must have at least two class folders, but {folder} has {len(names)}"
@@ -121,7 +125,7 @@ def _listing(folder: Path, classes: tuple[str, ...]) -> _Listing:
     files = [
         (file, label)
         for label, name in enumerate(classes)
-        if (folder / name).is_dir()
+        if os.path.isdir(folder / name)
         for file in sorted((folder / name).iterdir())
         if _is_image(file)
     ]
@@ -151,8 +155,10 @@ def _images(listing: _Listing, side: int, progress: Progress) -> RawSplit:
 def _image(file: Path, side: int) -> npt.NDArray[np.uint8]:
     library: Any = importlib.import_module("PIL.Image")
     try:
-        with library.open(file) as opened:
-            picture = opened.convert("RGB")
+        with opened(file) as stream, library.open(stream) as found:
+            picture = library.fromarray(pictures.to_bytes(found)).convert("RGB")
+    except DataError as problem:
+        raise DataError(f"{file}: {problem}") from None
     except (OSError, ValueError, SyntaxError, library.DecompressionBombError) as problem:
         raise DataError(
             f"an image must be readable, but {file} is damaged, truncated or of another kind "

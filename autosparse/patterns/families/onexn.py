@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 
-from autosparse.patterns.blocks import (
-    block_vectors,
-    bpar_scores,
-    expand_blocks,
-    mixed_group,
-    reduce_blocks,
+from autosparse.patterns.blockwise import BlockwiseFamily
+from autosparse.patterns.family import Found, register
+from autosparse.patterns.pattern import Pattern, WeightShape, onexn
+from autosparse.patterns.structure import (
+    CANDIDATES,
+    STRAY_ZEROS,
+    Array,
+    BoolArray,
+    find_structure,
+    live_kernels,
 )
-from autosparse.patterns.family import AbstractFamily, Criterion, register
-from autosparse.patterns.structure import Array, BoolArray
-from autosparse.records import Pattern
+
+_LABEL = re.compile(r"1x([1-9]\d*)(-layerwide)?")
 
 
 @register
-class OneByNFamily(AbstractFamily):
+class OneByNFamily(BlockwiseFamily):
     """1xN blocks, uniform (SUBP) or chosen over the whole layer (1xN).
 
     Source: arXiv 2105.14713 section 3 (layer-wide), arXiv 2310.06218 section 3 (uniform). Their
@@ -25,37 +30,54 @@ class OneByNFamily(AbstractFamily):
     Differs: the last group is short where N does not divide the outputs; blocks never straddle.
     """
 
-    def accepts(self, pattern: Pattern) -> bool:
-        """Whether blocks are one input wide, in natural order, with nothing finer inside."""
-        natural = pattern.order == "natural" and pattern.nm is None
-        return natural and pattern.unit_in == 1 and pattern.group_out >= 1
+    example = "1x16"
 
-    def scores(self, weight: Array, pattern: Pattern, criterion: Criterion) -> Array:
-        """Gives the importance of every block, float64 ``[G, Cin]``.
+    def label(self, pattern: Pattern) -> str:
+        """Writes ``1x16`` or ``1x16-layerwide``."""
+        name = f"{pattern.unit_in}x{pattern.group_out}"
+        name += "" if pattern.uniform else "-layerwide"
+        name += "" if pattern.order == "natural" else f"-{pattern.order}"
+        return name + (f"+{pattern.nm[0]}:{pattern.nm[1]}" if pattern.nm else "")
 
-        ``l1`` and ``l2`` are the block's norms, ``bpar`` is `bpar_scores`.
-        """
-        vectors = block_vectors(weight, pattern.group_out)
-        if criterion == "bpar":
-            return bpar_scores(vectors)
-        if criterion == "l1":
-            return np.asarray(np.abs(vectors).sum(axis=2, dtype=np.float64))
-        return np.asarray(np.sqrt(np.square(vectors).sum(axis=2, dtype=np.float64)))
+    def parse(self, label: str) -> Pattern | None:
+        """Reads ``1x16`` and ``1x16-layerwide``."""
+        match = _LABEL.fullmatch(label)
+        return onexn(int(match[1]), uniform=not match[2]) if match else None
 
-    def expand(self, units: BoolArray, shape: tuple[int, ...], pattern: Pattern) -> BoolArray:
-        """Spreads kept blocks ``[G, Cin]`` over the outputs of each group and all taps."""
-        return expand_blocks(units, shape, pattern.group_out)
+    def flaw(self, pattern: Pattern) -> str:
+        """Refuses wider blocks, other orders, and anything finer inside."""
+        if pattern.unit_in != 1:
+            return f"blocks are one input wide, not runs of {pattern.unit_in}"
+        if pattern.order != "natural":
+            return f"groups follow the natural order of outputs, not a {pattern.order} one"
+        return "" if pattern.nm is None else "there is no N:M structure inside blocks"
 
-    def violation(self, mask: BoolArray, pattern: Pattern) -> str | None:
-        """Names the first group with a half-pruned block or, if uniform, with another count."""
-        group = mixed_group(mask, pattern.group_out)
-        if group is not None:
-            return f"group {group} of {pattern.name} has a block that is only partly pruned"
-        counts = reduce_blocks(mask, pattern.group_out).sum(axis=1)
-        other = np.flatnonzero(counts != counts[0])
-        if pattern.uniform and other.size:
-            return (
-                f"group {other[0]} of {pattern.name} keeps {counts[other[0]]} blocks, "
-                f"but group 0 keeps {counts[0]}"
-            )
-        return None
+    def grid(self, shape: WeightShape) -> tuple[Pattern, ...]:
+        """Gives every N that kernels are made for and the outputs allow."""
+        return tuple(onexn(n) for n in sorted(CANDIDATES) if n <= shape[0])
+
+    def find(self, weight: Array) -> tuple[Found, ...]:
+        """Finds 1xN blocks in the zeros, best N first; see `find_structure`."""
+        live = live_kernels(weight)
+        heights = _useful_heights(live)
+        found = find_structure(live, candidates=heights) if heights else ()
+        return tuple(
+            Found(onexn(s.block_n, uniform=s.is_uniform), s.sparsity(live.shape[1])) for s in found
+        )
+
+
+def _useful_heights(live: BoolArray) -> tuple[int, ...]:
+    """Gives the block heights at which whole blocks are dead.
+
+    Blocks of one and two outputs count only where they leave out clearly more weights than blocks twice
+    their height: their kernels are slower, and their lists of a large linear layer would be huge.
+    """
+    heights, blocks, height = [], live, 1
+    stored: dict[int, int] = {}
+    while height <= max(CANDIDATES):
+        stored[height] = int(np.count_nonzero(blocks)) * height
+        if stored[height] < blocks.size * height:
+            heights.append(height)
+        blocks = np.logical_or.reduceat(blocks, np.arange(0, len(blocks), 2), axis=0)
+        height *= 2
+    return tuple(n for n in heights if n >= 4 or stored[n] < (1 - STRAY_ZEROS) * stored[2 * n])

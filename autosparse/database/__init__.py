@@ -1,0 +1,27 @@
+"""The tuning database: one row per measurement, keyed by everything that can change a latency.
+
+table       rows put and got
+schema      the layout, and how older ones are brought up to date (migrations/)
+transfer    export, import and merge
+upkeep      garbage collection and self-check
+current     what rows are of now
+"""
+
+from __future__ import annotations
+
+from autosparse.database.table import TuningDatabase
+from autosparse.database.transfer import Transfer, export_rows, import_rows, list_rows, merge
+from autosparse.database.upkeep import Garbage, Verification, collect_garbage, verify
+
+__all__ = [
+    "Garbage",
+    "Transfer",
+    "TuningDatabase",
+    "Verification",
+    "collect_garbage",
+    "export_rows",
+    "import_rows",
+    "list_rows",
+    "merge",
+    "verify",
+]

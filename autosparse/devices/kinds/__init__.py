@@ -1,0 +1,1 @@
+"""A folder or file per kind of device, each with a class under `@register`."""

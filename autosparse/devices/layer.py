@@ -1,0 +1,83 @@
+"""A layer with random contents, for any device to build."""
+
+from __future__ import annotations
+
+import functools
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from autosparse.kernels.bf16 import round_to_bf16
+from autosparse.patterns import family_of
+from autosparse.records import LayerShape, Pattern
+
+FloatArray = NDArray[np.float32]
+
+BYTES = {"f32": 4, "bf16": 2}
+"""Bytes of one element, by arithmetic type."""
+
+_SEED = 20_260_101
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Layer:
+    """A layer with random contents, scaled such that its outputs are about 1.
+
+    Attributes:
+        shape: the layer.
+        pattern: what its zeros follow.
+        dtype: arithmetic type, which can hold weights and inputs exactly.
+        weight: OIHW, zero where pruned.
+        bias: one per output.
+        inputs: the input and, with a residual, what is added; NCHW.
+        kept: inputs summed per output, of the output that sums most.
+    """
+
+    shape: LayerShape
+    pattern: Pattern
+    dtype: str
+    weight: FloatArray
+    bias: FloatArray
+    inputs: list[FloatArray]
+    kept: int
+
+
+# Kernel variants of one layer follow each other, so the last layer is worth keeping.
+@functools.lru_cache(maxsize=1)
+def random_layer(shape: LayerShape, pattern: Pattern, sparsity: float, dtype: str = "f32") -> Layer:
+    """Makes a layer with random weights, pruned as the pattern says, and random inputs.
+
+    Args:
+        shape: the layer, without groups.
+        pattern: dense or sparse.
+        sparsity: fraction of units pruned.
+        dtype: all values but the bias are such that it can hold them.
+    """
+    hold = round_to_bf16 if dtype == "bf16" else np.asarray
+    generator = np.random.default_rng(_SEED)
+    weight = _random_weight((shape.out_channels, shape.in_channels, *shape.kernel))
+    kept = shape.in_channels
+    if not pattern.is_dense:
+        draw = np.random.default_rng(_SEED)
+        mask = family_of(pattern).random(pattern, weight.shape, sparsity, draw)
+        weight = weight * mask
+        reads = mask.reshape(shape.out_channels, shape.in_channels, -1).any(axis=2)
+        kept = int(np.count_nonzero(reads, axis=1).max())
+    weight = weight * np.float32(1 / math.sqrt(max(kept * shape.taps, 1)))
+    borders = [shape.input_shape] + [shape.output_shape] * shape.residual
+    return Layer(
+        shape=shape,
+        pattern=pattern,
+        dtype=dtype,
+        weight=hold(weight),
+        bias=generator.standard_normal(shape.out_channels, dtype=np.float32),
+        inputs=[hold(generator.standard_normal(border, dtype=np.float32)) for border in borders],
+        kept=kept,
+    )
+
+
+@functools.lru_cache(maxsize=1)
+def _random_weight(size: tuple[int, ...]) -> FloatArray:
+    return np.random.default_rng(_SEED + 1).standard_normal(size, dtype=np.float32)

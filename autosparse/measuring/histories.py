@@ -1,0 +1,66 @@
+"""What this host was seen like, kept per number of threads in the home folder."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+
+from autosparse import hardware, paths
+from autosparse.errors import RunError, UsageError
+from autosparse.files import read_json, write_json
+from autosparse.measuring.states import History, Prober, watched
+
+log = logging.getLogger(__name__)
+
+
+def history_file(hardware_id: str) -> Path:
+    """Gives the file that keeps what one host was seen like."""
+    return paths.home_folder() / "states" / f"{hardware_id}.json"
+
+
+def load_histories(hardware_id: str) -> dict[int, History]:
+    """Reads threads to history of one host; nothing where there is none yet, or it is damaged."""
+    try:
+        found: Mapping[str, object] = read_json(history_file(hardware_id))
+        return {int(threads): History.from_json(each) for threads, each in found.items()}  # type: ignore[arg-type]
+    except (RunError, TypeError, ValueError, AttributeError, UsageError):
+        return {}
+
+
+def save_history(hardware_id: str, threads: int, history: History) -> None:
+    """Keeps the history of one number of threads; does nothing where the home cannot be written."""
+    known = load_histories(hardware_id) | {threads: history}
+    file = history_file(hardware_id)
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_json(file, {str(count): each.to_json() for count, each in sorted(known.items())})
+    except (RunError, OSError) as error:
+        log.info("the states of this host are not kept: %s", error)
+
+
+def prober_for(threads: int) -> Prober | None:
+    """Gives what tells this host's state, of which its history is known; as `states.watched`."""
+    if not 1 <= threads <= hardware.usable_cores():
+        return None
+    known = load_histories(hardware.hardware_id()).get(threads)
+    return watched(threads, known, limit_gflops=_limit_gflops(threads))
+
+
+def _limit_gflops(threads: int) -> float:
+    """Gives what this host was measured to do on each of so many threads; 0 where it never was."""
+    cpu = hardware.detect().cpu
+    if cpu.f32_gflops_core is None or cpu.f32_gflops_all is None:
+        return 0.0
+    if threads == 1 or cpu.cores_usable == 1:
+        return cpu.f32_gflops_core
+    # Several cores may clock lower than one: between the two figures by their number.
+    more = (cpu.f32_gflops_all - cpu.f32_gflops_core) / (cpu.cores_usable - 1)
+    return (cpu.f32_gflops_core + more * (threads - 1)) / threads
+
+
+def keep(prober: Prober | None) -> None:
+    """Adds what a prober has seen to the host's history."""
+    if prober is not None:
+        prober.learn()
+        save_history(hardware.hardware_id(), prober.threads, prober.history)

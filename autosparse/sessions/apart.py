@@ -1,0 +1,45 @@
+"""A session runs in a process of its own, while nothing else is measured on this host.
+
+The process is a fresh one on this machine at normal priority, as a deployed model's would be: workers
+of a pool may sit on another host, and run at a low priority at which any other process starves them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from autosparse.errors import retold
+from autosparse.measuring.lock import measuring
+from autosparse.progress import Progress
+from autosparse.serial import Record
+from autosparse.workers.worker import Worker
+
+
+def call_apart(
+    runner: str, request: Record, *, step: str, limit_s: float, progress: Progress
+) -> Mapping[str, Any]:
+    """Calls a function in a process of its own, while nobody else measures on this host.
+
+    Args:
+        runner: dotted path of the function that carries it out, ``package.module:function``.
+        request: what to measure; the function is given its plain values.
+        step: what starting the process is called.
+        limit_s: time after which the session counts as hung.
+        progress: told for whom we wait and what the process tells; a stop ends it at once.
+
+    Returns:
+        The plain values that the function gave.
+
+    Raises:
+        AutosparseError: the process failed; names the last line it said.
+        Stopped: a stop was requested.
+    """
+    progress.check()
+    with measuring("whole models", progress), Worker(runner, library_threads=None) as worker:
+        with progress.step(step):
+            worker.start()
+        answer = worker.call(request.to_json(), limit_s, progress)
+    if answer.outcome is None:
+        raise retold(answer.message, "whole models must be measurable")
+    return answer.outcome

@@ -1,0 +1,1 @@
+"""A package, so that pytest lets its modules share one Ray."""
