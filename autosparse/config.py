@@ -41,6 +41,7 @@ OTHER_VARIABLES = frozenset(
         "AUTOSPARSE_DATA",
         "AUTOSPARSE_LOG",
         "AUTOSPARSE_BUSY_HOST",
+        "AUTOSPARSE_HOST_STATES",
         "AUTOSPARSE_MEASURING_LOCK",
     }
 )

@@ -65,10 +65,12 @@ class FileLock(Closing):
 
     def close(self) -> None:
         """Lets go; does nothing if that was done before."""
-        if self._handle is not None:
-            os.close(self._handle)
-            self._handle = None
+        # Forgotten before it is closed: a handler's exception between the two must not leave a number
+        # here that the next file to be opened gets, and that a forked child would then close.
+        handle, self._handle = self._handle, None
         _taken.discard(self)
+        if handle is not None:
+            os.close(handle)
 
 
 @contextmanager
