@@ -17,10 +17,10 @@ if TYPE_CHECKING:
     from autosparse.engine import CompiledModel, compile, export
     from autosparse.errors import AutosparseError
     from autosparse.frames import Run, runs, tuning_rows
-    from autosparse.limits import profile
+    from autosparse.measuring.limits import profile
     from autosparse.pipeline import search
-    from autosparse.plan import Plan
-    from autosparse.pruning import sparsify
+    from autosparse.plans.plan import Plan
+    from autosparse.plans.pruning import sparsify
 
 if importlib.util.find_spec("autosparse.kernels") is None:
     from autosparse import source_tree
@@ -31,15 +31,15 @@ _HOME = {
     "AutosparseError": "autosparse.errors",
     "CompiledModel": "autosparse.engine",
     "LoadedModel": "autosparse.deploy",
-    "Plan": "autosparse.plan",
+    "Plan": "autosparse.plans.plan",
     "Run": "autosparse.frames",
     "compile": "autosparse.engine",
     "export": "autosparse.engine",
     "load": "autosparse.deploy",
-    "profile": "autosparse.limits",
+    "profile": "autosparse.measuring.limits",
     "runs": "autosparse.frames",
     "search": "autosparse.pipeline",
-    "sparsify": "autosparse.pruning",
+    "sparsify": "autosparse.plans.pruning",
     "tuning_rows": "autosparse.frames",
 }
 

@@ -22,15 +22,15 @@ from autosparse import data, hardware, models, values
 from autosparse.database.schema import check_file, parse_url
 from autosparse.devices import AUTO, kind_names
 from autosparse.errors import ConfigError, DatabaseError, got
-from autosparse.files import opened
-from autosparse.paths import check_writable, home, home_folder, writable_folder
+from autosparse.models.weight_files import check_weights
 from autosparse.records import short_hash
 from autosparse.run_folders.shelf import check_latest
 from autosparse.searching import space as spaces
 from autosparse.searching.cluster import check_address
+from autosparse.storage.files import opened
+from autosparse.storage.paths import check_writable, home, home_folder, writable_folder
+from autosparse.storage.yaml_text import YamlError, read_yaml
 from autosparse.values import Reader
-from autosparse.weight_files import check_weights
-from autosparse.yaml_text import YamlError, read_yaml
 
 PREFIX = "AUTOSPARSE_"
 # Variables that are no key. AUTOSPARSE_DATA names a folder of data sets for tests, so the key `data`

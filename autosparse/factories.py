@@ -21,7 +21,7 @@ from types import ModuleType
 from typing import Any
 
 from autosparse.errors import UsageError
-from autosparse.files import read_bytes
+from autosparse.storage.files import read_bytes
 
 _SPELLING = re.compile(r"(?P<path>.+\.py):(?P<name>[A-Za-z_]\w*)")
 

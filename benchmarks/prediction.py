@@ -28,20 +28,21 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from autosparse import hardware, limits
+from autosparse import hardware
 from autosparse.cli.bars import progress_sink
 from autosparse.config import SearchConfig
-from autosparse.files import read_json, write_json
 from autosparse.kernels import spec
+from autosparse.measuring import limits
 from autosparse.measuring.states import NEAR
-from autosparse.pipeline.ledger import Measured, dense_name
-from autosparse.pipeline.requests import session_request
-from autosparse.pipeline.session import Contestant, SessionResult, run_apart
-from autosparse.pipeline.survey import Survey, survey
-from autosparse.pipeline.tables import measure_options, outside_us
-from autosparse.plan import Plan
+from autosparse.pipeline.measured.ledger import Measured, dense_name
+from autosparse.pipeline.measured.session import Contestant, SessionResult, run_apart
+from autosparse.pipeline.measured.tables import measure_options, outside_us
+from autosparse.pipeline.subject.requests import session_request
+from autosparse.pipeline.subject.survey import Survey, survey
+from autosparse.plans.plan import Plan
 from autosparse.progress import Progress
 from autosparse.records import LatencyOption, Record
+from autosparse.storage.files import read_json, write_json
 from autosparse.tuning.autotune import TuneResult
 from autosparse.version import __version__
 

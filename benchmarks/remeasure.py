@@ -25,7 +25,7 @@ import torch
 from pathlib import Path
 import autosparse
 from autosparse import models
-from autosparse.plan import Plan
+from autosparse.plans.plan import Plan
 
 asked = json.loads(sys.argv[1])
 module = models.resolve(asked["model"], weights=Path(asked["weights"])).module

@@ -19,10 +19,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from autosparse import limits
 from autosparse.database import TuningDatabase
 from autosparse.devices import AUTO
 from autosparse.devices.device import Device, find
+from autosparse.measuring import limits
 from autosparse.measuring.stopwatch import LAYERS
 from autosparse.progress import Progress
 from autosparse.records import DENSE, LayerInfo, LayerShape, Pattern, onexn

@@ -19,11 +19,11 @@ from autosparse import hardware
 from autosparse.cli.bars import progress_sink
 from autosparse.compare import Asked, compare, picture, table
 from autosparse.compare.records import DTYPES, Comparison, Subject
-from autosparse.files import write_json
 from autosparse.kernels import spec
 from autosparse.measuring.stopwatch import WHOLE
 from autosparse.progress import Progress
 from autosparse.records import onexn
+from autosparse.storage.files import write_json
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,7 +10,7 @@ import functools
 
 from autosparse.errors import PlanError
 from autosparse.kernels import spec
-from autosparse.plan import Plan
+from autosparse.plans.plan import Plan
 
 
 @functools.cache

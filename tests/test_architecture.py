@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import subprocess
 import sys
 from pathlib import Path
@@ -14,19 +15,19 @@ ROOT = Path(__file__).parent.parent
 # A module imports only from its own line and the lines above it.
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors", "version", "source_tree"),
-    ("units", "progress", "serial", "statistics", "files", "closing"),
-    ("factories", "yaml_text"),
-    ("values", "weight_files", "events", "locks"),
+    ("units", "progress", "statistics", "closing"),
+    ("storage",),
+    ("factories",),
+    ("values",),
     ("patterns",),
-    ("records", "front"),
-    ("break_even",),
-    ("plan", "paths"),
-    ("hardware", "pruning"),
+    ("records",),
+    ("plans",),
+    ("hardware",),
     ("models", "data"),
     ("graph",),
     ("kernels",),
     ("measuring",),
-    ("limits", "workers"),
+    ("workers",),
     ("devices",),
     ("database",),
     ("tuning",),
@@ -71,7 +72,16 @@ ONLY_IN = {
     "optuna": ("searching/",),
     "pynvml": ("hardware/gpu.py",),
     "torch": (
-        *("models/", "data/", "graph/", "engine/", "train/", "pruning.py", "pipeline/", "compare/"),
+        *(
+            "models/",
+            "data/",
+            "graph/",
+            "engine/",
+            "train/",
+            "plans/pruning.py",
+            "pipeline/",
+            "compare/",
+        ),
         *("deploy/onnx_file.py", "deploy/state_dict.py"),
     ),
     "typer": ("cli/",),
@@ -95,10 +105,16 @@ def sources() -> dict[str, Path]:
     return files
 
 
-def imported(path: Path) -> set[str]:
+@functools.cache
+def tree_of(path: Path) -> ast.Module:
+    return ast.parse(path.read_text())
+
+
+@functools.cache
+def imported(path: Path) -> frozenset[str]:
     """Gives the dotted names that a file imports at run time."""
     names: set[str] = set()
-    tree = ast.parse(path.read_text())
+    tree = tree_of(path)
     typing_only: set[ast.AST] = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
@@ -111,7 +127,7 @@ def imported(path: Path) -> set[str]:
         elif isinstance(node, ast.ImportFrom) and node.module:
             names.add(node.module)
             names.update(f"{node.module}.{alias.name}" for alias in node.names)
-    return names
+    return frozenset(names)
 
 
 FILES = sources()
@@ -149,7 +165,7 @@ def test_only_the_command_line_prints(name: str) -> None:
         return
     calls = [
         node.lineno
-        for node in ast.walk(ast.parse(FILES[name].read_text()))
+        for node in ast.walk(tree_of(FILES[name]))
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print"
     ]
     assert not calls, f"{name} prints on lines {calls}"

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from autosparse.break_even import (
+from autosparse.plans.break_even import (
     BreakEven,
     Outcome,
     Timed,

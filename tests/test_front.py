@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from autosparse.errors import UsageError
-from autosparse.front import (
+from autosparse.plans.front import (
     Reference,
     dominates,
     feasible_front,

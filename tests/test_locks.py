@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from autosparse.errors import RunError, Stopped
-from autosparse.locks import FileLock, Held, exclusive, holder
 from autosparse.progress import Progress
+from autosparse.storage.locks import FileLock, Held, exclusive, holder
 
 
 @pytest.mark.smoke
@@ -32,7 +32,7 @@ def test_a_lock_is_held_until_it_is_closed(tmp_path: Path) -> None:
 def test_a_killed_holder_frees_it_for_whoever_waits(tmp_path: Path) -> None:
     path = tmp_path / "lock"
     code = (
-        "import sys, time; from pathlib import Path; from autosparse.locks import FileLock\n"
+        "import sys, time; from pathlib import Path; from autosparse.storage.locks import FileLock\n"
         "lock = FileLock(Path(sys.argv[1])); print('held', flush=True); time.sleep(60)"
     )
     with subprocess.Popen(

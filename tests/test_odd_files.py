@@ -14,10 +14,10 @@ from autosparse import data, factories, models
 from autosparse.cli import run
 from autosparse.config import SearchConfig
 from autosparse.errors import ArtifactError, AutosparseError, ConfigError, ModelError, RunError
-from autosparse.files import opened, read_json, read_jsonl
-from autosparse.plan import Plan
+from autosparse.models.weight_files import check_weights
+from autosparse.plans.plan import Plan
 from autosparse.searching import space
-from autosparse.weight_files import check_weights
+from autosparse.storage.files import opened, read_json, read_jsonl
 
 
 @pytest.fixture

@@ -159,7 +159,7 @@ def bench(
     as_json: options.Json = False,
 ) -> int:
     """Compare whole models on this engine and on others, all in turn."""
-    from autosparse.paths import writable_folder
+    from autosparse.storage.paths import writable_folder
 
     asked = _asked(
         model=_required(model),
@@ -304,7 +304,7 @@ def _show(found: Comparison, layers: bool) -> None:
 
 def _keep(found: Comparison, folder: Path, *, silent: bool) -> None:
     from autosparse.compare import picture
-    from autosparse.files import write_json
+    from autosparse.storage.files import write_json
 
     write_json(folder / _FILE, found.to_json())
     files, why = picture.write(found, folder)

@@ -18,7 +18,7 @@ from autosparse.cli.app import command
 from autosparse.cli.output import one_line
 from autosparse.cli.settings import Settings, log_level, split, start_logging
 from autosparse.errors import AutosparseError, ExitCode
-from autosparse.paths import home
+from autosparse.storage.paths import home
 
 PROGRAM = "autosparse"
 # What a file system says of names and permissions, whoever asks: no fault of the program.

@@ -83,7 +83,7 @@ def profile(
     if given:
         flag = "--" + next(iter(given)).replace("_", "-")
         raise UsageError(f"{flag} is of the break-even map, but --break-even was not given; add it")
-    from autosparse import limits
+    from autosparse.measuring import limits
 
     with working(ctx.obj) as progress:
         found = limits.profile(refresh=refresh, progress=progress)

@@ -151,7 +151,7 @@ def _resolve(ctx: typer.Context, file: Path | None, *, writing: bool) -> SearchC
 
 
 def _save(config: SearchConfig, file: Path) -> int:
-    from autosparse.files import write_text
+    from autosparse.storage.files import write_text
 
     write_text(file, config.to_yaml())
     emit(f"wrote {file}")

@@ -12,8 +12,8 @@ from autosparse.database.schema import check_file, parse_url
 from autosparse.deploy import load
 from autosparse.errors import UsageError
 from autosparse.kernels.compact import check_compact, expanding_kernels
-from autosparse.plan import Plan
-from autosparse.weight_files import check_weights
+from autosparse.models.weight_files import check_weights
+from autosparse.plans.plan import Plan
 
 
 def check(asked: Asked) -> None:

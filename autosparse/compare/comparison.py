@@ -10,15 +10,17 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 
-from autosparse import graph, limits, paths
+from autosparse import graph
 from autosparse.compare import memory, own, rates, task
 from autosparse.compare.checks import check
 from autosparse.compare.peer import Peer, all_peers, chosen, find
 from autosparse.compare.records import Asked, Comparison, Own, Refusal, Result, Session
 from autosparse.compare.session import SessionRequest
+from autosparse.measuring import limits
 from autosparse.progress import Progress
 from autosparse.records import HardwareProfile, LayerInfo
 from autosparse.sessions.apart import call_apart
+from autosparse.storage import paths
 from autosparse.version import __version__
 
 RUNNER = "autosparse.compare.session:run"

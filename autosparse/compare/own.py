@@ -15,7 +15,7 @@ from autosparse.errors import UsageError
 from autosparse.graph import Graph
 from autosparse.kernels import spec
 from autosparse.patterns.family import finest_first
-from autosparse.plan import Plan
+from autosparse.plans.plan import Plan
 from autosparse.progress import Progress
 from autosparse.records import (
     HardwareProfile,

@@ -11,9 +11,9 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from autosparse.compare.records import Comparison, Result, Session
-from autosparse.files import write_bytes, write_text
 from autosparse.report import words
 from autosparse.report.canvas import BLUE, FONT, GREY, GRID, INK, MUTED, ORANGE, SURFACE, TEAL
+from autosparse.storage.files import write_bytes, write_text
 
 NAME = "bench"
 _PANEL_WIDTH, _LEAST_WIDTH, _BAR_HEIGHT, _FRAME_HEIGHT = 720, 1000, 34, 210

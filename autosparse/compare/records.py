@@ -13,7 +13,7 @@ from typing import Any, Literal, Self
 from autosparse.errors import UsageError
 from autosparse.measuring.stopwatch import WHOLE, MeasurementPolicy
 from autosparse.patterns import family_of
-from autosparse.plan import Plan
+from autosparse.plans.plan import Plan
 from autosparse.records import HardwareProfile, Pattern, Record, WholeLatency, onexn
 from autosparse.sessions.in_turn import UNEVENTFUL, Circumstances
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from autosparse.compare.records import Subject, Zeros
 from autosparse.patterns import family_of
 from autosparse.records import LayerInfo
-from autosparse.serial import short_hash
+from autosparse.storage.serial import short_hash
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -133,14 +133,14 @@ def apply_zeros(module: nn.Module, zeros: Zeros, seed: int) -> None:
         PlanError: a layer that the module does not have or that cannot be pruned, or a pattern that no
             family knows.
     """
-    from autosparse.pruning import sparsify
+    from autosparse.plans.pruning import sparsify
 
     if not zeros.random:
         sparsify(module, zeros.plan)
         return
     import torch
 
-    from autosparse.pruning import sparse_layers
+    from autosparse.plans.pruning import sparse_layers
 
     with torch.no_grad():
         for index, (_, layer, choice) in enumerate(sparse_layers(module, zeros.plan)):

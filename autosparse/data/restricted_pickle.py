@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from autosparse.errors import DataError
-from autosparse.files import opened
+from autosparse.storage.files import opened
 
 _CODES = ("b1", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f4", "f8")
 

@@ -16,10 +16,10 @@ import alembic.config
 import sqlalchemy as sa
 from sqlalchemy.engine import URL, make_url
 
-from autosparse import paths
 from autosparse.errors import ConfigError, DatabaseError, MissingDependency, RunError
-from autosparse.files import opened
 from autosparse.records import MeasurementKey
+from autosparse.storage import paths
+from autosparse.storage.files import opened
 
 log = logging.getLogger(__name__)
 

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from autosparse import files
 from autosparse.database.schema import KEY
 from autosparse.database.table import TuningDatabase, from_values, to_values
 from autosparse.errors import DatabaseError, RunError, UsageError
 from autosparse.records import Measurement
-from autosparse.serial import Record
+from autosparse.storage import files
+from autosparse.storage.serial import Record
 
 EXPORT_SCHEMA = 1
 COLUMNS = (

@@ -13,7 +13,7 @@ from autosparse.database.schema import HEAD, KEY, MEASUREMENTS, database_errors,
 from autosparse.database.table import TuningDatabase, from_values
 from autosparse.errors import DatabaseError
 from autosparse.records import Measurement
-from autosparse.serial import Record
+from autosparse.storage.serial import Record
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

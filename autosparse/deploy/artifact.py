@@ -10,7 +10,7 @@ from autosparse.deploy.container import write_container
 from autosparse.deploy.manifest import FORMAT, FORMAT_VERSION, Manifest
 from autosparse.deploy.recorded import SHARED, RecordedProgram
 from autosparse.errors import UsageError
-from autosparse.paths import check_writable
+from autosparse.storage.paths import check_writable
 
 
 def write_artifact(

@@ -16,7 +16,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from autosparse.files import write_chunks
+from autosparse.storage.files import write_chunks
 
 ALIGNMENT = 64
 _LENGTH_BYTES = 8

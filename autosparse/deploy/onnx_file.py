@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from autosparse.errors import MissingDependency, ModelError, WrongResult
-from autosparse.files import write_bytes
+from autosparse.storage.files import write_bytes
 
 # Largest difference from torch over the largest value of the output: both sum in float32, each in its
 # own order.

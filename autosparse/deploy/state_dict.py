@@ -11,8 +11,8 @@ import torch
 from torch import nn
 
 from autosparse.deploy.endings import TORCH_ENDINGS
-from autosparse.files import write_bytes
-from autosparse.plan import Plan
+from autosparse.plans.plan import Plan
+from autosparse.storage.files import write_bytes
 
 
 def write_state_dict(path: Path, module: nn.Module, plan: Plan) -> None:

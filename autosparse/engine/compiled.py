@@ -15,7 +15,7 @@ from autosparse.errors import UsageError
 from autosparse.graph import Port
 from autosparse.measuring.histories import prober_for
 from autosparse.measuring.states import Prober
-from autosparse.plan import Plan
+from autosparse.plans.plan import Plan
 from autosparse.records import Accuracy, WholeLatency
 
 

@@ -26,7 +26,7 @@ from autosparse.errors import UsageError
 from autosparse.graph import Exported, Graph, Node, Op, fuse, layer_nodes, layers
 from autosparse.kernels.binding import NativeProgram
 from autosparse.kernels.compact import check_compact
-from autosparse.plan import Plan
+from autosparse.plans.plan import Plan
 from autosparse.progress import Progress
 from autosparse.tuning.request import dense_weight_bytes
 from autosparse.units import parse_duration_us

@@ -13,7 +13,7 @@ from autosparse.deploy import Manifest
 from autosparse.deploy.artifact import check_target
 from autosparse.deploy.endings import check_ending
 from autosparse.engine.compiling import compile
-from autosparse.plan import Plan
+from autosparse.plans.plan import Plan
 from autosparse.records import Accuracy
 
 

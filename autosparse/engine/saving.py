@@ -17,7 +17,7 @@ from autosparse.deploy.recorded import RecordedProgram
 from autosparse.engine.border import Border
 from autosparse.graph import Port as GraphPort
 from autosparse.kernels import spec
-from autosparse.plan import Plan
+from autosparse.plans.plan import Plan
 from autosparse.records import Accuracy, WholeLatency
 from autosparse.version import __version__
 

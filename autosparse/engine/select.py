@@ -21,7 +21,7 @@ from autosparse.patterns import BlockStructure, all_families, family_of
 from autosparse.patterns.family import Found as PatternFound
 from autosparse.patterns.pattern import Contract
 from autosparse.patterns.structure import Array, live_kernels
-from autosparse.plan import Plan
+from autosparse.plans.plan import Plan
 from autosparse.records import DENSE, LayerInfo, LayerShape, Pattern, onexn
 
 # Without measurements a structure must prune at least this fraction of its blocks to be used. Blocks of

@@ -11,7 +11,6 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from autosparse import limits
 from autosparse.database import TuningDatabase
 from autosparse.devices import AUTO
 from autosparse.devices.device import Device, find
@@ -20,6 +19,7 @@ from autosparse.engine.contest import Verdict, contest
 from autosparse.engine.measured import MeasuredRows
 from autosparse.engine.select import ways
 from autosparse.graph import Graph, Op, layer_nodes, layers
+from autosparse.measuring import limits
 from autosparse.patterns import parse_pattern
 from autosparse.progress import Progress
 from autosparse.records import DENSE, Measurement, onexn

@@ -13,14 +13,14 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from autosparse.errors import UsageError
-from autosparse.files import read_json, read_jsonl, read_rows_csv
-from autosparse.plan import Plan
+from autosparse.plans.plan import Plan
 from autosparse.report import figures, table
 from autosparse.report.canvas import Figure
 from autosparse.report.document import Document, load
 from autosparse.report.pareto_figure import pareto, search_view
 from autosparse.report.source import Source, read
 from autosparse.run_folders import LATEST, RunSummary, find_run, summarize
+from autosparse.storage.files import read_json, read_jsonl, read_rows_csv
 
 _Drawing = Callable[[Source], Figure | None]
 

@@ -13,11 +13,11 @@ from typing import Literal
 
 import psutil
 
-from autosparse import paths
 from autosparse.errors import RunError
 from autosparse.hardware import cores, cpu
 from autosparse.hardware.cores import ROOT
 from autosparse.records import Record
+from autosparse.storage import paths
 from autosparse.units import format_bytes
 
 BUSY_PERCENT = 15.0

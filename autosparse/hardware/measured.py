@@ -6,9 +6,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from autosparse.errors import RunError, UsageError
-from autosparse.files import read_json, write_json
-from autosparse.paths import home, home_folder
 from autosparse.records import HardwareProfile, Record
+from autosparse.storage.files import read_json, write_json
+from autosparse.storage.paths import home, home_folder
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,7 +15,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from autosparse.serial import Record
+from autosparse.storage.serial import Record
 
 PROC = Path("/proc")
 _VARIABLE = "AUTOSPARSE_BUSY_HOST"

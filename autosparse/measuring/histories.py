@@ -6,10 +6,11 @@ import logging
 from collections.abc import Mapping
 from pathlib import Path
 
-from autosparse import hardware, paths
+from autosparse import hardware
 from autosparse.errors import RunError, UsageError
-from autosparse.files import read_json, write_json
 from autosparse.measuring.states import History, Prober, watched
+from autosparse.storage import paths
+from autosparse.storage.files import read_json, write_json
 
 log = logging.getLogger(__name__)
 

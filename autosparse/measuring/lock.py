@@ -24,9 +24,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from autosparse.errors import RunError
-from autosparse.locks import FileLock, Held, holder, open_lock, try_lock, unlock
 from autosparse.progress import Progress
-from autosparse.serial import Record
+from autosparse.storage.locks import FileLock, Held, holder, open_lock, try_lock, unlock
+from autosparse.storage.serial import Record
 
 log = logging.getLogger(__name__)
 

@@ -19,7 +19,7 @@ import numpy as np
 from autosparse.hardware.caches import told_cache_sizes
 from autosparse.hardware.cores import affinity
 from autosparse.kernels.probes import probe_slowest_gflops, probe_slowest_read_bytes_per_s
-from autosparse.serial import Record
+from autosparse.storage.serial import Record
 
 RAMP_S = 0.012
 """Processors that have rested need up to so long before they are as fast as they can be."""

@@ -29,7 +29,7 @@ from autosparse import hardware
 from autosparse.kernels.probes import probe_handover_ns
 from autosparse.measuring.conditions import is_busy_accepted
 from autosparse.measuring.pace import RAMP_S, SLOWED, Pace, PaceProbe, full_pace, probe_pace
-from autosparse.serial import Record, added
+from autosparse.storage.serial import Record, added
 
 NEAR, APART = "shared", "apart"
 """States by name: the processors in use share a cache, or they do not."""

@@ -25,8 +25,8 @@ from autosparse.measuring.conditions import Watch
 from autosparse.measuring.lock import measuring
 from autosparse.measuring.states import ANY, HostState, Prober
 from autosparse.records import WholeLatency
-from autosparse.serial import Record, added, short_hash
 from autosparse.statistics import FEWEST_FOR_INTERVAL, median_ci
+from autosparse.storage.serial import Record, added, short_hash
 
 log = logging.getLogger(__name__)
 

@@ -33,8 +33,8 @@ from autosparse.measuring.states import (
 )
 from autosparse.measuring.stopwatch import MeasurementPolicy, Runner, Timing, warm_up, why_implausible
 from autosparse.progress import Progress, Step
-from autosparse.serial import Record
 from autosparse.statistics import FEWEST_FOR_INTERVAL, median_ci
+from autosparse.storage.serial import Record
 
 # Runs per turn; one more goes before them, to bring back the caches that the other runners took.
 _TURN_RUNS = 3

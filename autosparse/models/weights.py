@@ -15,9 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from autosparse.errors import ModelError
-from autosparse.files import opened
 from autosparse.models import checkpoints
-from autosparse.weight_files import check_weights
+from autosparse.models.weight_files import check_weights
+from autosparse.storage.files import opened
 
 _SHOWN = 4
 _STATISTICS = ("running_mean", "running_var")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from autosparse.errors import UsageError
-from autosparse.serial import Record, added
+from autosparse.storage.serial import Record, added
 
 WeightShape = tuple[int, ...]
 """Extents of a weight, OIHW or OI; inputs are those of one convolution group."""

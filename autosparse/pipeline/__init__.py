@@ -2,6 +2,12 @@
 
 Every function takes typed arguments, reports through one `Progress`, can be stopped, and continues
 where it stopped when called again.
+
+subject   what a run is about, and what each stage is asked for
+measured  tables of layers, whole models in sessions, finalists
+trained   training jobs, accuracies side by side
+results   what a run leaves behind
+verbs     one file per verb that wires them
 """
 
 from __future__ import annotations
@@ -10,10 +16,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from autosparse.pipeline.break_even_run import BreakEvenRequest, measure_break_even
-    from autosparse.pipeline.export_run import export
-    from autosparse.pipeline.forecasting import forecast
-    from autosparse.pipeline.outcomes import (
+    from autosparse.pipeline.results.outcomes import (
         BreakEvenOutcome,
         ExportOutcome,
         Forecast,
@@ -21,24 +24,27 @@ if TYPE_CHECKING:
         TrainOutcome,
         TuneOutcome,
     )
-    from autosparse.pipeline.search_run import search
-    from autosparse.pipeline.train_run import train
-    from autosparse.pipeline.tune_run import tune
+    from autosparse.pipeline.verbs.break_even import BreakEvenRequest, measure_break_even
+    from autosparse.pipeline.verbs.export import export
+    from autosparse.pipeline.verbs.forecast import forecast
+    from autosparse.pipeline.verbs.search import search
+    from autosparse.pipeline.verbs.train import train
+    from autosparse.pipeline.verbs.tune import tune
 
 _HOME = {
-    "BreakEvenOutcome": "outcomes",
-    "BreakEvenRequest": "break_even_run",
-    "ExportOutcome": "outcomes",
-    "Forecast": "outcomes",
-    "SearchOutcome": "outcomes",
-    "TrainOutcome": "outcomes",
-    "TuneOutcome": "outcomes",
-    "export": "export_run",
-    "forecast": "forecasting",
-    "measure_break_even": "break_even_run",
-    "search": "search_run",
-    "train": "train_run",
-    "tune": "tune_run",
+    "BreakEvenOutcome": "results.outcomes",
+    "BreakEvenRequest": "verbs.break_even",
+    "ExportOutcome": "results.outcomes",
+    "Forecast": "results.outcomes",
+    "SearchOutcome": "results.outcomes",
+    "TrainOutcome": "results.outcomes",
+    "TuneOutcome": "results.outcomes",
+    "export": "verbs.export",
+    "forecast": "verbs.forecast",
+    "measure_break_even": "verbs.break_even",
+    "search": "verbs.search",
+    "train": "verbs.train",
+    "tune": "verbs.tune",
 }
 
 __all__ = [

@@ -22,7 +22,7 @@ from autosparse.records.results import (
     SplitName,
     WholeLatency,
 )
-from autosparse.serial import Record, short_hash
+from autosparse.storage.serial import Record, short_hash
 
 __all__ = [
     "DENSE",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from autosparse.serial import Record, short_hash
+from autosparse.storage.serial import Record, short_hash
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

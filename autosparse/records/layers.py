@@ -9,7 +9,7 @@ from typing import Literal
 from autosparse.patterns.labels import label_of
 from autosparse.patterns.pattern import DENSE, Pattern
 from autosparse.records.rules import require
-from autosparse.serial import Record
+from autosparse.storage.serial import Record
 
 
 class Activation(StrEnum):

@@ -7,7 +7,7 @@ from enum import StrEnum
 
 from autosparse.records.layers import LayerChoice
 from autosparse.records.rules import require
-from autosparse.serial import Record
+from autosparse.storage.serial import Record
 
 
 class Status(StrEnum):

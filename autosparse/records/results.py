@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from autosparse.serial import Record, added
+from autosparse.storage.serial import Record, added
 
 AccuracyKind = Literal["dense", "predicted", "one-shot", "short", "full"]
 AccuracySource = Literal["torch", "emulation", "autosparse"]

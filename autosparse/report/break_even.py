@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from autosparse.break_even import BreakEven, Timed, Verdict, break_even, in_order, is_known
 from autosparse.patterns import parse_label
+from autosparse.plans.break_even import BreakEven, Timed, Verdict, break_even, in_order, is_known
 from autosparse.report import words
 from autosparse.report.source import Option, Source
 

@@ -16,8 +16,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from autosparse.errors import RunError
-from autosparse.files import read_json, write_json
 from autosparse.records import Accuracy, AccuracyKind, AccuracySource, SplitName, WholeLatency
+from autosparse.storage.files import read_json, write_json
 
 SCHEMA = 1
 FILE = "pareto.json"

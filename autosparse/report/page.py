@@ -15,7 +15,6 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from autosparse import factories
-from autosparse.files import write_text
 from autosparse.report import break_even, facts, figures, layers, table, words
 from autosparse.report.canvas import DARK, Figure
 from autosparse.report.document import Config, Document
@@ -33,6 +32,7 @@ from autosparse.report.verdict import (
     speedup,
     status,
 )
+from autosparse.storage.files import write_text
 
 FILE = "report.html"
 _TEMPLATES = Path(__file__).parent / "templates"

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import TypeVar
 
 from autosparse.errors import RunError, UsageError
-from autosparse.files import read_json, read_rows_csv, read_text
 from autosparse.records import HardwareProfile
 from autosparse.report.document import Document, load
+from autosparse.storage.files import read_json, read_rows_csv, read_text
 
 _T = TypeVar("_T")
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from autosparse.files import write_rows_csv
-from autosparse.front import Point, non_dominated
+from autosparse.plans.front import Point, non_dominated
 from autosparse.records import HOST_STATES
 from autosparse.report.document import Config, Document
 from autosparse.report.verdict import (
@@ -16,6 +15,7 @@ from autosparse.report.verdict import (
     dense_reference,
     speedup,
 )
+from autosparse.storage.files import write_rows_csv
 
 FILE = "pareto.csv"
 COLUMNS = (

@@ -13,16 +13,6 @@ else reads, through `list_runs`, `find_run`, `find_finished` and `show`.
 
 from __future__ import annotations
 
-from autosparse.files import (
-    append_jsonl,
-    read_json,
-    read_jsonl,
-    read_rows_csv,
-    write_json,
-    write_rows_csv,
-    write_text,
-    write_yaml,
-)
 from autosparse.run_folders.folder import RunFolder
 from autosparse.run_folders.listing import (
     find_finished,
@@ -35,6 +25,16 @@ from autosparse.run_folders.listing import (
 )
 from autosparse.run_folders.shelf import LATEST, slug
 from autosparse.run_folders.state import RunState, RunSummary
+from autosparse.storage.files import (
+    append_jsonl,
+    read_json,
+    read_jsonl,
+    read_rows_csv,
+    write_json,
+    write_rows_csv,
+    write_text,
+    write_yaml,
+)
 
 __all__ = [
     "LATEST",

@@ -19,9 +19,6 @@ from autosparse.errors import (
     Stopped,
     StoppedMidway,
 )
-from autosparse.files import write_json, write_text
-from autosparse.locks import FileLock
-from autosparse.paths import writable_folder
 from autosparse.progress import STOPPED
 from autosparse.run_folders.shelf import check_latest, point_latest, settle, slug
 from autosparse.run_folders.state import (
@@ -32,6 +29,9 @@ from autosparse.run_folders.state import (
     RunStatus,
     read_state,
 )
+from autosparse.storage.files import write_json, write_text
+from autosparse.storage.locks import FileLock
+from autosparse.storage.paths import writable_folder
 
 
 class RunFolder:

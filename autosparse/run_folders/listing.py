@@ -11,8 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from autosparse.errors import RunError
-from autosparse.files import read_json
-from autosparse.locks import holder
 from autosparse.run_folders.folder import claim
 from autosparse.run_folders.shelf import LATEST, latest_run, mend_latest, run_folders
 from autosparse.run_folders.state import (
@@ -23,6 +21,8 @@ from autosparse.run_folders.state import (
     RunSummary,
     read_state,
 )
+from autosparse.storage.files import read_json
+from autosparse.storage.locks import holder
 
 _RESULT = "pareto.json"
 

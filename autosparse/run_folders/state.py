@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from autosparse.errors import RunError, UsageError
-from autosparse.files import read_json
 from autosparse.records import Record
+from autosparse.storage.files import read_json
 
 STATE_SCHEMA = 1
 STATE_FILE = "state.json"

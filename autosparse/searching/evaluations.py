@@ -8,8 +8,8 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from autosparse.files import append_jsonl, read_jsonl
 from autosparse.records import Accuracy
+from autosparse.storage.files import append_jsonl, read_jsonl
 
 
 class Evaluations:

@@ -25,7 +25,7 @@ from scipy.optimize import Bounds, LinearConstraint, OptimizeResult, milp
 from scipy.sparse import csr_array
 
 from autosparse.errors import AutosparseError, BudgetInfeasible, UsageError
-from autosparse.plan import Plan
+from autosparse.plans.plan import Plan
 from autosparse.records import LatencyOption, Record
 from autosparse.searching import core
 from autosparse.searching.problem import Problem

@@ -29,7 +29,7 @@ from optuna.distributions import (
 )
 
 from autosparse.patterns.family import family_of, finest_first
-from autosparse.plan import Plan
+from autosparse.plans.plan import Plan
 from autosparse.records import DENSE, LatencyOption, LayerChoice, Pattern
 from autosparse.searching.knapsack import feasibility, solve
 from autosparse.searching.problem import Problem, in_words

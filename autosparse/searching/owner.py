@@ -20,9 +20,8 @@ from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from autosparse.errors import RunError
-from autosparse.files import write_yaml
-from autosparse.front import feasible_front
-from autosparse.plan import Plan
+from autosparse.plans.front import feasible_front
+from autosparse.plans.plan import Plan
 from autosparse.records import Accuracy, short_hash
 from autosparse.searching import samplers
 from autosparse.searching.evaluations import Evaluations
@@ -30,6 +29,7 @@ from autosparse.searching.knobs import Knobs, TrialKind
 from autosparse.searching.problem import Problem, plan_labels
 from autosparse.searching.storage import JOURNAL, check_same, my_lease, open_storage
 from autosparse.searching.trials import StudySettings, TrialRecord
+from autosparse.storage.files import write_yaml
 
 CONSTRAINT = "latency_over_budget_ms"
 _LOG = logging.getLogger(__name__)

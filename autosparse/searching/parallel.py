@@ -40,9 +40,9 @@ from ray.exceptions import RayError, RayTaskError, TaskCancelledError, WorkerCra
 
 from autosparse.closing import Closing
 from autosparse.errors import AutosparseError, MissingDependency, RunError
-from autosparse.locks import FileLock
 from autosparse.searching.cluster import check_address
 from autosparse.searching.pool import Handle, Outcome, WorkKind, run_call, split
+from autosparse.storage.locks import FileLock
 
 _LOG = logging.getLogger(__name__)
 _OBJECT_STORE_BYTES = 256 * 2**20

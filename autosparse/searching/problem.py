@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 
 from autosparse.errors import MissingMeasurement, PlanError, UsageError
 from autosparse.patterns import family_of, label_of
-from autosparse.plan import Plan
+from autosparse.plans.plan import Plan
 from autosparse.records import Accuracy, LatencyOption, LayerChoice, Pattern, Record, short_hash
 
 

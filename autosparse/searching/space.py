@@ -42,7 +42,7 @@ from autosparse.records import (
     short_hash,
 )
 from autosparse.searching.samplers import SAMPLERS
-from autosparse.yaml_text import YamlError, parse_yaml, read_yaml
+from autosparse.storage.yaml_text import YamlError, parse_yaml, read_yaml
 
 BLOCK_NS = (1, 2, 4, 8, 16, 32, 64)
 

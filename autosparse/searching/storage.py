@@ -20,7 +20,7 @@ from sqlalchemy import create_engine, inspect
 from sqlalchemy.exc import SQLAlchemyError
 
 from autosparse.errors import RunError, UsageError
-from autosparse.files import cut_torn_line
+from autosparse.storage.files import cut_torn_line
 
 JOURNAL = "study.journal"
 LOCK = "study.lock"

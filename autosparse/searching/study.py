@@ -14,11 +14,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from autosparse.errors import NoValidConfiguration
-from autosparse.files import read_json, write_json
-from autosparse.front import Reference, feasible_front, hypervolume, least_infeasible
-from autosparse.locks import FileLock
-from autosparse.paths import writable_folder
-from autosparse.plan import Plan
+from autosparse.plans.front import Reference, feasible_front, hypervolume, least_infeasible
+from autosparse.plans.plan import Plan
 from autosparse.progress import Progress, Step
 from autosparse.records import Accuracy
 from autosparse.searching.knapsack import feasibility, infeasible
@@ -27,6 +24,9 @@ from autosparse.searching.pool import AbstractPool, Handle, Outcome
 from autosparse.searching.problem import Dropped, Problem, prepare
 from autosparse.searching.storage import LOCK
 from autosparse.searching.trials import HypervolumePoint, StudyResult, StudySettings, TrialRecord
+from autosparse.storage.files import read_json, write_json
+from autosparse.storage.locks import FileLock
+from autosparse.storage.paths import writable_folder
 
 Evaluate = Callable[[Plan], Accuracy]
 _LOG = logging.getLogger(__name__)

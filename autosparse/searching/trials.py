@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, Self
 
 from autosparse.errors import UsageError
-from autosparse.front import Reference
-from autosparse.plan import Plan
+from autosparse.plans.front import Reference
+from autosparse.plans.plan import Plan
 from autosparse.records import Accuracy, Record
 from autosparse.searching.knapsack import Feasibility
 from autosparse.searching.knobs import TrialKind

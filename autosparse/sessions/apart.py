@@ -12,7 +12,7 @@ from typing import Any
 from autosparse.errors import retold
 from autosparse.measuring.lock import measuring
 from autosparse.progress import Progress
-from autosparse.serial import Record
+from autosparse.storage.serial import Record
 from autosparse.workers.worker import Worker
 
 

@@ -11,7 +11,7 @@ from autosparse.measuring.stopwatch import MeasurementPolicy, Runner, Timing
 from autosparse.measuring.turns import interleave_here
 from autosparse.progress import Progress
 from autosparse.records import WholeLatency
-from autosparse.serial import Record, added
+from autosparse.storage.serial import Record, added
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

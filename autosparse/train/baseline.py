@@ -12,11 +12,12 @@ import dataclasses
 import logging
 from pathlib import Path
 
-from autosparse import data, paths
+from autosparse import data
 from autosparse.data import ImageData
-from autosparse.plan import Plan
+from autosparse.plans.plan import Plan
 from autosparse.progress import Progress
 from autosparse.records import short_hash
+from autosparse.storage import paths
 from autosparse.train.job import TrainJob, TrainResult, load_result
 from autosparse.train.loop import train
 from autosparse.train.recipes import Recipe, dense

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from autosparse.errors import RunError
-from autosparse.files import read_json, replacing, write_json
+from autosparse.storage.files import read_json, replacing, write_json
 
 log = logging.getLogger(__name__)
 

@@ -24,9 +24,9 @@ from autosparse.errors import DataError
 from autosparse.measuring.lock import making_way
 from autosparse.models.outputs import logits_of
 from autosparse.patterns import Criterion
-from autosparse.plan import Plan
+from autosparse.plans.plan import Plan
+from autosparse.plans.pruning import sparsify
 from autosparse.progress import Step
-from autosparse.pruning import sparsify
 from autosparse.records import (
     Accuracy,
     AccuracyKind,

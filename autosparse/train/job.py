@@ -14,10 +14,17 @@ from pathlib import Path
 from typing import Any
 
 from autosparse.errors import RunError
-from autosparse.files import append_jsonl, finite, read_json, read_jsonl, write_json, write_jsonl
-from autosparse.paths import writable_folder
-from autosparse.plan import Plan
+from autosparse.plans.plan import Plan
 from autosparse.records import Accuracy, Record, short_hash
+from autosparse.storage.files import (
+    append_jsonl,
+    finite,
+    read_json,
+    read_jsonl,
+    write_json,
+    write_jsonl,
+)
+from autosparse.storage.paths import writable_folder
 from autosparse.train.evaluate import content_hash, source_file
 from autosparse.train.recipes import Recipe
 

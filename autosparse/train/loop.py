@@ -18,12 +18,12 @@ from torch.nn import functional
 from autosparse import data, models
 from autosparse.data import ImageData
 from autosparse.errors import TrainingDiverged
-from autosparse.files import replacing
-from autosparse.locks import exclusive
 from autosparse.measuring.lock import making_way
 from autosparse.models.outputs import logits_of
 from autosparse.progress import Progress, Step
 from autosparse.records import short_hash
+from autosparse.storage.files import replacing
+from autosparse.storage.locks import exclusive
 from autosparse.train import checkpoint
 from autosparse.train.check import memory_format
 from autosparse.train.evaluate import Score, computed_in, recalibrate_batchnorm, score

@@ -35,11 +35,11 @@ import numpy as np
 from scipy.interpolate import PchipInterpolator
 
 from autosparse.errors import AutosparseError, UsageError
-from autosparse.files import append_jsonl, finite, read_jsonl
 from autosparse.patterns.family import family_of, finest_first
-from autosparse.plan import Plan
+from autosparse.plans.plan import Plan
 from autosparse.progress import Progress, Step
 from autosparse.records import LayerChoice, Pattern, Record
+from autosparse.storage.files import append_jsonl, finite, read_jsonl
 from autosparse.train.evaluate import Score
 
 log = logging.getLogger(__name__)

@@ -47,8 +47,8 @@ from autosparse.errors import RunError
 from autosparse.patterns.blocks import highest_per_group
 from autosparse.patterns.family import unit_family_of
 from autosparse.patterns.structure import Array, BoolArray
-from autosparse.plan import Plan
-from autosparse.pruning import sparse_layers
+from autosparse.plans.plan import Plan
+from autosparse.plans.pruning import sparse_layers
 from autosparse.records import LayerChoice
 from autosparse.train.recipes import Recipe
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from autosparse.break_even import Outcome, Timed, next_sparsity, outcome, timed
 from autosparse.database.table import TuningDatabase
 from autosparse.devices.device import Device
 from autosparse.patterns.family import finest_first
+from autosparse.plans.break_even import Outcome, Timed, next_sparsity, outcome, timed
 from autosparse.progress import Progress, Step
 from autosparse.records import LayerShape, Measurement, Pattern
 from autosparse.tuning.asker import asking, in_one_state

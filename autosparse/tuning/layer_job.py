@@ -22,7 +22,7 @@ from autosparse.measuring.pace import Pace
 from autosparse.measuring.states import ANY, UNMARKED, HostState, Marks
 from autosparse.measuring.stopwatch import PATIENCE_S, MeasurementPolicy
 from autosparse.records import LayerShape, Pattern, Status
-from autosparse.serial import Record
+from autosparse.storage.serial import Record
 
 _PILOT_RUNS = 3
 

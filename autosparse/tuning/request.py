@@ -13,7 +13,7 @@ from autosparse.errors import UsageError
 from autosparse.measuring.stopwatch import LAYERS, MeasurementPolicy
 from autosparse.patterns.family import family_of, finest_first
 from autosparse.records import DENSE, LatencyOption, LayerInfo, LayerShape, Measurement, Pattern
-from autosparse.serial import Record
+from autosparse.storage.serial import Record
 from autosparse.tuning.narrowing import Catalogue, Narrowing, steps
 
 

@@ -11,8 +11,8 @@ from rich.console import Console
 from rich.progress import Progress as RichProgress
 
 from autosparse.cli.bars import Bars, PlainLines, end_line, progress_sink, time_left_s
-from autosparse.events import EventLog
 from autosparse.progress import Progress, ProgressEvent
+from autosparse.run_folders.event_log import EventLog
 
 
 def event(

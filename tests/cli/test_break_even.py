@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from autosparse.cli import run
-from autosparse.pipeline.outcomes import BreakEvenOutcome
+from autosparse.pipeline.results.outcomes import BreakEvenOutcome
 
 MODEL = """
 from torch import nn

@@ -219,9 +219,9 @@ def test_profile_prints_facts_and_json(
     limits = hardware.MachineLimits(
         f32_gflops_core=101.0, f32_gflops_all=199.0, read_gbytes_per_s={"l1": 250.0}
     )
-    module = ModuleType("autosparse.limits")
+    module = ModuleType("autosparse.measuring.limits")
     module.profile = lambda **rest: limits.apply(hardware.describe())  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "autosparse.limits", module)
+    monkeypatch.setitem(sys.modules, "autosparse.measuring.limits", module)
     monkeypatch.setattr(autosparse, "limits", module, raising=False)
     assert run(["profile"]) == 0
     text = capsys.readouterr().out

@@ -20,7 +20,7 @@ from autosparse.compare.task import build, capture
 from autosparse.hardware import describe
 from autosparse.kernels.compact import expanding_kernels
 from autosparse.kernels.spec import kernels_for
-from autosparse.plan import Plan
+from autosparse.plans.plan import Plan
 from autosparse.progress import Progress
 from autosparse.records import DENSE, LayerChoice
 from autosparse.tuning.request import TuneRequest

@@ -14,7 +14,7 @@ from autosparse.compare import own
 from autosparse.compare.records import Asked, Subject
 from autosparse.errors import UsageError
 from autosparse.graph import fuse, trace
-from autosparse.plan import Plan
+from autosparse.plans.plan import Plan
 from autosparse.records import DENSE, LatencyOption, LayerChoice, LayerInfo, LayerShape, onexn
 
 

@@ -17,7 +17,7 @@ from autosparse.compare.own_engine import OwnRunning
 from autosparse.compare.records import OURS, Contestant, Memory, Own, Session, Zeros
 from autosparse.compare.session import SessionRequest, fastest_rivals, run, run_session
 from autosparse.engine import compile
-from autosparse.plan import Plan
+from autosparse.plans.plan import Plan
 from autosparse.progress import Progress
 from autosparse.records import LayerChoice, onexn
 

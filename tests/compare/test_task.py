@@ -10,7 +10,7 @@ from autosparse.compare.records import Subject, Zeros
 from autosparse.compare.task import Task, capture, input_shape
 from autosparse.errors import PlanError
 from autosparse.patterns import family_of
-from autosparse.plan import Plan
+from autosparse.plans.plan import Plan
 from autosparse.records import LayerChoice, Pattern, onexn
 
 CHOICE = LayerChoice(pattern=onexn(8), sparsity=0.5)

@@ -9,9 +9,9 @@ import pytest
 from autosparse import values
 from autosparse.config import SearchConfig
 from autosparse.errors import ConfigError, PlanError, got
-from autosparse.plan import Plan
+from autosparse.plans.plan import Plan
 from autosparse.searching import space
-from autosparse.yaml_text import YamlError, parse_yaml, read_yaml
+from autosparse.storage.yaml_text import YamlError, parse_yaml, read_yaml
 
 
 @pytest.mark.parametrize("text", ["1_000", "٣", "1.0", "1e3", "0x10", "", " ", "--1", "9" * 5000, "½"])

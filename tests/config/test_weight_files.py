@@ -16,7 +16,7 @@ import safetensors.numpy
 import torch
 
 from autosparse.errors import ModelError
-from autosparse.weight_files import check_weights
+from autosparse.models.weight_files import check_weights
 
 
 def state() -> dict[str, torch.Tensor]:
@@ -123,5 +123,5 @@ def test_nothing_in_a_pickle_runs(tmp_path: Path) -> None:
 
 
 def test_torch_is_not_imported() -> None:
-    code = "import sys; import autosparse.weight_files; sys.exit('torch' in sys.modules)"
+    code = "import sys; import autosparse.models.weight_files; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

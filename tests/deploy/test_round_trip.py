@@ -22,7 +22,7 @@ from autosparse.errors import RunError, UsageError
 from autosparse.graph import capture_layers
 from autosparse.hardware import hardware_id
 from autosparse.kernels.binding import NativeOp, OpKind
-from autosparse.plan import Plan
+from autosparse.plans.plan import Plan
 from autosparse.records import Accuracy, WholeLatency
 
 

@@ -18,7 +18,7 @@ from autosparse.graph import capture_layers
 from autosparse.kernels import spec
 from autosparse.kernels.compact import expanding_kernels
 from autosparse.kernels.spec import KernelSpec
-from autosparse.plan import Plan
+from autosparse.plans.plan import Plan
 from autosparse.records import (
     DENSE,
     LayerChoice,

@@ -19,7 +19,7 @@ from autosparse.engine import CompiledModel, compile
 from autosparse.errors import ModelError, PlanError, UsageError
 from autosparse.graph import Exported
 from autosparse.kernels import binding, spec
-from autosparse.plan import Plan
+from autosparse.plans.plan import Plan
 from autosparse.records import LayerChoice, onexn
 
 X = torch.randn(2, 8, 12, 12, generator=torch.Generator().manual_seed(0))

@@ -18,7 +18,7 @@ from autosparse.graph import capture_layers, fuse, trace
 from autosparse.kernels import spec
 from autosparse.kernels.spec import KernelSpec
 from autosparse.patterns import CANDIDATES, parse_pattern
-from autosparse.plan import Plan
+from autosparse.plans.plan import Plan
 from autosparse.records import (
     DENSE,
     Activation,

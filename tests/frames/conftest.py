@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from autosparse.files import append_jsonl
 from autosparse.run_folders import RunFolder
+from autosparse.storage.files import append_jsonl
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "report"))
 from made_up_run import write_run

@@ -285,7 +285,7 @@ def _run(shop: Shop) -> None:
     from made_up_run import write_run  # type: ignore[import-not-found]
 
     from autosparse import hardware
-    from autosparse.plan import Plan
+    from autosparse.plans.plan import Plan
     from autosparse.records import LayerChoice, onexn
     from autosparse.run_folders import RunFolder
 
@@ -338,7 +338,7 @@ def _home(shop: Shop) -> None:
     """A home in which this machine's limits are known."""
     import os
 
-    from autosparse import limits
+    from autosparse.measuring import limits
 
     os.environ["AUTOSPARSE_HOME"] = str(shop / "home")
     limits.profile()

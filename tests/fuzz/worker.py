@@ -114,7 +114,7 @@ def _python(case: Case) -> None:
     elif case.verb == "py-weights":
         from autosparse import models
         from autosparse.config import SearchConfig
-        from autosparse.weight_files import check_weights
+        from autosparse.models.weight_files import check_weights
 
         check_weights(Path(case.arguments[0]))
         config = SearchConfig(

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from autosparse import hardware, limits
+from autosparse import hardware
 from autosparse.errors import RunError, Stopped
 from autosparse.kernels import binding
+from autosparse.measuring import limits
 from autosparse.progress import Progress, ProgressEvent
 
 

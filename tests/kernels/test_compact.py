@@ -14,7 +14,7 @@ from autosparse.kernels.compact import check_compact, expanding_kernels
 from autosparse.kernels.layer import LayerProgram, random_blocks
 from autosparse.kernels.native_op import ANY_KERNEL, COMPACT_KERNEL
 from autosparse.kernels.spec import KernelSpec
-from autosparse.plan import Plan
+from autosparse.plans.plan import Plan
 from autosparse.records import DENSE, LayerChoice, LayerShape, onexn
 
 BYTES = {"f32": 4, "bf16": 2}

@@ -19,7 +19,7 @@ from autosparse.patterns.family import (
     unit_family_of,
 )
 from autosparse.patterns.pattern import DENSE, Contract, Pattern, onexn
-from autosparse.plan import Plan
+from autosparse.plans.plan import Plan
 from autosparse.records import LayerChoice, LayerShape
 
 SHAPES = [(32, 24, 3, 3), (20, 18, 1, 1), (12, 33)]

@@ -12,8 +12,8 @@ import autosparse
 from autosparse.errors import PlanError
 from autosparse.graph import capture_layers
 from autosparse.patterns import CANDIDATES, find_structure
-from autosparse.plan import Plan
-from autosparse.pruning import sparsify
+from autosparse.plans.plan import Plan
+from autosparse.plans.pruning import sparsify
 from autosparse.records import LayerChoice, Pattern, onexn
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from autosparse import cli
 from autosparse.measuring.stopwatch import WHOLE
-from autosparse.pipeline import requests
+from autosparse.pipeline.subject import requests
 
 # Whole models are measured for real, but no test looks at how narrow an interval is.
 BRIEF = dataclasses.replace(WHOLE, target_ci=0.1, warmup_us=10_000.0, time_cap_us=300_000.0)

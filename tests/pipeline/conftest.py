@@ -25,7 +25,8 @@ import pytest
 from autosparse import cli, hardware
 from autosparse import database as tuning
 from autosparse.kernels.spec import why_not_native
-from autosparse.pipeline import ledger, requests, session
+from autosparse.pipeline.measured import ledger, session
+from autosparse.pipeline.subject import requests
 from autosparse.records import Measurement, MeasurementKey
 from autosparse.searching.parallel import Pool
 
@@ -36,7 +37,7 @@ LAST_DTYPE = "f32" if why_not_native("bf16") else "bf16"
 TIMEOUT_S = 1200  # a guard against a hang, on a busy machine too
 SERVER = multiprocessing.get_context("forkserver")
 SERVER.set_forkserver_preload(
-    ["apart", "autosparse.pipeline.search_run", "torch._dynamo", "torch._export"]
+    ["apart", "autosparse.pipeline.verbs.search", "torch._dynamo", "torch._export"]
 )
 
 MODEL = '''

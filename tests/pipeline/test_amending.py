@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from autosparse.errors import RunError
-from autosparse.pipeline.accuracies import Reached, trained_dense_values
-from autosparse.pipeline.amending import Amendment, amended
-from autosparse.pipeline.session import ContestantResult, LayerTime
-from autosparse.pipeline.train_run import _check_weights
+from autosparse.pipeline.measured.session import ContestantResult, LayerTime
+from autosparse.pipeline.results.amending import Amendment, amended
+from autosparse.pipeline.trained.accuracies import Reached, trained_dense_values
+from autosparse.pipeline.verbs.train import _check_weights
 from autosparse.records import Accuracy, WholeLatency
 from autosparse.report import document as form
 from autosparse.report.verdict import accuracy_change

@@ -18,10 +18,11 @@ from autosparse.errors import ConfigError, UsageError
 from autosparse.graph import Graph, fuse, trace
 from autosparse.kernels import binding
 from autosparse.kernels.spec import why_not_native
-from autosparse.pipeline import forecast, tables
-from autosparse.pipeline.arithmetic import F32, Arithmetic, settle
-from autosparse.pipeline.survey import survey
-from autosparse.pipeline.tables import combined, measured_arithmetic
+from autosparse.pipeline import forecast
+from autosparse.pipeline.measured import tables
+from autosparse.pipeline.measured.tables import combined, measured_arithmetic
+from autosparse.pipeline.subject.arithmetic import F32, Arithmetic, settle
+from autosparse.pipeline.subject.survey import survey
 from autosparse.progress import Progress, ProgressEvent
 from autosparse.records import LatencyOption, LayerChoice
 from autosparse.tuning.request import Skip, TuneRequest, TuneResult

@@ -18,11 +18,15 @@ from autosparse.database import TuningDatabase
 from autosparse.engine.compiled import CompiledModel
 from autosparse.kernels.compact import expanding_kernels
 from autosparse.measuring.stopwatch import WHOLE
-from autosparse.pipeline import export_run, forecasting, requests, session, tune_run
-from autosparse.pipeline.search_run import command
-from autosparse.pipeline.session import Contestant, SessionRequest
-from autosparse.pipeline.survey import Survey, survey
-from autosparse.plan import Plan
+from autosparse.pipeline.measured import session
+from autosparse.pipeline.measured.session import Contestant, SessionRequest
+from autosparse.pipeline.subject import requests
+from autosparse.pipeline.subject.survey import Survey, survey
+from autosparse.pipeline.verbs import export as export_run
+from autosparse.pipeline.verbs import forecast as forecasting
+from autosparse.pipeline.verbs import tune as tune_run
+from autosparse.pipeline.verbs.search import command
+from autosparse.plans.plan import Plan
 from autosparse.progress import Progress
 from autosparse.report import document as form
 from autosparse.report import words

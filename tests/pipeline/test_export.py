@@ -21,13 +21,13 @@ from autosparse.deploy import onnx_file
 from autosparse.deploy.state_dict import write_state_dict
 from autosparse.engine import compile
 from autosparse.errors import MissingDependency, RunError, UsageError
-from autosparse.files import write_json, write_yaml
 from autosparse.graph import capture_layers
 from autosparse.kernels.spec import kernels_for
-from autosparse.pipeline.export_run import export
-from autosparse.plan import Plan
+from autosparse.pipeline.verbs.export import export
+from autosparse.plans.plan import Plan
 from autosparse.records import Accuracy, LayerInfo
 from autosparse.run_folders import RunFolder
+from autosparse.storage.files import write_json, write_yaml
 
 SHAPE = (3, 32, 32)
 MODEL = "resnet20"

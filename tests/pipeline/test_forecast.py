@@ -6,8 +6,8 @@ import dataclasses
 
 import pytest
 
-from autosparse.pipeline.forecasting import _is_met
-from autosparse.pipeline.outcomes import Forecast, TypeForecast
+from autosparse.pipeline.results.outcomes import Forecast, TypeForecast
+from autosparse.pipeline.verbs.forecast import _is_met
 
 MEASURED = TypeForecast(
     dtype="f32",

@@ -10,10 +10,15 @@ from typing import Any
 import pytest
 
 from autosparse.measuring.stopwatch import WHOLE
-from autosparse.pipeline import ledger as ledgers
-from autosparse.pipeline.ledger import Ledger
-from autosparse.pipeline.session import Contestant, ContestantResult, SessionRequest, SessionResult
-from autosparse.plan import Plan
+from autosparse.pipeline.measured import ledger as ledgers
+from autosparse.pipeline.measured.ledger import Ledger
+from autosparse.pipeline.measured.session import (
+    Contestant,
+    ContestantResult,
+    SessionRequest,
+    SessionResult,
+)
+from autosparse.plans.plan import Plan
 from autosparse.progress import Progress
 from autosparse.records import LayerChoice, WholeLatency, onexn
 from autosparse.searching.pool import SerialPool

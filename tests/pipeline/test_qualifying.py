@@ -18,24 +18,24 @@ from autosparse.config import SearchConfig
 from autosparse.devices.device import find
 from autosparse.errors import ExitCode
 from autosparse.measuring.stopwatch import WHOLE
-from autosparse.pipeline import ledger as ledgers
-from autosparse.pipeline import search_run
-from autosparse.pipeline.accuracies import DenseAccuracies
-from autosparse.pipeline.arithmetic import Arithmetic
-from autosparse.pipeline.finalists import corrected, qualify, uncorrected
-from autosparse.pipeline.ledger import Ledger, dense_name
-from autosparse.pipeline.outcomes import SearchOutcome
-from autosparse.pipeline.publish import Findings
-from autosparse.pipeline.session import (
+from autosparse.pipeline.measured import ledger as ledgers
+from autosparse.pipeline.measured.finalists import corrected, qualify, uncorrected
+from autosparse.pipeline.measured.ledger import Ledger, dense_name
+from autosparse.pipeline.measured.session import (
     Contestant,
     ContestantResult,
     LayerTime,
     SessionRequest,
     SessionResult,
 )
-from autosparse.pipeline.survey import Survey
-from autosparse.pipeline.tables import outside_us, to_problem
-from autosparse.plan import Plan
+from autosparse.pipeline.measured.tables import outside_us, to_problem
+from autosparse.pipeline.results.outcomes import SearchOutcome
+from autosparse.pipeline.results.publish import Findings
+from autosparse.pipeline.subject.arithmetic import Arithmetic
+from autosparse.pipeline.subject.survey import Survey
+from autosparse.pipeline.trained.accuracies import DenseAccuracies
+from autosparse.pipeline.verbs import search as search_run
+from autosparse.plans.plan import Plan
 from autosparse.progress import Progress
 from autosparse.records import (
     Accuracy,

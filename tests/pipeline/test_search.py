@@ -14,7 +14,7 @@ import torch
 
 import autosparse
 from autosparse import models
-from autosparse.plan import Plan
+from autosparse.plans.plan import Plan
 from autosparse.records import kept_blocks
 
 

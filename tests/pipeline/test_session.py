@@ -11,8 +11,8 @@ import pytest
 from autosparse.engine.compiled import LayerReport
 from autosparse.errors import ModelError
 from autosparse.measuring.stopwatch import WHOLE
-from autosparse.pipeline import session
-from autosparse.pipeline.session import Contestant, ContestantResult, SessionRequest
+from autosparse.pipeline.measured import session
+from autosparse.pipeline.measured.session import Contestant, ContestantResult, SessionRequest
 from autosparse.progress import Progress, ProgressEvent
 from autosparse.records import WholeLatency
 from autosparse.sessions.in_turn import UNEVENTFUL, InTurn

@@ -9,14 +9,19 @@ from typing import Any
 import pytest
 import torch
 
-from autosparse import data, models, paths
+from autosparse import data, models
 from autosparse.config import SearchConfig
 from autosparse.errors import AutosparseError, ExitCode, NoValidConfiguration
 from autosparse.measuring.stopwatch import WHOLE
-from autosparse.pipeline import forecasting, requests, search_run, session, tune_run
-from autosparse.pipeline.accuracies import dense_accuracies
-from autosparse.pipeline.survey import survey
+from autosparse.pipeline.measured import session
+from autosparse.pipeline.subject import requests
+from autosparse.pipeline.subject.survey import survey
+from autosparse.pipeline.trained.accuracies import dense_accuracies
+from autosparse.pipeline.verbs import forecast as forecasting
+from autosparse.pipeline.verbs import search as search_run
+from autosparse.pipeline.verbs import tune as tune_run
 from autosparse.progress import Progress, ProgressEvent
+from autosparse.storage import paths
 from autosparse.train.baseline import baseline
 
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from autosparse.errors import NoValidConfiguration
-from autosparse.pipeline import training
-from autosparse.pipeline.accuracies import dense_job
-from autosparse.plan import Plan
+from autosparse.pipeline.trained import training
+from autosparse.pipeline.trained.accuracies import dense_job
+from autosparse.plans.plan import Plan
 from autosparse.progress import Progress
 from autosparse.records import LayerChoice, onexn
 from autosparse.searching.pool import SerialPool

@@ -15,7 +15,7 @@ import autosparse
 from autosparse import models
 from autosparse.graph import Emulation, fuse, trace
 from autosparse.kernels.spec import why_not_native
-from autosparse.plan import Plan
+from autosparse.plans.plan import Plan
 
 pytestmark = pytest.mark.skipif(
     bool(why_not_native("bf16")), reason=why_not_native("bf16") or "this CPU computes in bf16"

@@ -9,8 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from autosparse.files import write_json, write_rows_csv, write_text
-from autosparse.plan import Plan
+from autosparse.plans.plan import Plan
 from autosparse.records import (
     Accuracy,
     CpuProfile,
@@ -20,6 +19,7 @@ from autosparse.records import (
     WholeLatency,
     onexn,
 )
+from autosparse.storage.files import write_json, write_rows_csv, write_text
 
 RunWriter = Callable[..., Path]
 """Writes a run folder under a folder; see `write_run`."""

@@ -9,8 +9,8 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autosparse import files
 from autosparse.errors import RunError
+from autosparse.storage import files
 
 
 @pytest.mark.smoke

@@ -179,7 +179,7 @@ def test_looking_never_disturbs_a_claim(tmp_path: Path) -> None:
     run = make(tmp_path)
     run.close()
     look = (
-        "import sys; from pathlib import Path; from autosparse.locks import holder\n"
+        "import sys; from pathlib import Path; from autosparse.storage.locks import holder\n"
         "print('go', flush=True)\nwhile True: holder(Path(sys.argv[1]))"
     )
     looker = subprocess.Popen(

@@ -17,7 +17,7 @@ import pytest
 
 from autosparse.errors import ConfigError
 from autosparse.patterns import family_of, parse_label, parse_pattern
-from autosparse.plan import Plan
+from autosparse.plans.plan import Plan
 from autosparse.progress import Progress
 from autosparse.records import LatencyOption, LayerChoice, LayerInfo, LayerShape, Pattern, onexn
 from autosparse.searching import space

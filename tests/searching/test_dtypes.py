@@ -21,7 +21,7 @@ from autosparse.errors import (
     Stopped,
     UsageError,
 )
-from autosparse.plan import Plan
+from autosparse.plans.plan import Plan
 from autosparse.progress import Progress
 from autosparse.records import Accuracy, LatencyOption, LayerChoice, onexn
 from autosparse.searching import knapsack

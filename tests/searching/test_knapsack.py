@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from autosparse.errors import BudgetInfeasible, UsageError
-from autosparse.plan import Plan
+from autosparse.plans.plan import Plan
 from autosparse.records import LatencyOption, LayerChoice, onexn
 from autosparse.searching import knapsack
 from autosparse.searching.problem import Problem, plan_labels, prepare

@@ -8,7 +8,7 @@ import json
 import pytest
 
 from autosparse.errors import MissingMeasurement, UsageError
-from autosparse.plan import Plan
+from autosparse.plans.plan import Plan
 from autosparse.records import LatencyOption, LayerChoice, onexn
 from autosparse.searching.problem import Problem, complete_losses, plan_labels, prepare
 

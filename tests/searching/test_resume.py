@@ -14,7 +14,6 @@ import analytic
 import optuna
 import pytest
 
-from autosparse.files import cut_torn_line
 from autosparse.progress import Progress
 from autosparse.searching.knapsack import feasibility
 from autosparse.searching.pool import SerialPool
@@ -22,6 +21,7 @@ from autosparse.searching.problem import prepare
 from autosparse.searching.storage import JOURNAL, OneWriterJournal, is_live, my_lease
 from autosparse.searching.study import run_study
 from autosparse.searching.trials import StudyResult, StudySettings
+from autosparse.storage.files import cut_torn_line
 
 TRIALS = 26
 BUDGET_US = 0.5 * feasibility(prepare(analytic.problem()).problem).dense_us

@@ -10,8 +10,7 @@ import optuna
 import pytest
 
 from autosparse.errors import BudgetInfeasible, NoValidConfiguration, RunError, Stopped, UsageError
-from autosparse.locks import FileLock
-from autosparse.plan import Plan
+from autosparse.plans.plan import Plan
 from autosparse.progress import Progress, ProgressEvent
 from autosparse.records import Accuracy, onexn
 from autosparse.searching.knapsack import feasibility
@@ -22,6 +21,7 @@ from autosparse.searching.space import StudySpace
 from autosparse.searching.storage import JOURNAL, LOCK, OneWriterJournal
 from autosparse.searching.study import Evaluate, PredictedAccuracy, run_study
 from autosparse.searching.trials import StudyResult, StudySettings
+from autosparse.storage.locks import FileLock
 
 DENSE_US = feasibility(prepare(analytic.problem()).problem).dense_us
 TRIALS = 27

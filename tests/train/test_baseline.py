@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from autosparse import data, models, paths
+from autosparse import data, models
 from autosparse.errors import Stopped, UsageError
-from autosparse.locks import exclusive
 from autosparse.progress import Progress
+from autosparse.storage import paths
+from autosparse.storage.locks import exclusive
 from autosparse.train.baseline import baseline
 from autosparse.train.evaluate import accuracy
 from autosparse.train.recipes import Recipe, dense, full, short

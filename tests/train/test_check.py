@@ -12,7 +12,7 @@ import torch
 from autosparse import data
 from autosparse.errors import ModelError
 from autosparse.models.outputs import logits_of
-from autosparse.plan import Plan
+from autosparse.plans.plan import Plan
 from autosparse.progress import Progress
 from autosparse.records import LayerChoice, onexn
 from autosparse.train.check import check_module, memory_format

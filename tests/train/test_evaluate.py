@@ -14,8 +14,8 @@ from torch.nn import functional
 from autosparse import data, models
 from autosparse.engine import compile
 from autosparse.errors import DataError, PlanError
-from autosparse.plan import Plan
-from autosparse.pruning import sparsify
+from autosparse.plans.plan import Plan
+from autosparse.plans.pruning import sparsify
 from autosparse.records import DENSE, LayerChoice, onexn
 from autosparse.train import evaluate
 from autosparse.train.evaluate import OneShotEvaluator, accuracy, recalibrate_batchnorm, score

@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from autosparse import data, models
 from autosparse.errors import PlanError, RunError, Stopped, TrainingDiverged
 from autosparse.patterns import check
-from autosparse.plan import Plan
+from autosparse.plans.plan import Plan
 from autosparse.progress import Progress
 from autosparse.records import LayerChoice, onexn
 from autosparse.train import checkpoint

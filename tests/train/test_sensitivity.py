@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from autosparse.errors import AutosparseError, Stopped, UsageError
-from autosparse.plan import Plan
+from autosparse.plans.plan import Plan
+from autosparse.plans.pruning import sparsify
 from autosparse.progress import Progress
-from autosparse.pruning import sparsify
 from autosparse.records import DENSE, LayerChoice, onexn
 from autosparse.train import recipes
 from autosparse.train.baseline import baseline

@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from autosparse.errors import PlanError, RunError, UsageError
 from autosparse.patterns import CRITERIA, check
-from autosparse.plan import Plan
+from autosparse.plans.plan import Plan
 from autosparse.records import LayerChoice, kept_blocks, onexn
 from autosparse.train.recipes import RAMPS, Recipe
 from autosparse.train.subp import SoftPruner, choose_units, draw_regrown

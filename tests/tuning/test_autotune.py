@@ -9,11 +9,11 @@ import pytest
 from tuning_bench import LAYER_LIST, REQUEST, SPARSITIES, Bench, is_accounted_for, truth
 from tuning_layers import conv, info, linear
 
-from autosparse import limits
 from autosparse.database import TuningDatabase
 from autosparse.devices import AUTO
 from autosparse.devices.device import find
 from autosparse.errors import UsageError
+from autosparse.measuring import limits
 from autosparse.measuring.stopwatch import LAYERS
 from autosparse.progress import Progress
 from autosparse.records import DENSE, kept_blocks, onexn

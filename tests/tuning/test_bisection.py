@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from autosparse.break_even import Verdict, break_even
 from autosparse.database import TuningDatabase
 from autosparse.errors import Stopped, UsageError
 from autosparse.measuring.stopwatch import LAYERS
+from autosparse.plans.break_even import Verdict, break_even
 from autosparse.progress import Progress
 from autosparse.records import DENSE, kept_blocks, onexn
 from autosparse.tuning.autotune import TuneRequest, tune

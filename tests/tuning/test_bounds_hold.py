@@ -12,17 +12,18 @@ from typing import Any
 
 import pytest
 
-from autosparse import hardware, limits
+from autosparse import hardware
 from autosparse.devices.kinds.cpu.program import LayerOnCpu
 from autosparse.devices.kinds.cpu.roofline import Roofline
 from autosparse.devices.layer import random_layer
 from autosparse.errors import NoKernel
-from autosparse.files import read_json
 from autosparse.kernels import spec
 from autosparse.kernels.spec import KernelSpec
+from autosparse.measuring import limits
 from autosparse.measuring.stopwatch import LAYERS
 from autosparse.progress import Progress
 from autosparse.records import DENSE, CpuProfile, LayerShape, Pattern, kept_blocks, onexn
+from autosparse.storage.files import read_json
 
 sys.path.insert(0, str(Path(__file__).parent))
 from tuning_layers import conv, linear

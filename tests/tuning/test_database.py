@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from autosparse import paths
 from autosparse.database import TuningDatabase, schema
 from autosparse.errors import DatabaseError, MissingDependency, UsageError
 from autosparse.records import MeasurementKey, Status
+from autosparse.storage import paths
 
 sys.path.insert(0, str(Path(__file__).parent))
 from tuning_rows import hashes, key, row

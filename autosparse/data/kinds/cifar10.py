@@ -26,7 +26,7 @@ from autosparse.data.raw import (
     check_labels,
 )
 from autosparse.errors import DataError
-from autosparse.files import opened
+from autosparse.storage.files import opened
 
 _CLASSES = 10
 _SIDE = 32

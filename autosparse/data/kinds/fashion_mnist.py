@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from autosparse.data.raw import Augmentation, Kind, RawData, RawSplit, ReadRequest, check_labels
 from autosparse.errors import DataError
-from autosparse.files import opened
+from autosparse.storage.files import opened
 
 _CLASSES = 10
 _FOLDERS = ("", "raw", "FashionMNIST/raw", "FashionMNIST")

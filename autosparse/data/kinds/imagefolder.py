@@ -31,8 +31,8 @@ from autosparse.data.raw import (
     hold_out,
 )
 from autosparse.errors import DataError, MissingDependency
-from autosparse.files import opened
 from autosparse.progress import Progress
+from autosparse.storage.files import opened
 from autosparse.units import format_bytes
 
 _SUFFIXES = frozenset(

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Self
 
-from autosparse import limits
 from autosparse.devices.device import Bounds, Built, Device, Kernel, register
 from autosparse.devices.kinds.cpu.method_work import summing
 from autosparse.devices.kinds.cpu.program import LayerOnCpu
@@ -16,6 +15,7 @@ from autosparse.devices.kinds.cpu.roofline import Roofline
 from autosparse.devices.layer import Layer
 from autosparse.devices.verify import largest_error
 from autosparse.kernels import spec
+from autosparse.measuring import limits
 from autosparse.measuring.histories import keep, load_histories, prober_for
 from autosparse.measuring.pace import probe_pace
 from autosparse.measuring.states import History, Marks, Prober

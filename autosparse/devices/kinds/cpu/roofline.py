@@ -50,7 +50,7 @@ class Roofline:
         if not self.cpu.f32_gflops_core or not self.cpu.read_gbytes_per_s:
             raise MissingMeasurement(
                 "a roofline needs the machine's measured limits, but this profile has none; "
-                "call autosparse.limits.profile()"
+                "call autosparse.measuring.limits.profile()"
             )
 
     def bound_us(self, shape: LayerShape, kept: int, kernel: Kernel | None = None) -> float:

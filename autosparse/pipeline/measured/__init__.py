@@ -1,0 +1,1 @@
+"""What a run measured: the table of layers, whole models in sessions, and the finalists."""

@@ -1,0 +1,190 @@
+"""What the stages are asked for in a run: each request made from the run's subject, in one place."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+from autosparse.errors import RunError
+from autosparse.measuring.stopwatch import WHOLE
+from autosparse.pipeline.measured.ledger import Ledger
+from autosparse.pipeline.measured.session import Contestant, SessionRequest
+from autosparse.pipeline.subject.survey import Survey
+from autosparse.plans.plan import Plan
+from autosparse.progress import Progress
+from autosparse.run_folders import RunFolder
+from autosparse.searching.parallel import Pool
+from autosparse.searching.pool import AbstractPool
+from autosparse.searching.storage import check_study
+from autosparse.train.baseline import baseline, find_baseline
+from autosparse.train.evaluate import OneShotEvaluator
+from autosparse.train.job import TrainJob, TrainResult
+from autosparse.train.recipes import Recipe, full, short
+
+# Validation samples per evaluation in the search, and in its many one-layer evaluations.
+_EVALUATION_LIMIT = 2_000
+
+
+def dense_weights(subject: Survey, progress: Progress) -> Path:
+    """Gives the dense weights: the user's, or a baseline trained once and kept."""
+    config = subject.config
+    if config.weights is not None:
+        return config.weights
+    found = baseline(
+        config.model,
+        config.data,
+        **_baseline_of(subject),
+        threads=subject.hardware.cpu.cores_usable,
+        images=subject.images,
+        progress=progress,
+    )
+    return Path(found.weights)
+
+
+def known_dense_weights(subject: Survey) -> Path:
+    """Gives the baseline that was trained for this subject, and trains none.
+
+    Raises:
+        RunError: there is none.
+    """
+    found = find_baseline(subject.config.model, subject.config.data, **_baseline_of(subject))
+    if found is None:
+        raise RunError(
+            f"the dense weights of {subject.config.model} must be there, but this user's home has no "
+            "baseline of it; name weights, or train the configuration: autosparse train RUN --pick ID"
+        )
+    return Path(found.weights)
+
+
+def _baseline_of(subject: Survey) -> dict[str, Any]:
+    return {
+        "resolution": subject.data_resolution,
+        "channels": subject.input_shape[0],
+        "classes": subject.classes,
+        "seed": subject.config.seed,
+    }
+
+
+def evaluator_for(subject: Survey, weights: Path) -> OneShotEvaluator:
+    """Gives the callable that evaluates plans without training, its model loaded in this process."""
+    evaluator = OneShotEvaluator(
+        model=subject.config.model,
+        weights=str(weights.resolve()),
+        data=subject.config.data,
+        resolution=subject.data_resolution,
+        channels=subject.input_shape[0],
+        classes=subject.classes,
+        limit=_EVALUATION_LIMIT,
+        seed=subject.config.seed,
+    )
+    evaluator.open(subject.images)
+    return evaluator
+
+
+def ledger_for(
+    subject: Survey,
+    run: RunFolder,
+    pool: AbstractPool,
+    weights: Path,
+    evaluate: OneShotEvaluator,
+    progress: Progress,
+) -> Ledger:
+    """Gives a run's whole-model figures, those of earlier processes among them."""
+    return Ledger(
+        run.path / "sessions.jsonl",
+        session_request(subject),
+        str(weights.resolve()),
+        pool,
+        evaluate,
+        progress,
+        dtypes=subject.dtypes,
+    )
+
+
+def study_subject(subject: Survey) -> dict[str, str]:
+    """Gives all that a study is about, as it is typed: with anything else it cannot be continued."""
+    space = subject.space.model_dump(mode="json", exclude={"version", "study"})
+    typed = subject.config.to_plain()
+    keys = ("model", "weights", "data", "data_resolution", "latency_budget", "dtype", "compact_weights")
+    return {
+        **{key: str(typed[key]) for key in keys},
+        **{f"the space's {key}": str(value) for key, value in space.items()},
+        "input_shape": "x".join(map(str, subject.input_shape)),
+        "batch_size": str(subject.config.batch_size),
+        "threads": str(subject.threads),
+        "host": subject.device.id,
+    }
+
+
+def check_study_of(subject: Survey) -> None:
+    """Refuses a study that was started with something else; see `searching.storage.check_study`."""
+    config = subject.config
+    check_study(config.storage, config.study_name, study_subject(subject))
+
+
+def session_request(subject: Survey) -> SessionRequest:
+    """Gives what all measuring sessions of a run have in common."""
+    config = subject.config
+    return SessionRequest(
+        model=config.model,
+        classes=subject.classes,
+        input_shape=subject.input_shape,
+        batch_size=config.batch_size,
+        threads=subject.threads,
+        contestants=(),
+        policy=WHOLE,
+        database=subject.database,
+        seed=config.seed,
+        compact_weights=config.compact_weights,
+        judged=config.judged,
+        budget_us=config.latency_budget,
+    )
+
+
+def train_job(subject: Survey, plan: Plan, recipe: Recipe, weights: Path, folder: Path) -> TrainJob:
+    """Gives the training of one configuration."""
+    return TrainJob(
+        model=subject.config.model,
+        weights=str(weights.resolve()),
+        data=subject.config.data,
+        resolution=subject.data_resolution,
+        plan=plan,
+        recipe=recipe,
+        folder=str(folder.absolute()),
+        channels=subject.input_shape[0],
+        classes=subject.classes,
+        seed=subject.config.seed,
+    )
+
+
+def recipe_for(kind: str, samples: int, seed: int) -> Recipe:
+    """Gives the preset of a kind of training for a training split of so many samples."""
+    make = {"short": short, "full": full}[kind]
+    return dataclasses.replace(make(samples), seed=seed)
+
+
+def weights_in(run: Path, result: TrainResult) -> str:
+    """Gives the file of trained weights relative to the folder of the run that holds it."""
+    return str(Path(result.weights).relative_to(run.absolute()))
+
+
+def pool_for(subject: Survey, run: RunFolder, progress: Progress) -> Pool:
+    """Starts the workers of a run, or joins the cluster it names."""
+    with progress.step("start workers"):
+        return Pool(
+            cores=max(subject.config.parallel or subject.hardware.cpu.cores_usable, subject.threads),
+            address=subject.config.address,
+            log_folder=run.folder("logs"),
+        )
+
+
+def contestant(plan: Plan, result: TrainResult | None, weights: Path) -> Contestant:
+    """Gives a configuration as it would be deployed: trained weights, or dense ones to be pruned."""
+    return Contestant(
+        name=plan.id,
+        weights=result.weights if result else str(weights),
+        plan=plan,
+        pruned=result is not None,
+        dtype=plan.dtype,
+    )

@@ -1,0 +1,395 @@
+"""The main job: profile, tune, search, train the front, measure it whole, report."""
+
+from __future__ import annotations
+
+import dataclasses
+import shlex
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from autosparse import report
+from autosparse.config import SearchConfig, flag, validate
+from autosparse.errors import BudgetInfeasible, ConfigError, ExitCode, RunError
+from autosparse.pipeline.measured.finalists import Finalist, Qualifying, finalist, qualify
+from autosparse.pipeline.measured.ledger import Ledger
+from autosparse.pipeline.measured.tables import (
+    measure_losses,
+    measure_options,
+    measured_arithmetic,
+    to_problem,
+)
+from autosparse.pipeline.results import publish
+from autosparse.pipeline.results.outcomes import SearchOutcome
+from autosparse.pipeline.results.publish import Entrant, Findings
+from autosparse.pipeline.subject.requests import (
+    check_study_of,
+    contestant,
+    dense_weights,
+    evaluator_for,
+    ledger_for,
+    pool_for,
+    recipe_for,
+    study_subject,
+    train_job,
+    weights_in,
+)
+from autosparse.pipeline.subject.survey import Survey, survey, will_train
+from autosparse.pipeline.trained.accuracies import Reached, dense_accuracies
+from autosparse.pipeline.trained.training import train_with_dense
+from autosparse.plans.front import least_infeasible
+from autosparse.progress import Progress
+from autosparse.report import document as form
+from autosparse.run_folders import RunFolder, find_unfinished
+from autosparse.run_folders.event_log import EventLog
+from autosparse.searching import knapsack
+from autosparse.searching.pool import AbstractPool
+from autosparse.searching.problem import Problem, prepare
+from autosparse.searching.study import run_study
+from autosparse.searching.trials import StudyResult, StudySettings
+from autosparse.train.evaluate import OneShotEvaluator
+from autosparse.train.job import TrainResult
+from autosparse.tuning.autotune import TuneResult
+
+# Part of what is left of --time-budget that the study may take; the rest trains and measures.
+_STUDY_SHARE = 0.4
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class _Work:
+    """What the stages of one run share."""
+
+    survey: Survey
+    run: RunFolder
+    pool: AbstractPool
+    progress: Progress
+    deadline_s: float | None
+
+    @property
+    def is_late(self) -> bool:
+        """Whether the time budget is used up."""
+        return self.deadline_s is not None and time.monotonic() >= self.deadline_s
+
+    @property
+    def left_s(self) -> float | None:
+        """Seconds left of the time budget, at least one; None without a budget."""
+        return None if self.deadline_s is None else max(1.0, self.deadline_s - time.monotonic())
+
+
+def search(
+    config: SearchConfig | None = None,
+    *,
+    resume: bool | None = None,
+    progress: Progress | None = None,
+    **settings: Any,
+) -> SearchOutcome:
+    """Runs a search to its end, or continues the one that the same configuration left unfinished.
+
+    Args:
+        config: what to search; None makes it of `settings`.
+        resume: True insists on a run to continue, False starts a new one, None does what fits.
+        progress: told of every stage, and asked whether to stop.
+        **settings: keys of `SearchConfig`, as on the command line: ``model="resnet18"``,
+            ``latency_budget="5ms"``.
+
+    Returns:
+        The run's folder and result; exit code 3 with the smallest feasible budget where the budget
+        cannot be met.
+
+    Raises:
+        UsageError: something asked for cannot be meant; nothing was started.
+        Stopped: a stop was asked for; the same call continues.
+        NoValidConfiguration: no layer can be sparse, which is told before any work; or every
+            configuration failed.
+    """
+    config = _config(config, settings)
+    validate(config)
+    progress = progress or Progress()
+    deadline_s = None if config.time_budget is None else time.monotonic() + config.time_budget / 1e6
+    subject = survey(config, progress, evaluates=True, trains=will_train(config))
+    subject.check_sparse()
+    check_study_of(subject)
+    with open_run(subject, resume) as run:
+        publish.write_start(run, subject)
+        progress = progress.also(EventLog(run.path / "logs" / "events.jsonl"))
+        with pool_for(subject, run, progress) as pool:
+            work = _Work(survey=subject, run=run, pool=pool, progress=progress, deadline_s=deadline_s)
+            return _search(work)
+
+
+def _config(config: SearchConfig | None, settings: Mapping[str, Any]) -> SearchConfig:
+    if config is not None and settings:
+        raise ConfigError(
+            f"a search takes a config or settings, but got both: {', '.join(settings)}; "
+            "put them into the config"
+        )
+    return config if config is not None else SearchConfig(**settings)
+
+
+def open_run(subject: Survey, resume: bool | None) -> RunFolder:
+    """Makes the run's folder, or takes up the unfinished one of the same configuration.
+
+    Raises:
+        RunError: there is nothing to resume although that was asked for, or it is in use.
+    """
+    config = subject.config
+    fingerprint = f"{config.fingerprint()}-{subject.device.id}"
+    unfinished = None if resume is False else find_unfinished(config.out, fingerprint)
+    if unfinished is not None:
+        return RunFolder.resume(unfinished)
+    if resume:
+        raise RunError(
+            f"--resume needs an unfinished run of this configuration, but {config.out} has none; "
+            "leave --resume out"
+        )
+    return RunFolder.create(
+        config.out,
+        model=config.model,
+        hardware_id=subject.device.id,
+        config_yaml=config.to_yaml(),
+        fingerprint=fingerprint,
+        budget_ms=None if config.latency_budget is None else config.latency_budget / 1e3,
+    )
+
+
+def _search(work: _Work) -> SearchOutcome:
+    with _stage(work, "baseline"):
+        weights = dense_weights(work.survey, work.progress)
+        accuracies = dense_accuracies(work.survey, weights, work.progress)
+    evaluator = evaluator_for(work.survey, weights)
+    with _stage(work, "tune"), work.pool.exclusive():
+        tuning = measure_options(work.survey, _us(work.left_s), work.progress)
+        publish.write_latency_table(work.run, work.survey, tuning.options)
+    work = _measurable(work, tuning)
+    with _stage(work, "measure dense"):
+        ledger = ledger_for(work.survey, work.run, work.pool, weights, evaluator, work.progress)
+        ledger.measure_references()
+    with _stage(work, "sensitivity"):
+        losses, references = measure_losses(work.survey, evaluator, work.pool, work.progress)
+    problem = to_problem(work.survey, tuning, losses, references, ledger)
+    findings = Findings(
+        survey=work.survey,
+        command=command(work.survey.config),
+        dense_accuracies=accuracies.of(work.survey.dtypes),
+        tuning=tuning,
+        study=None,
+        problem=prepare(problem).problem,
+        ledger=ledger,
+        entrants=(),
+    )
+    with _stage(work, "search"):
+        try:
+            study = _study(work, problem, evaluator)
+        except BudgetInfeasible:
+            return _out_of_reach(work, findings)
+        publish.write_trials(work.run, study)
+    return _qualify(work, findings, study, weights)
+
+
+def _qualify(work: _Work, findings: Findings, study: StudyResult, weights: Path) -> SearchOutcome:
+    """Runs the study's best whole, trains what meets the budget, and measures what is deployed."""
+    findings.ledger.know(study.trials)
+    top_k = work.survey.config.top_k
+    with _stage(work, "measure"):
+        qualifying = qualify(study, findings.ledger, top_k=top_k, progress=work.progress)
+    findings = dataclasses.replace(
+        findings,
+        study=study,
+        problem=qualifying.problem,
+        skipped=_skipped(findings, study, qualifying),
+    )
+    if not qualifying.chosen:
+        nearest = least_infeasible(qualifying.all, top_k)
+        entrants = _untrained(work, findings.ledger, nearest)
+        return _publish(work, dataclasses.replace(findings, entrants=entrants))
+    with _stage(work, "train"):
+        trained, dense = _train(work, qualifying, weights)
+    with _stage(work, "final measurement"):
+        entrants = _final(work, findings.ledger, qualifying, trained, weights)
+    chosen = {finalist.plan.id for finalist in qualifying.chosen}
+    uniform_id = qualifying.uniform.plan.id if qualifying.uniform else None
+    findings = dataclasses.replace(
+        findings,
+        entrants=tuple(e for e in entrants if e.finalist.plan.id in chosen),
+        trained_dense=dense,
+        uniform=next((e for e in entrants if e.finalist.plan.id == uniform_id), None),
+        skipped=_skipped(findings, study, qualifying),
+    )
+    return _publish(work, findings)
+
+
+def _out_of_reach(work: _Work, findings: Findings) -> SearchOutcome:
+    """Reports that no assignment of the table meets the budget, with the fastest one, really run."""
+    plan, _ = knapsack.fastest(findings.problem)
+    if plan.id not in findings.ledger.measured:
+        findings.ledger.measure([plan])
+    found = finalist(plan, findings.problem, findings.ledger)
+    why = ("search", "no assignment of the measured options is predicted to meet the budget")
+    skipped = (why, *_skipped(findings))
+    entrants = _untrained(work, findings.ledger, [found])
+    return _publish(work, dataclasses.replace(findings, entrants=entrants, skipped=skipped))
+
+
+def _untrained(work: _Work, ledger: Ledger, finalists: Sequence[Finalist]) -> tuple[Entrant, ...]:
+    """Evaluates plans that were run whole but not trained, as a report needs them."""
+    with work.progress.step("accuracy on both splits", len(finalists)) as step:
+        found = []
+        for each in finalists:
+            reached = ledger.reached(each.plan)
+            found.append(Entrant(finalist=each, measured=each.measured, reached=reached))
+            step.advance(1, each.plan.id)
+    return tuple(found)
+
+
+def _publish(work: _Work, findings: Findings) -> SearchOutcome:
+    """Writes the results and the report, and records how the run ended."""
+    with _stage(work, "report"):
+        document = publish.publish(work.run, findings)
+    if document["verdict"]["id"] is None:
+        code, message = ExitCode.INFEASIBLE, document["verdict"]["text"]
+    else:
+        code, message = ExitCode.DONE, ""
+    work.run.finish("done" if code is ExitCode.DONE else "infeasible", code, message)
+    return SearchOutcome(
+        run=work.run.path,
+        document=document,
+        summary=report.summary(form.parse(document)),
+        exit_code=code,
+    )
+
+
+# ----------------------------------------------------------------------------------------- stages
+
+
+@contextmanager
+def _stage(work: _Work, name: str) -> Iterator[None]:
+    work.progress.check()
+    work.run.enter(name)
+    work.progress.log(f"stage: {name}")
+    yield
+
+
+def _measurable(work: _Work, tuning: TuneResult) -> _Work:
+    """Leaves out the types that some layer could not be measured in, and says so."""
+    before = work.survey.arithmetic
+    after = measured_arithmetic(before, tuning)
+    if after == before:
+        return work  # with the images that its survey has read
+    for dtype, why in after.why_not[len(before.why_not) :]:
+        work.progress.log(f"no {dtype}: {why}")
+    return dataclasses.replace(work, survey=dataclasses.replace(work.survey, arithmetic=after))
+
+
+def _study(work: _Work, problem: Problem, evaluator: OneShotEvaluator) -> StudyResult:
+    config = work.survey.config
+    left_s = work.left_s
+    settings = StudySettings.of(
+        work.survey.space.study,
+        **({} if config.trials is None else {"trials": config.trials}),
+        seed=config.seed,
+        study_name=config.study_name or work.run.name,
+        storage=config.storage,
+        time_budget_s=None if left_s is None else _STUDY_SHARE * left_s,
+        chance_accuracy=1 / work.survey.classes,
+        evaluation_key=evaluator.fingerprint(),
+        asked=study_subject(work.survey),
+    )
+    return run_study(
+        problem,
+        settings,
+        evaluator,
+        pool=work.pool,
+        folder=work.run.folder("study"),
+        progress=work.progress,
+    )
+
+
+def _train(
+    work: _Work, qualifying: Qualifying, weights: Path
+) -> tuple[dict[str, TrainResult], tuple[Mapping[str, Any], ...]]:
+    """Trains what is deployed and, to compare with, the dense model as long."""
+    kind = work.survey.config.train
+    if kind == "none":
+        return {}, ()
+    if work.is_late:
+        work.progress.log("the time budget is used up: accuracies stay one-shot; `train` trains later")
+        return {}, ()
+    recipe = recipe_for(kind, len(work.survey.images.train), work.survey.config.seed)
+    jobs = {
+        finalist.plan.id: train_job(
+            work.survey, finalist.plan, recipe, weights, work.run.folder("train", finalist.plan.id)
+        )
+        for finalist in _deployable(qualifying)
+    }
+    return train_with_dense(jobs, work.run.path, work.pool, work.progress)
+
+
+def _deployable(qualifying: Qualifying) -> list[Finalist]:
+    """The chosen plans, and the uniform one that they are compared with at equal training."""
+    chosen = list(qualifying.chosen)
+    extra = qualifying.uniform
+    return chosen if extra is None or extra in chosen else [*chosen, extra]
+
+
+def _final(
+    work: _Work,
+    ledger: Ledger,
+    qualifying: Qualifying,
+    trained: dict[str, TrainResult],
+    weights: Path,
+) -> tuple[Entrant, ...]:
+    """Measures, in one session with dense, exactly the weights that would be deployed."""
+    finalists = [f for f in _deployable(qualifying) if not trained or f.plan.id in trained]
+    results = ledger.measure_deployed(
+        [contestant(f.plan, trained.get(f.plan.id), weights) for f in finalists]
+    )
+    measured = [dataclasses.replace(f, measured=results[f.plan.id]) for f in finalists]
+    if not trained:
+        return _untrained(work, ledger, measured)
+    return tuple(
+        Entrant(
+            finalist=each,
+            measured=each.measured,
+            reached=Reached.by(trained[each.plan.id]),
+            weights=weights_in(work.run.path, trained[each.plan.id]),
+        )
+        for each in measured
+    )
+
+
+def _skipped(
+    findings: Findings, study: StudyResult | None = None, qualifying: Qualifying | None = None
+) -> tuple[tuple[str, str], ...]:
+    scopes = findings.survey.scopes
+    rows = [(f"arithmetic in {dtype}", why) for dtype, why in findings.survey.arithmetic.why_not]
+    rows += [(scope.name, "; ".join(scope.why_dense)) for scope in scopes if scope.why_dense]
+    rows += [(scope.name, reason) for scope in scopes for reason in scope.refused]
+    rows += findings.survey.held
+    rows += [(f"{item.layer} {item.label}", item.reason) for item in (study.dropped if study else ())]
+    rows += qualifying.reverted if qualifying else ()
+    rows += findings.tuning.unmeasured.items()
+    rows += [("undisturbed measurement", why) for why in findings.ledger.disturbances]
+    trials = study.trials if study else ()
+    rows += [(f"trial {trial.number}", trial.reason) for trial in trials if trial.state == "FAIL"]
+    return tuple(rows)
+
+
+def command(config: SearchConfig) -> str:
+    """Gives the command line that makes the same run."""
+    default = SearchConfig(model=config.model).to_plain()
+    words = ["autosparse", "search"]
+    for key, value in config.to_plain().items():
+        if value == default[key] and key != "model":
+            continue
+        if isinstance(value, bool):  # False is the default of every switch
+            words.append(flag(key))
+            continue
+        for item in value if isinstance(value, list) else [value]:
+            words += [flag(key), str(item)]
+    return shlex.join(words)
+
+
+def _us(seconds: float | None) -> float | None:
+    return None if seconds is None else seconds * 1e6

@@ -1,0 +1,159 @@
+"""A plan: what every layer of one model shall be. Plain data, made by the search, read by all else."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, Self
+
+import yaml
+
+from autosparse.errors import PlanError, UsageError
+from autosparse.patterns import family_of, parse_pattern
+from autosparse.records import LayerChoice, LayerInfo, Pattern, Record, onexn, short_hash
+from autosparse.storage.yaml_text import YamlError, read_yaml
+
+PLAN_SCHEMA = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan(Record):
+    """Per-layer pattern, sparsity, dtype and kernel of one model.
+
+    Attributes:
+        model: the model's name as the user gave it.
+        layers: layer name to its choice; a layer not named stays dense.
+        schema: version of this format.
+        note: free text on where the plan comes from.
+    """
+
+    model: str
+    layers: Mapping[str, LayerChoice] = field(default_factory=dict)
+    schema: int = PLAN_SCHEMA
+    note: str = ""
+
+    @property
+    def id(self) -> str:
+        """Short hash of what the plan prescribes, equal for equal prescriptions."""
+        sparse = {k: v.to_json() for k, v in self.layers.items() if not v.pattern.is_dense}
+        return short_hash([self.model, sparse, *([self.dtype] if self.dtype != "f32" else [])])
+
+    @property
+    def dtype(self) -> Literal["f32", "bf16"]:
+        """Arithmetic type of the whole model.
+
+        Raises:
+            PlanError: the layers' types differ; a model runs in one.
+        """
+        dtypes = {choice.dtype for choice in self.layers.values()}
+        if len(dtypes) > 1:
+            wrong = ", ".join(sorted(dtypes))
+            raise PlanError(f"all layers of a plan must have one dtype, but got {wrong}")
+        return next(iter(dtypes), "f32")
+
+    @property
+    def is_sparse(self) -> bool:
+        """Whether any layer gets zeros; without, the plan is the dense model."""
+        return any(choice.sparsity > 0 for choice in self.layers.values())
+
+    @classmethod
+    def uniform(
+        cls,
+        model: str,
+        layers: Iterable[LayerInfo],
+        *,
+        block_n: int | None = None,
+        pattern: Pattern | str | None = None,
+        sparsity: float,
+        dtype: Literal["f32", "bf16"] = "f32",
+    ) -> Self:
+        """Gives every prunable layer the same pattern and sparsity.
+
+        Args:
+            model: the model's name.
+            layers: its weight-bearing layers.
+            block_n: N of the 1xN pattern, or
+            pattern: any pattern, or its name, such as ``block16``.
+            sparsity: fraction of blocks to prune.
+            dtype: arithmetic type.
+
+        Layers that must stay dense are left out; the plan's note names them with their reasons.
+
+        Raises:
+            PlanError: no family knows the pattern, or no layer may be sparse; names every reason.
+            UsageError: not exactly one of `block_n` and `pattern` is given.
+        """
+        if (block_n is None) == (pattern is None):
+            raise UsageError(
+                f"a uniform plan takes either block_n or pattern, but got {block_n} and {pattern!r}"
+            )
+        wanted = parse_pattern(pattern) if isinstance(pattern, str) else pattern or onexn(block_n or 0)
+        family_of(wanted)
+        choice = LayerChoice(pattern=wanted, sparsity=sparsity, dtype=dtype)
+        given = tuple(layers)
+        names = [layer.name for layer in given if not layer.why_dense]
+        dense = "; ".join(
+            f"{layer.name} ({', '.join(layer.why_dense)})" for layer in given if layer.why_dense
+        )
+        if not names:
+            raise PlanError(
+                f"a uniform plan needs a layer that may be sparse, but all {len(given)} of {model} "
+                f"must stay dense: {dense or 'it was given none'}"
+            )
+        return cls(
+            model=model,
+            layers={name: choice for name in names},
+            note=f"uniform {wanted.name} at {sparsity:g}" + (f"; dense: {dense}" if dense else ""),
+        )
+
+    def choice(self, layer: str) -> LayerChoice:
+        """Gives a layer's choice; dense if the plan does not name it."""
+        return self.layers.get(layer, LayerChoice())
+
+    def check(self, layers: Iterable[LayerInfo]) -> None:
+        """Refuses a plan that does not fit a model.
+
+        Raises:
+            PlanError: an unknown layer, a sparse choice for a layer that must stay dense, or several
+                dtypes.
+        """
+        _ = self.dtype  # all layers agree
+        known = {layer.name: layer for layer in layers}
+        for name, choice in self.layers.items():
+            if name not in known:
+                raise PlanError(
+                    f"a plan may name only layers of its model, but got {name!r}; "
+                    f"layers of {self.model}: {', '.join(known)}"
+                )
+            if choice.pattern.is_dense:
+                continue
+            if known[name].why_dense:
+                raise PlanError(
+                    f"layer {name!r} must stay dense ({'; '.join(known[name].why_dense)}), "
+                    f"but got {choice.label}"
+                )
+
+    def save(self, path: Path | str) -> None:
+        """Writes the plan as YAML."""
+        text = yaml.safe_dump(self.to_json(), sort_keys=False)
+        Path(path).write_text(text, encoding="utf-8")
+
+    @classmethod
+    def load(cls, path: Path | str) -> Self:
+        """Reads a plan from YAML.
+
+        Raises:
+            PlanError: the file is missing, is no plan, or breaks a rule.
+        """
+        try:
+            values = read_yaml(Path(path))
+        except (OSError, YamlError) as error:
+            reason = error.strerror if isinstance(error, OSError) else error
+            raise PlanError(f"a plan must be a readable YAML file, but got {path}: {reason}") from None
+        if not isinstance(values, dict) or values.get("schema") != PLAN_SCHEMA:
+            raise PlanError(f"a plan must be a mapping with schema: {PLAN_SCHEMA}, but got {path}")
+        try:
+            return cls.from_json(values)
+        except UsageError as error:
+            raise PlanError(f"{path}: {error}") from None
