@@ -87,6 +87,14 @@ def test_labels() -> None:
     assert label_of(None, 100.0) == label_of(45.0, None) == ""
 
 
+def test_all_states_are_one_on_demand(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AUTOSPARSE_HOST_STATES", "one")
+    assert {label_of(ns, 100.0) for ns in (50.0, 200.0, None)} == {""}
+    assert label_of(1e6, 100.0) == UNKNOWN
+    seen = History(handovers_ns=(50.0, 200.0), split_ns=100.0)
+    assert seen.shares() == {"": 1.0} and seen.usual == ""
+
+
 class TestHistory:
     def test_a_split_once_found_stays(self) -> None:
         both = History().grown(drawn((47, 0.07, 60), (240, 0.03, 60)))

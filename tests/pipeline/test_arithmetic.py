@@ -116,7 +116,8 @@ def test_a_dry_run_counts_both_types(shop: Any) -> None:
     assert both.to_time == f32.to_time + bf16.to_time > max(f32.to_time, bf16.to_time)
     assert both.fastest_ms == min(f32.fastest_ms, bf16.fastest_ms)
     assert both.dense_ms == f32.dense_ms > bf16.dense_ms
-    assert "latency in f32, roofline" in both.text() and "latency in bf16, roofline" in both.text()
+    assert "latency in f32, by the machine's limits" in both.text()
+    assert "latency in bf16, by the machine's limits" in both.text()
     alone = forecast(config("bf16", asked.model, space=asked.space))
     assert [each.dtype for each in alone.types] == ["bf16"]
     assert both.configurations_log10 == pytest.approx(alone.configurations_log10 + math.log10(2))
