@@ -1,0 +1,194 @@
+"""What takes too long for every day: `python -m tests.endurance kills --count 30` and `... together`.
+
+kills     a search is killed (SIGKILL) at random moments and continued, as often as asked for. Every one
+          that ends has to end as one that nobody disturbed.
+together  two searches at once, of homes of their own, have to end as one alone.
+
+To end alike is: the same exit code, the same verdict, and fronts from the same fastest to the same
+slowest configuration, dense model included, within intervals and a tolerance. Ends with 1 if anything
+differed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tests.pipeline.conftest import DATA, MODEL, SPACE
+
+LIMIT_S = 1200.0
+# Latencies of two searches may differ by their intervals and by this much: by the layout in memory.
+TOLERANCE = 0.10
+
+
+@dataclass(frozen=True)
+class Place:
+    """A folder to search in, and the home of its caches."""
+
+    folder: Path
+    home: Path
+
+    @classmethod
+    def made(cls, parent: Path, name: str, home: Path | None = None) -> Place:
+        folder = parent / name
+        folder.mkdir(parents=True)
+        (folder / "net.py").write_text(MODEL)
+        (folder / "my_data.py").write_text(DATA)
+        (folder / "space.yaml").write_text(SPACE)
+        return cls(folder, home or folder / "home")
+
+    def start(self, *extra: str) -> subprocess.Popen[str]:
+        words = [
+            "search", "--model", "net.py:build", "--data", "my_data.py:load", "--data-resolution", "12",
+            "--input-shape", "3x96x96", "--space", "space.yaml", "--top-k", "2", "--out", "results",
+            "--dtype", "f32", "-q", "--json", *extra,
+        ]  # fmt: skip
+        return subprocess.Popen(
+            [sys.executable, "-m", "autosparse", *words],
+            env={**os.environ, "AUTOSPARSE_HOME": str(self.home)},
+            cwd=self.folder,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+
+@dataclass(frozen=True)
+class Ending:
+    """How a search ended.
+
+    Attributes:
+        code: exit code.
+        document: pareto.json, empty unless it is 0.
+        words: what it complained of.
+    """
+
+    code: int
+    document: Mapping[str, Any]
+    words: str
+
+    def __str__(self) -> str:
+        if not self.document:
+            return f"exit code {self.code}: {self.words[-300:]}"
+        dense = self.document["dense"]["latency"]["median_ms"]
+        points = (
+            f"{config['measured_latency_ms']:.4f} ms {config['accuracy']:.3f}"
+            for config in self.document["configs"]
+        )
+        return f"dense {dense:.4f} ms; {', '.join(points)}"
+
+
+def ended(process: subprocess.Popen[str]) -> Ending:
+    """Waits for a search."""
+    said, words = process.communicate(timeout=LIMIT_S)
+    return Ending(process.returncode, json.loads(said) if process.returncode == 0 else {}, words)
+
+
+def differences(found: Ending, wanted: Ending) -> list[str]:
+    """Says in what a search ended otherwise than another; nothing where they agree."""
+    if found.code != wanted.code:
+        return [f"exit code {found.code} instead of {wanted.code}: {found.words[-300:]}"]
+    problems = []
+    for what, pick in _FIGURES.items():
+        (low, high), (least, most) = pick(found.document), pick(wanted.document)
+        if low > most * (1 + TOLERANCE) or high < least * (1 - TOLERANCE):
+            problems.append(f"{what}: {low:.4f} to {high:.4f} instead of {least:.4f} to {most:.4f}")
+    verdicts = [each.document["verdict"]["id"] is not None for each in (found, wanted)]
+    if verdicts[0] != verdicts[1]:
+        problems.append(f"verdict: a configuration fits is {verdicts[0]} instead of {verdicts[1]}")
+    return problems
+
+
+def _latency(document: Mapping[str, Any], end: Any) -> tuple[float, float]:
+    config = end(document["configs"], key=lambda each: each["measured_latency_ms"])
+    low, high = config["latency_ci_ms"]
+    return low, high
+
+
+def _dense(document: Mapping[str, Any]) -> tuple[float, float]:
+    latency = document["dense"]["latency"]
+    return latency["ci_low_ms"], latency["ci_high_ms"]
+
+
+_FIGURES: Mapping[str, Any] = {
+    "dense latency, ms": _dense,
+    "fastest configuration, ms": lambda document: _latency(document, min),
+    "slowest configuration, ms": lambda document: _latency(document, max),
+}
+
+
+def kills(parent: Path, count: int, seed: int) -> int:
+    """Kills searches at random moments; gives how many ended otherwise than an undisturbed one."""
+    chance = random.Random(seed)
+    place = Place.made(parent, "kills")
+    begun = time.monotonic()
+    wanted = ended(place.start())
+    whole_s = time.monotonic() - begun
+    print(f"undisturbed, {whole_s:.0f} s: {wanted}", flush=True)
+    wrong = killed = searches = 0
+    fresh = Place.made(parent, "resumed")  # a home of its own: kills hit every stage, tuning included
+    while killed < count:
+        searches += 1
+        while True:
+            process = fresh.start()
+            moment_s = chance.uniform(0, whole_s)
+            try:
+                process.wait(timeout=moment_s)
+                break
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.communicate()
+                killed += 1
+                print(f"kill {killed} after {moment_s:.1f} s", flush=True)
+                if killed >= count:
+                    process = fresh.start()
+                    break
+        found = ended(process)
+        problems = differences(found, wanted)
+        wrong += bool(problems)
+        print(f"search {searches}: {'; '.join(problems) or 'as undisturbed'}: {found}", flush=True)
+        fresh = Place.made(parent, f"resumed-{searches}")
+    print(f"{killed} kills, {searches} searches, {wrong} ended otherwise")
+    return wrong
+
+
+def together(parent: Path) -> int:
+    """Runs two searches at once; gives how many ended otherwise than one alone."""
+    wanted = ended(Place.made(parent, "alone").start())
+    print(f"alone: {wanted}", flush=True)
+    running = [Place.made(parent, name).start() for name in ("first", "second")]
+    wrong = 0
+    for name, found in zip(("first", "second"), [ended(each) for each in running], strict=True):
+        problems = differences(found, wanted)
+        wrong += bool(problems)
+        print(f"{name} of two: {'; '.join(problems) or 'as alone'}: {found}", flush=True)
+    return wrong
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Runs what was asked for; gives the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m tests.endurance", description=__doc__)
+    verbs = parser.add_subparsers(dest="verb", required=True)
+    killing = verbs.add_parser("kills")
+    killing.add_argument("--count", type=int, default=30)
+    killing.add_argument("--seed", type=int, default=0)
+    verbs.add_parser("together")
+    asked = parser.parse_args(words)
+    with tempfile.TemporaryDirectory(prefix="endurance-") as folder:
+        if asked.verb == "kills":
+            return int(kills(Path(folder), asked.count, asked.seed) > 0)
+        return int(together(Path(folder)) > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
