@@ -11,6 +11,9 @@ from types import ModuleType
 
 import pytest
 
+sys.path.insert(0, str(Path(__file__).parent))
+from captures import shared
+
 # Read by OpenMP when torch loads it: threads that wait for one another sleep. Spinning, they take five
 # times as long for the small layers of tests where anything else runs.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -68,6 +71,17 @@ def quiet_neighbours(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]
         lock = tmp_path_factory.mktemp("measuring") / "measuring.lock"
         patch.setenv("AUTOSPARSE_MEASURING_LOCK", str(lock))
         patch.setenv("AUTOSPARSE_BUSY_HOST", "accept")
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def captured_once() -> Iterator[None]:
+    """Captures what is the same but for its weights once, where a capture itself is not tested."""
+    from autosparse.graph.trace import Exported
+
+    module = sys.modules[Exported.__module__]  # the package has a function of its name
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "_export", shared(module._export))
         yield
 
 

@@ -176,7 +176,11 @@ class _Share:
     def __init__(self) -> None:
         self.path = lock_file()
         self.gate = open_lock(_gate(self.path), for_everyone=True)
-        self.lock = open_lock(self.path, for_everyone=True)
+        try:
+            self.lock = open_lock(self.path, for_everyone=True)
+        except RunError:
+            os.close(self.gate)
+            raise
         self.users = 0
 
     def enter(self) -> bool:
@@ -238,9 +242,11 @@ def _entered(check: Callable[[], None] | None) -> _Share | None:
     while True:
         with _share_threads:
             try:
-                if _share is None or (_share.path != lock_file() and not _share.users):
-                    if _share is not None:
-                        _share.close()
+                if _share is not None and _share.path != lock_file() and not _share.users:
+                    # Forgotten first: the numbers of closed files may soon be those of others.
+                    outdated, _share = _share, None
+                    outdated.close()
+                if _share is None:
                     _share = _Share()
                 if _share.enter():
                     return _share

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
@@ -22,6 +23,17 @@ ACTIVATIONS: dict[Activation, Callable[[Tensor], Tensor]] = {
     Activation.SIGMOID: torch.sigmoid,
     Activation.GELU: F.gelu,
 }
+
+
+@pytest.fixture(scope="package", autouse=True)
+def captured_by_torch() -> Iterator[None]:
+    """Captures every model, as captures are what is tested here."""
+    from autosparse.graph.trace import Exported
+
+    module = sys.modules[Exported.__module__]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "_export", module._export.plain)
+        yield
 
 
 def _tensor(values: np.ndarray | None) -> Tensor | None:

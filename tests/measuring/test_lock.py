@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
@@ -166,6 +167,24 @@ def test_a_host_without_a_place_for_the_lock_measures_and_says_so(
     assert said[0].startswith("measuring without a lock: /proc/nowhere/lock.gate must be writable")
     with making_way():
         pass
+
+
+def test_a_share_that_cannot_be_had_anew_leaves_no_number_of_a_closed_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with making_way():
+        pass
+    nowhere = tmp_path / "absent" / "lock"
+    monkeypatch.setenv("AUTOSPARSE_MEASURING_LOCK", str(nowhere))
+    with making_way():
+        pass  # the share is given up, and there is none for this place
+    files = [os.open(os.devnull, os.O_RDONLY) for _ in range(8)]  # they get the numbers that are free
+    with making_way():
+        pass
+    # A hook closes a process's locks in its forked children, where this call looks after them.
+    subprocess.run(["true"], check=True, pass_fds=files, preexec_fn=lambda: [*map(os.fstat, files)])
+    for file in files:
+        os.close(file)
 
 
 def test_every_user_may_take_it() -> None:
