@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 import os
 import signal
 import sqlite3
@@ -13,6 +14,7 @@ import pytest
 import sqlalchemy as sa
 
 from autosparse.database import TuningDatabase, schema
+from autosparse.database.upkeep import verify
 from autosparse.errors import DatabaseError, MissingDependency, UsageError
 from autosparse.records import MeasurementKey, Status
 from autosparse.storage import paths
@@ -247,6 +249,21 @@ def schema_is_there(url: Path) -> bool:
     finally:
         connection.close()
     return bool(found)
+
+
+@pytest.mark.parametrize("column", ["median_us", "ci_low_us", "ci_high_us", "sparsity", "handover_ns"])
+@pytest.mark.parametrize("figure", [math.inf, -math.inf])
+def test_a_figure_that_no_json_can_hold_is_a_damaged_row(
+    database: TuningDatabase, column: str, figure: float
+) -> None:
+    database.put(row())
+    with sqlite3.connect(database.url.removeprefix("sqlite:///")) as connection:
+        connection.execute(f"UPDATE measurements SET {column} = ?", (figure,))
+    connection.close()
+    with pytest.raises(DatabaseError, match=f"damaged: {column} .*finite number"):
+        database.rows()
+    [problem] = verify(database=database).problems
+    assert "finite number" in problem
 
 
 def test_an_update_of_one_row_changes_no_other(database: TuningDatabase) -> None:
