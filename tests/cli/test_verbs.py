@@ -222,7 +222,7 @@ def test_profile_prints_facts_and_json(
     module = ModuleType("autosparse.measuring.limits")
     module.profile = lambda **rest: limits.apply(hardware.describe())  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "autosparse.measuring.limits", module)
-    monkeypatch.setattr(autosparse, "limits", module, raising=False)
+    monkeypatch.setattr(autosparse.measuring, "limits", module, raising=False)
     assert run(["profile"]) == 0
     text = capsys.readouterr().out
     assert hardware.hardware_id() in text
