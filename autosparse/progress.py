@@ -1,7 +1,8 @@
 """The one channel through which long work reports progress and can be stopped.
 
 A stage is handed a `Progress`. It opens steps, advances them, and asks now and then whether to stop.
-Who listens — a bar on a terminal, a log file, a web page — is a *sink*: a callable that takes events.
+Every event says of which job and stage it is, from the first one on. Who listens, a bar
+on a terminal, a log file or a web page, is a *sink*: a callable that takes events.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from autosparse.errors import Stopped
@@ -28,6 +29,8 @@ class ProgressEvent:
         total: units in all, or None while unknown.
         message: text for a person.
         at_s: seconds since the epoch.
+        job: what the work is for: the verb and, as soon as there is one, its run.
+        stage: the stage of the job that is under way.
     """
 
     kind: Literal["start", "advance", "end", "log"]
@@ -36,6 +39,8 @@ class ProgressEvent:
     total: float | None = None
     message: str = ""
     at_s: float = 0.0
+    job: str = ""
+    stage: str = ""
 
 
 Sink = Callable[[ProgressEvent], None]
@@ -87,21 +92,58 @@ class Step:
         self._progress.emit("advance", self.name, self.done, self.total, "")
 
 
+@dataclass(slots=True)
+class _Place:
+    """Where a job is by now; all that report on the job share it."""
+
+    job: str
+    stage: str
+
+
 class Progress:
     """Fans events out to sinks and carries the request to stop.
 
     Args:
         sinks: called with every event, in order.
         should_stop: asked between units of work; True ends the work with `Stopped`.
+        job: what the work is for.
+        stage: the stage that it begins with.
     """
 
-    def __init__(self, *sinks: Sink, should_stop: Callable[[], bool] = lambda: False) -> None:
+    def __init__(
+        self,
+        *sinks: Sink,
+        should_stop: Callable[[], bool] = lambda: False,
+        job: str = "",
+        stage: str = "",
+    ) -> None:
         self._sinks = sinks
         self._should_stop = should_stop
+        self._place = _Place(job, stage)
 
-    def also(self, sink: Sink) -> Progress:
-        """Gives a progress that tells one more sink, and stops when this one does."""
-        return Progress(*self._sinks, sink, should_stop=self._should_stop)
+    def of(self, job: str, *sinks: Sink) -> Progress:
+        """Gives the progress of a job that begins, which tells some more sinks and stops with this one.
+
+        A job within another, as a comparison that a search makes, is a part of that one.
+        """
+        place = self._place
+        begun = Progress(*self._sinks, *sinks, should_stop=self._should_stop, job=job, stage="start")
+        if place.job:
+            begun._place = place
+        return begun
+
+    def name(self, job: str) -> None:
+        """Says what the job is called from now on."""
+        self._place.job = job
+
+    @contextmanager
+    def at(self, stage: str) -> Iterator[None]:
+        """Says that the job is at a stage while the block runs."""
+        before, self._place.stage = self._place.stage, stage
+        try:
+            yield
+        finally:
+            self._place.stage = before
 
     def emit(
         self,
@@ -112,11 +154,17 @@ class Progress:
         message: str,
     ) -> None:
         """Sends one event to every sink."""
-        event = ProgressEvent(
-            kind=kind, step=step, done=done, total=total, message=message, at_s=time.time()
-        )
+        self.relay(ProgressEvent(kind=kind, step=step, done=done, total=total, message=message))
+
+    def relay(self, event: ProgressEvent) -> None:
+        """Sends on what another process tells of this job, at this one's time.
+
+        The job is this one; the stage too, unless the event names one.
+        """
+        place = self._place
+        told = replace(event, at_s=time.time(), job=place.job, stage=event.stage or place.stage)
         for sink in self._sinks:
-            sink(event)
+            sink(told)
 
     def log(self, message: str) -> None:
         """Sends one line of text."""

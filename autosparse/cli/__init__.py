@@ -4,6 +4,7 @@
     boundary   errors and interrupts become one message and an exit code
     settings   what the global flags say
     working    progress and the request to stop, for verbs that take long
+    leaving    the end of a process that was told to stop
     bars       progress on a terminal, or as plain lines where there is none
     output     results on stdout, as text or JSON
     options    flags that several verbs share
@@ -17,11 +18,12 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from typing import NoReturn
 
 from autosparse.cli import encoding
-from autosparse.errors import MissingDependency, missing_library
+from autosparse.errors import ExitCode, MissingDependency, missing_library
 
-__all__ = ["main", "run"]
+__all__ = ["leave", "main", "run"]
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -52,4 +54,13 @@ def main() -> None:
     except MissingDependency as error:
         print(f"autosparse: {error}", file=sys.stderr)
         code = error.exit_code
+    leave(code)
+
+
+def leave(code: int) -> NoReturn:
+    """Ends this process with a verb's exit code."""
+    if code in (ExitCode.STOPPED, ExitCode.INTERRUPTED):
+        from autosparse.cli.leaving import leave_stopped  # the parser is installed, so all else is
+
+        leave_stopped(code)
     sys.exit(code)

@@ -86,7 +86,9 @@ def profile(
     from autosparse.measuring import limits
 
     with working(ctx.obj) as progress:
-        found = limits.profile(refresh=refresh, progress=progress)
+        telling = progress.of("profile")
+        with telling.at("profile"):
+            found = limits.profile(refresh=refresh, progress=telling)
     if as_json:
         emit_json(found.to_json())
     else:

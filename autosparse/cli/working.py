@@ -1,25 +1,34 @@
 """What a verb that takes long needs: progress shown, and Ctrl-C that first stops and then aborts.
 
-A stop is heeded in one of two ways. Work that asks whether to stop ends at the end of its step.
-Whatever does not ask in time is interrupted where it is: all that is worth keeping is on disk by then,
+A stop is heeded within two seconds, in one of three ways. Work that asks whether to stop ends at the
+end of its step. Whatever does not ask in time is interrupted where it is. What cannot be interrupted
+either, one long call of a library, ends with the process. All that is worth keeping is on disk by then,
 since any process may be killed at any moment.
 """
 
 from __future__ import annotations
 
+import os
+import select
 import signal
 import sys
-from collections.abc import Iterator
+import threading
+import time
+from collections.abc import Container, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
 from autosparse.cli.bars import progress_sink
+from autosparse.cli.leaving import leave_midway
 from autosparse.cli.settings import Settings
 from autosparse.errors import Stopped, StoppedMidway
 from autosparse.progress import STOPPED, Progress
 
 # Time that work has to ask whether to stop before it is interrupted.
 _GRACE_S = 0.5
+# Time after which the process ends, whatever it does.
+_LAST_S = 1.8
+_ENDED = b"\0"
 
 
 class StopRequest:
@@ -64,11 +73,55 @@ class StopRequest:
         handlers = {**asked, signal.SIGALRM: self._leave_midway}
         before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
         try:
-            yield
+            with _last_resort(asked):
+                yield
         finally:
             signal.setitimer(signal.ITIMER_REAL, 0)
             for number, handler in before.items():
                 signal.signal(number, handler)
+
+
+@contextmanager
+def _last_resort(signals: Container[int]) -> Iterator[None]:
+    """Ends the process if the block goes on for long after one of the signals came.
+
+    A handler runs when the main thread comes back to Python, which one long call of a library prevents;
+    a number of the signal is written to a descriptor at once.
+    """
+    told, tell = os.pipe()
+    os.set_blocking(tell, False)
+    before = signal.set_wakeup_fd(tell, warn_on_full_buffer=False)
+    watching = threading.Thread(target=_watch, args=(told, signals), daemon=True)
+    watching.start()
+    try:
+        yield
+    finally:
+        signal.set_wakeup_fd(before)
+        os.write(tell, _ENDED)
+        watching.join()
+        os.close(told)
+        os.close(tell)
+
+
+def _watch(told: int, signals: Container[int]) -> None:
+    due_s = None
+    while True:
+        left_s = None if due_s is None else max(0.0, due_s - time.monotonic())
+        if not select.select([told], [], [], left_s)[0]:
+            leave_midway()
+        for number in os.read(told, 64):
+            if number == _ENDED[0]:
+                return
+            if number in signals and due_s is None:
+                due_s = time.monotonic() + _LAST_S
+
+
+def _forget_in_child() -> None:
+    """Keeps the signals of a forked child to itself."""
+    signal.set_wakeup_fd(-1)
+
+
+os.register_at_fork(after_in_child=_forget_in_child)
 
 
 @contextmanager

@@ -46,9 +46,10 @@ def compare(asked: Asked, progress: Progress | None = None) -> Comparison:
         Stopped: a stop was asked for; rows measured so far are kept.
     """
     check(asked)
-    progress = progress or Progress()
+    progress = (progress or Progress()).of(f"bench {asked.subject.model}")
     own.check_dtypes(asked.dtypes)
-    hardware = limits.profile(progress=progress)
+    with progress.at("profile"):
+        hardware = limits.profile(progress=progress)
     shape = task.input_shape(asked.subject)
     fused = task.fused(asked.subject, shape)
     if asked.dense or asked.sparsities or asked.plan:
@@ -58,10 +59,13 @@ def compare(asked: Asked, progress: Progress | None = None) -> Comparison:
     sessions = []
     with _folder() as folder:
         for threads in asked.threads:
-            ours = _own(asked, layers, sparse, threads, hardware, progress)
+            with progress.at("tune"):
+                ours = _own(asked, layers, sparse, threads, hardware, progress)
             request = _request(asked, shape, layers, threads, folder, ours, hardware)
-            session = _run_apart(request, progress)
-            sessions.append(_with_memory(session, request, progress))
+            with progress.at("measure"):
+                session = _run_apart(request, progress)
+            with progress.at("memory"):
+                sessions.append(_with_memory(session, request, progress))
     return Comparison(
         asked=asked,
         input_shape=shape,

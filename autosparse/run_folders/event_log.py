@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 from autosparse.progress import ProgressEvent
@@ -17,22 +18,36 @@ class EventLog:
     Starts, ends and log lines are all kept; of one step's advances, one a second.
 
     Args:
-        path: the file; it and its folder are made when the first event comes.
+        path: the file; it and its folder are made when the first event comes. None keeps events in
+            memory until `begin` names the file: a run has a folder once it is known what it is about.
 
     Raises:
         RunError: the file cannot be written.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path | None = None) -> None:
         self._path = path
+        self._early: list[ProgressEvent] = []
         self._written_at_s: dict[str, float] = {}
         self._lock = threading.Lock()
 
     def __call__(self, event: ProgressEvent) -> None:
         """Keeps one event."""
         with self._lock:
-            if self._is_due(event):
+            if not self._is_due(event):
+                return
+            if self._path is None:
+                self._early.append(event)
+            else:
                 append_jsonl(self._path, _as_json(event))
+
+    def begin(self, path: Path, job: str) -> None:
+        """Names the file, and writes there what has come so far, as events of the job."""
+        with self._lock:
+            self._path = path
+            early, self._early = self._early, []
+            for event in early:
+                append_jsonl(path, _as_json(replace(event, job=job)))
 
     def _is_due(self, event: ProgressEvent) -> bool:
         if event.kind != "advance":
@@ -46,6 +61,7 @@ class EventLog:
 
 def _as_json(event: ProgressEvent) -> dict[str, object]:
     line: dict[str, object] = {"at_s": round(event.at_s, 3), "kind": event.kind}
+    line |= {key: value for key, value in (("job", event.job), ("stage", event.stage)) if value}
     if event.step:
         line |= {"step": event.step, "done": event.done, "total": event.total}
     if event.message:

@@ -33,6 +33,8 @@ from autosparse.storage.files import write_json, write_text
 from autosparse.storage.locks import FileLock
 from autosparse.storage.paths import writable_folder
 
+_open: set[RunFolder] = set()
+
 
 class RunFolder:
     """A run this process works on. Use as a context manager: leaving records how the work ended.
@@ -46,6 +48,7 @@ class RunFolder:
         self.path = path
         self.state = state
         self._lock = lock
+        _open.add(self)
 
     @classmethod
     def create(
@@ -151,6 +154,7 @@ class RunFolder:
 
     def close(self) -> None:
         """Lets go of the run."""
+        _open.discard(self)
         self._lock.close()
 
     def _write(self, **changes: Any) -> None:
@@ -185,6 +189,13 @@ def _outcome(error: BaseException | None) -> tuple[RunStatus, int, str]:
     if isinstance(error, AutosparseError):
         return "failed", error.exit_code, str(error)
     return "failed", ExitCode.INTERNAL, f"{type(error).__name__}: {error}"
+
+
+def record_stop() -> None:
+    """Records that the runs this process works on are stopped, before it ends without leaving them."""
+    for run in tuple(_open):
+        if run.state.status == "running":
+            run.finish("stopped", ExitCode.STOPPED, STOPPED)
 
 
 def claim(path: Path) -> FileLock:

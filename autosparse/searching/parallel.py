@@ -23,7 +23,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
@@ -32,6 +32,7 @@ from typing import Any
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 
+import psutil
 import ray
 import ray._private.worker as ray_worker
 from ray import cloudpickle
@@ -179,6 +180,8 @@ class Pool(Closing):
     def _stop(self) -> None:
         """Leaves the cluster; one that was started here ends."""
         self._functions.clear()
+        if self._temporary is not None:
+            _grant_no_grace()
         ray.shutdown()
         temporary, self._temporary = self._temporary, None
         if temporary is not None:
@@ -274,6 +277,35 @@ def _require_token() -> list[str]:
     os.environ.update({name: wanted[name] for name in set_here})
     Config.initialize("")  # Ray has read its environment while it was imported; it reads it again
     return set_here
+
+
+def _grant_no_grace() -> None:
+    """Lets the processes of the cluster started here be killed: nothing that they hold is of use.
+
+    Ray asks one after the other to terminate, and waits up to a second for each of them.
+    """
+    node = ray_worker._global_node
+    if node is None:
+        return
+    kill = node.kill_all_processes
+
+    def at_once(**_: Any) -> None:
+        started = [info.process.pid for infos in node.all_processes.values() for info in infos]
+        workers = [child for pid in started for child in _children(pid)]
+        kill(check_alive=False, allow_graceful=False)
+        for worker in workers:
+            with suppress(psutil.Error):
+                worker.kill()
+
+    node.kill_all_processes = at_once
+
+
+def _children(pid: int) -> list[psutil.Process]:
+    try:
+        found: list[psutil.Process] = psutil.Process(pid).children(recursive=True)
+        return found
+    except psutil.Error:  # it has ended
+        return []
 
 
 def _short_folder() -> str:

@@ -190,8 +190,7 @@ class Worker(Closing):
                 if message is not None and "event" not in message:
                     return message
                 if message is not None:
-                    event = ProgressEvent(**message["event"])
-                    progress.emit(event.kind, event.step, event.done, event.total, event.message)
+                    progress.relay(ProgressEvent(**message["event"]))
                     continue
                 progress.check()
                 left = deadline - time.monotonic()

@@ -318,6 +318,45 @@ sys.exit(run(["search", "--model", "resnet18"]))
 """
 
 
+NATIVE_SEARCH = """
+import hashlib, types
+import autosparse
+from autosparse.cli import leave, run
+from autosparse.run_folders import RunFolder
+
+def search(config, *, resume, progress):
+    with RunFolder.create(config.out, model="m", hardware_id="h", config_yaml="", fingerprint="f"):
+        print("running", flush=True)
+        hashlib.pbkdf2_hmac("sha256", b"word", b"salt", 2**31 - 1)  # one call of a library
+
+autosparse.pipeline = types.SimpleNamespace(search=search)
+leave(run(["search", "--model", "resnet18"]))
+"""
+
+
+def test_one_long_call_of_a_library_ends_with_its_process(tmp_path: Path) -> None:
+    child = subprocess.Popen(
+        [sys.executable, "-c", NATIVE_SEARCH],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert child.stdout is not None
+    assert child.stdout.readline() == "running\n"
+    time.sleep(0.2)
+    asked = time.monotonic()
+    child.send_signal(signal.SIGINT)
+    _, said = child.communicate(timeout=60)
+    took_s = time.monotonic() - asked
+    print(f"ended after {took_s:.2f} s")
+    assert child.returncode == 6
+    assert took_s < 10
+    assert said.endswith("stopped on request; run the same command again to continue\n")
+    state = json.loads((tmp_path / "results" / "latest" / "state.json").read_text())
+    assert (state["status"], state["exit_code"]) == ("stopped", 6)
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize(
     ("unit_s", "interrupts", "code", "saved"),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import sys
 from pathlib import Path
 
 from autosparse import cli
@@ -23,4 +22,4 @@ def run_apart(folder: Path, home: Path, words: list[str]) -> None:
     with (home / "said").open("a") as said:
         os.dup2(said.fileno(), 1)
         os.dup2(said.fileno(), 2)
-    sys.exit(cli.run(words))
+    cli.leave(cli.run(words))

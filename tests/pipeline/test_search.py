@@ -28,6 +28,20 @@ def test_every_promised_file_is_there(finished: Any) -> None:
     assert promised <= names
 
 
+def test_every_event_of_a_run_says_where_it_was_from_the_first_on(finished: Any) -> None:
+    lines = (finished.latest / "logs" / "events.jsonl").read_text().splitlines()
+    events = [json.loads(line) for line in lines]
+    assert {event["job"] for event in events} == {f"search {finished.latest.name}"}
+    stages = list(dict.fromkeys(event["stage"] for event in events))
+    assert stages[:2] == ["profile", "survey"]
+    assert [stage for stage in stages if stage not in ("profile", "survey", "start")] == [
+        "baseline", "tune", "measure dense", "sensitivity", "search", "measure", "train",
+        "final measurement", "report",
+    ]  # fmt: skip
+    whole = [event for event in events if event.get("step") == "compile whole models"]
+    assert {event["stage"] for event in whole} == {"measure dense", "measure", "final measurement"}
+
+
 @pytest.mark.smoke
 def test_pareto_json_holds_what_it_must(finished: Any) -> None:
     document = finished.document()

@@ -154,9 +154,23 @@ def survey(
     Raises:
         UsageError: model, data or space cannot be used as asked.
     """
-    hardware = limits.profile(keep=keep, progress=progress)
-    device = find(config.device, hardware)
-    progress.log(f"{device.kind} {device.id}: {device.name}")
+    with progress.at("profile"):
+        hardware = limits.profile(keep=keep, progress=progress)
+        device = find(config.device, hardware)
+        progress.log(f"{device.kind} {device.id}: {device.name}")
+    with progress.at("survey"):
+        return _survey(config, hardware, device, progress, evaluates=evaluates, trains=trains)
+
+
+def _survey(
+    config: SearchConfig,
+    hardware: HardwareProfile,
+    device: Device,
+    progress: Progress,
+    *,
+    evaluates: bool,
+    trains: bool,
+) -> Survey:
     with progress.step("survey", 3) as step:
         images = data.resolve(
             config.data, resolution=config.data_resolution, seed=config.seed, progress=progress

@@ -67,8 +67,9 @@ def measure_break_even(request: BreakEvenRequest, progress: Progress | None = No
     """
     models.check_source(request.model)
     threads = _threads(request)
-    progress = progress or Progress()
-    device = find(AUTO, limits.profile(progress=progress))
+    progress = (progress or Progress()).of("profile --break-even")
+    with progress.at("profile"):
+        device = find(AUTO, limits.profile(progress=progress))
     layers = _layers(request)
     tuning = TuneRequest(
         layers=layers,
@@ -79,7 +80,8 @@ def measure_break_even(request: BreakEvenRequest, progress: Progress | None = No
         model_weight_bytes=dense_weight_bytes(layers, request.dtype),
     )
     with TuningDatabase(request.database) as database:
-        found = bisect(tuning, device, database, progress=progress)
+        with progress.at("tune"):
+            found = bisect(tuning, device, database, progress=progress)
     file = request.file or _file(device.id, request.model, threads, request.dtype)
     outcome = BreakEvenOutcome(
         model=request.model,

@@ -90,7 +90,7 @@ def export(
     path = target or Path(f"{slug(document.model)}-{config.id}{ENDINGS[to][0]}")
     check_target(path, overwrite)
     check_ending(path, to)
-    progress = progress or Progress()
+    progress = (progress or Progress()).of(f"export {run.name}")
     deployment = _prepare(run, document, config, progress)
     progress.log(f"exporting {config.id} of {run.name}")
     write: Mapping[Kind, Callable[[], tuple[str, ...]]] = {

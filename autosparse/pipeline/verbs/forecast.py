@@ -30,9 +30,8 @@ def forecast(config: SearchConfig, progress: Progress | None = None) -> Forecast
         NoValidConfiguration: no layer can be sparse.
     """
     validate(config, writing=False)
-    subject = survey(
-        config, progress or Progress(), keep=False, evaluates=True, trains=will_train(config)
-    )
+    progress = (progress or Progress()).of("search --dry-run")
+    subject = survey(config, progress, keep=False, evaluates=True, trains=will_train(config))
     subject.check_sparse()
     check_study_of(subject)
     with TuningDatabase(_existing(subject.database)) as database:

@@ -106,14 +106,15 @@ def search(
     """
     config = _config(config, settings)
     validate(config)
-    progress = progress or Progress()
+    events = EventLog()
+    progress = (progress or Progress()).of("search", events)
     deadline_s = None if config.time_budget is None else time.monotonic() + config.time_budget / 1e6
     subject = survey(config, progress, evaluates=True, trains=will_train(config))
     subject.check_sparse()
     check_study_of(subject)
     with open_run(subject, resume) as run:
         publish.write_start(run, subject)
-        progress = progress.also(EventLog(run.path / "logs" / "events.jsonl"))
+        begin_events(run, "search", events, progress)
         with pool_for(subject, run, progress) as pool:
             work = _Work(survey=subject, run=run, pool=pool, progress=progress, deadline_s=deadline_s)
             return _search(work)
@@ -152,6 +153,13 @@ def open_run(subject: Survey, resume: bool | None) -> RunFolder:
         fingerprint=fingerprint,
         budget_ms=None if config.latency_budget is None else config.latency_budget / 1e3,
     )
+
+
+def begin_events(run: RunFolder, verb: str, events: EventLog, progress: Progress) -> None:
+    """Lets a run's folder keep the progress of a verb, that of before the run was known included."""
+    job = f"{verb} {run.name}"
+    events.begin(run.path / "logs" / "events.jsonl", job)
+    progress.name(job)
 
 
 def _search(work: _Work) -> SearchOutcome:
@@ -267,8 +275,9 @@ def _publish(work: _Work, findings: Findings) -> SearchOutcome:
 def _stage(work: _Work, name: str) -> Iterator[None]:
     work.progress.check()
     work.run.enter(name)
-    work.progress.log(f"stage: {name}")
-    yield
+    with work.progress.at(name):
+        work.progress.log(f"stage: {name}")
+        yield
 
 
 def _measurable(work: _Work, tuning: TuneResult) -> _Work:

@@ -100,7 +100,8 @@ def train(
     with RunFolder.amend(run) as folder:
         values = read_json(folder.path / form.FILE)
         _check_weights(folder.path, values, names)
-        progress = (progress or Progress()).also(EventLog(folder.path / "logs" / "events.jsonl"))
+        log = EventLog(folder.path / "logs" / "events.jsonl")
+        progress = (progress or Progress()).of(f"train {folder.name}", log)
         subject = survey(config, progress, evaluates=True, trains=True)
         own_id = subject.device.id
         if document.hardware_id != own_id and not hardware.is_here(document.hardware_id):
@@ -110,7 +111,8 @@ def train(
             )
         arithmetic = Arithmetic(dtypes=document.dtypes)  # what the run came to, not what it could be
         subject = dataclasses.replace(subject, arithmetic=arithmetic)
-        weights = dense_weights(subject, progress)
+        with progress.at("baseline"):
+            weights = dense_weights(subject, progress)
         with pool_for(subject, folder, progress) as pool:
             work = _Work(
                 survey=subject,
@@ -121,8 +123,10 @@ def train(
                 values=values,
                 plans={r["id"]: Plan.load(folder.path / r["plan"]) for r in measured_rows(values)},
             )
-            trained, dense = _train(work, names, kind, epochs)
-            rows = _amend(work, trained, dense)
+            with progress.at("train"):
+                trained, dense = _train(work, names, kind, epochs)
+            with progress.at("final measurement"):
+                rows = _amend(work, trained, dense)
     return TrainOutcome(run=str(run), rows=tuple(rows), dense=tuple(map(dict, dense)))
 
 

@@ -32,10 +32,11 @@ def tune(
         Stopped: a stop was asked for; every row measured so far is saved.
     """
     validate(config, writing=False)
-    progress = progress or Progress()
+    progress = (progress or Progress()).of(f"tune {config.model}")
     subject = survey(config, progress)
     subject.check_native()
-    result = measure_options(subject, time_budget_us, progress)
+    with progress.at("tune"):
+        result = measure_options(subject, time_budget_us, progress)
     return TuneOutcome(
         model=config.model,
         database=subject.database,
