@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -62,6 +63,9 @@ class MeasurementKey(Record):
         return f"{self.kernel}[{self.config}]" if self.config else self.kernel
 
 
+_FIGURES = ("median_us", "ci_low_us", "ci_high_us", "sparsity", "handover_ns")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measurement(Record):
     """One row of the tuning database.
@@ -104,6 +108,9 @@ class Measurement(Record):
             status=self.status,
             median_us=self.median_us,
         )
+        for name in _FIGURES:  # no JSON holds others, and no comparison with them means anything
+            figure = getattr(self, name)
+            require(figure is None or math.isfinite(figure), f"{name} must be finite", got=figure)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -230,7 +230,7 @@ def read_json(path: Path) -> Any:
         RunError: it is missing, unreadable, or not JSON.
     """
     try:
-        return json.loads(read_text(path))
+        return json.loads(read_text(path), parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:  # a number of too many digits is no JSONDecodeError
         raise RunError(f"{path} must hold JSON, but it is damaged or truncated: {error}") from None
 
@@ -264,9 +264,14 @@ def read_jsonl(path: Path, *, strict: bool = True) -> list[Any]:
     return rows
 
 
+def _refuse_constant(name: str) -> float:
+    """Refuses NaN and infinities, which other programs write though JSON has none."""
+    raise ValueError(f"{name} is no number of JSON")
+
+
 def _line(path: Path, number: int, line: bytes) -> Any:
     try:
-        return json.loads(line)
+        return json.loads(line, parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
         raise RunError(
             f"every line of {path} must be JSON, but line {number} is not: {error}"

@@ -163,6 +163,16 @@ def test_unreadable_json_and_text(tmp_path: Path) -> None:
         files.read_json(path)
 
 
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity"])
+def test_numbers_that_json_does_not_have_are_refused(tmp_path: Path, number: str) -> None:
+    path = tmp_path / "x"
+    path.write_text(f'{{"a": {number}}}\n')
+    with pytest.raises(RunError, match=f"damaged .*{number} is no number of JSON"):
+        files.read_json(path)
+    with pytest.raises(RunError, match=f"line 1 .*{number} is no number of JSON"):
+        files.read_jsonl(path)
+
+
 def test_yaml_keeps_order(tmp_path: Path) -> None:
     files.write_yaml(tmp_path / "a.yaml", {"b": 1, "a": [1, "ü"]})
     text = (tmp_path / "a.yaml").read_text()

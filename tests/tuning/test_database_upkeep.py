@@ -139,7 +139,7 @@ class TestVerify:
         ("change", "told"),
         [
             ("median_us = -1", "greater than zero"),
-            ("median_us = 9e999", "finite number"),
+            ("median_us = 9e999", "must be finite"),
             ("ci_low_us = median_us * 2", "enclose"),
             ("ci_high_us = NULL", "greater than zero"),
             ("sparsity = 1.2", "sparsity"),
