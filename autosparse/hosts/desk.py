@@ -158,7 +158,7 @@ class Desk:
         raise UsageError(f"a host profiles, measures and times, but got {what!r}")
 
     def _database(self, rows: Iterable[Measurement]) -> str:
-        """Gives the file of a database with the caller's rows alone: what it lacks is measured for it."""
+        """Gives the file of a database with the caller's rows alone, who gets all others."""
         file = str(Path(tempfile.mkdtemp(dir=self._folder.name)) / "tuning.db")
         with TuningDatabase(file) as database:
             database.put_all(rows, replace=True)

@@ -16,7 +16,7 @@ from autosparse.errors import ConfigError, MissingDependency
 
 VARIABLE = "RAY_ADDRESS"
 HERE = "here"
-_NODE = re.compile(r"(node:)?[A-Za-z0-9][A-Za-z0-9._:-]*")
+_NODE = re.compile(r"(node:)?[A-Za-z0-9]([A-Za-z0-9._:-]*[A-Za-z0-9])?")
 _PATIENCE_S = 2.0
 _SERVER = "gcs_server"
 _EXAMPLE = "write HOST:6379, or auto"
