@@ -26,7 +26,7 @@ from autosparse.models.weight_files import check_weights
 from autosparse.records import short_hash
 from autosparse.run_folders.shelf import check_latest
 from autosparse.searching import space as spaces
-from autosparse.searching.cluster import check_address
+from autosparse.searching.cluster import HERE, check_address, check_host
 from autosparse.storage.files import opened
 from autosparse.storage.paths import check_writable, home, home_folder, writable_folder
 from autosparse.storage.yaml_text import YamlError, read_yaml
@@ -56,7 +56,7 @@ _DEVICES_TO_COME = {
 }
 
 # How fast and where a run is done, not what it is: a run continues when one of these changes.
-_NOT_DEFINING = frozenset({"out", "parallel", "address", "database"})
+_NOT_DEFINING = frozenset({"out", "parallel", "address", "host", "database"})
 _LONGEST_KEY = 64
 # Keys that may name a file; the file's content is part of what the run is.
 _FILE_KEYS = ("model", "data", "weights", "space")
@@ -110,6 +110,7 @@ class SearchConfig(BaseModel):
         storage: URL of the Optuna storage; None is a file in the run folder.
         database: URL of the tuning database; None is the one in AUTOSPARSE_HOME.
         address: Ray cluster to join; None starts Ray here and stops it at the end.
+        host: what measures: ``here``, or a node of the cluster, as its address or ``node:HOSTNAME``.
         space: name of a shipped search space, or a YAML file.
         include: patterns of layer names that may be pruned; empty is every layer.
         exclude: patterns of layer names that stay dense.
@@ -140,6 +141,7 @@ class SearchConfig(BaseModel):
     storage: Annotated[str | None, _by(values.optional(values.url))] = None
     database: Annotated[str | None, _by(values.optional(values.database))] = None
     address: OptionalText = None
+    host: Annotated[str, _by(values.text)] = HERE
     space: Annotated[str, _by(values.name_or_file(".yaml", ".yml"))] = "cpu"
     include: Globs = ()
     exclude: Globs = ()
@@ -232,6 +234,7 @@ def validate(config: SearchConfig, *, writing: bool = True) -> None:
     _check_dtype(config.dtype, config.device)
     _check_storage(config.storage)
     _check_database(config.database)
+    check_host(config.host, config.address)
     check_address(config.address)
     if writing:
         home()

@@ -31,6 +31,7 @@ from pathlib import Path
 from autosparse import hardware
 from autosparse.cli.bars import progress_sink
 from autosparse.config import SearchConfig
+from autosparse.hosts.here import LocalHost
 from autosparse.kernels import spec
 from autosparse.measuring import limits
 from autosparse.measuring.states import NEAR
@@ -147,7 +148,7 @@ def measure(case: Case, sparsities: Sequence[float], database: Path, progress: P
     )
     # Layers inside the whole are timed in the state that is judged: that of the rows.
     request = dataclasses.replace(session_request(subject), judged="best" if state == NEAR else "worst")
-    session = run_apart(request.with_contestants(contestants), progress)
+    session = run_apart(request.with_contestants(contestants), progress, LocalHost())
     rows_us = {
         level: sum(option.median_us for option in each.values()) for level, each in chosen.items()
     }

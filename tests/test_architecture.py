@@ -39,6 +39,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("run_folders",),
     ("report",),
     ("sessions",),
+    ("hosts",),
     ("compare",),
     ("config",),
     ("pipeline",),
@@ -68,7 +69,7 @@ STRANGERS = {
     },
 }
 ONLY_IN = {
-    "ray": ("searching/parallel.py",),
+    "ray": ("searching/parallel.py", "hosts/on_node.py"),
     "optuna": ("searching/",),
     "pynvml": ("hardware/gpu.py",),
     "torch": (

@@ -173,6 +173,16 @@ Address = Annotated[
         panel=_KEEP,
     ),
 ]
+Host = Annotated[
+    str | None,
+    _text(
+        "--host",
+        help="Where to measure: here, or a node of the cluster joined by --address, as its address or "
+        "node:HOSTNAME.",
+        default="here",
+        panel=_WHERE,
+    ),
+]
 Out = Annotated[
     str | None, _text("--out", "-o", help="Folder for runs.", default="results", panel=_KEEP)
 ]

@@ -45,6 +45,7 @@ def search(
     storage: options.Storage = None,
     database: options.Database = None,
     address: options.Address = None,
+    host: options.Host = None,
     out: options.Out = None,
     config_file: options.ConfigFile = None,
     save_config: options.SaveConfig = None,
@@ -91,6 +92,8 @@ def tune(
     device: options.Device = None,
     time_budget: options.TimeBudget = None,
     database: options.Database = None,
+    address: options.Address = None,
+    host: options.Host = None,
     config_file: options.ConfigFile = None,
     as_json: options.Json = False,
 ) -> int:

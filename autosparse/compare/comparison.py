@@ -16,10 +16,10 @@ from autosparse.compare.checks import check
 from autosparse.compare.peer import Peer, all_peers, chosen, find
 from autosparse.compare.records import Asked, Comparison, Own, Refusal, Result, Session
 from autosparse.compare.session import SessionRequest
-from autosparse.measuring import limits
+from autosparse.hosts.host import Host
+from autosparse.hosts.opening import open_host
 from autosparse.progress import Progress
 from autosparse.records import HardwareProfile, LayerInfo
-from autosparse.sessions.apart import call_apart
 from autosparse.storage import paths
 from autosparse.version import __version__
 
@@ -47,9 +47,14 @@ def compare(asked: Asked, progress: Progress | None = None) -> Comparison:
     """
     check(asked)
     progress = (progress or Progress()).of(f"bench {asked.subject.model}")
+    with open_host() as host:
+        return _compare(asked, host, progress)
+
+
+def _compare(asked: Asked, host: Host, progress: Progress) -> Comparison:
     own.check_dtypes(asked.dtypes)
     with progress.at("profile"):
-        hardware = limits.profile(progress=progress)
+        hardware = host.profile(progress=progress)
     shape = task.input_shape(asked.subject)
     fused = task.fused(asked.subject, shape)
     if asked.dense or asked.sparsities or asked.plan:
@@ -60,10 +65,10 @@ def compare(asked: Asked, progress: Progress | None = None) -> Comparison:
     with _folder() as folder:
         for threads in asked.threads:
             with progress.at("tune"):
-                ours = _own(asked, layers, sparse, threads, hardware, progress)
+                ours = _own(asked, layers, sparse, threads, hardware, host, progress)
             request = _request(asked, shape, layers, threads, folder, ours, hardware)
             with progress.at("measure"):
-                session = _run_apart(request, progress)
+                session = _run_apart(request, host, progress)
             with progress.at("memory"):
                 sessions.append(_with_memory(session, request, progress))
     return Comparison(
@@ -90,11 +95,12 @@ def _own(
     sparse: Sequence[LayerInfo],
     threads: int,
     hardware: HardwareProfile,
+    host: Host,
     progress: Progress,
 ) -> tuple[Own, ...]:
     found: list[Own] = []
     for dtype in asked.dtypes if asked.dense or asked.sparsities else ():
-        tuned = own.tune_layers(asked, layers, sparse, dtype, threads, hardware, progress)
+        tuned = own.tune_layers(asked, layers, sparse, dtype, threads, hardware, host, progress)
         found += own.contestants(asked, layers, sparse, dtype, tuned)
     return (*found, *own.named_contestants(asked))
 
@@ -125,10 +131,12 @@ def _request(
     )
 
 
-def _run_apart(request: SessionRequest, progress: Progress) -> Session:
+def _run_apart(request: SessionRequest, host: Host, progress: Progress) -> Session:
     limit_s = _HUNG_S + _PATIENCE * request.policy.time_cap_us / 1e6
     step = f"start a session on {request.threads}"
-    return Session.from_json(call_apart(RUNNER, request, step=step, limit_s=limit_s, progress=progress))
+    values = request.to_json()
+    told = host.time_whole(RUNNER, values, step=step, limit_s=limit_s, progress=progress)
+    return Session.from_json(told)
 
 
 def _with_memory(session: Session, request: SessionRequest, progress: Progress) -> Session:

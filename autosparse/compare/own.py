@@ -13,6 +13,7 @@ from autosparse.devices.device import find
 from autosparse.engine import why_not_native
 from autosparse.errors import UsageError
 from autosparse.graph import Graph
+from autosparse.hosts.host import Host
 from autosparse.kernels import spec
 from autosparse.patterns.family import finest_first
 from autosparse.plans.plan import Plan
@@ -24,7 +25,7 @@ from autosparse.records import (
     LayerInfo,
     Pattern,
 )
-from autosparse.tuning.autotune import TuneRequest, TuneResult, tune
+from autosparse.tuning.autotune import TuneRequest, TuneResult
 from autosparse.tuning.narrowing import steps
 from autosparse.tuning.request import dense_weight_bytes
 
@@ -88,6 +89,7 @@ def tune_layers(
     dtype: str,
     threads: int,
     hardware: HardwareProfile,
+    host: Host,
     progress: Progress,
 ) -> TuneResult:
     """Measures what the tuning database does not know yet of the kernels that plans may name."""
@@ -102,7 +104,7 @@ def tune_layers(
         compact_weights=asked.compact_weights,
     )
     with TuningDatabase(asked.database) as database:
-        return tune(request, find(AUTO, hardware), database, progress=progress)
+        return host.measure(request, find(AUTO, hardware), database, progress=progress)
 
 
 def contestants(

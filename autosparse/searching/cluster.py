@@ -7,6 +7,7 @@ set for themselves, counts only for the address ``auto``.
 from __future__ import annotations
 
 import os
+import re
 import socket
 
 import psutil
@@ -14,6 +15,8 @@ import psutil
 from autosparse.errors import ConfigError, MissingDependency
 
 VARIABLE = "RAY_ADDRESS"
+HERE = "here"
+_NODE = re.compile(r"(node:)?[A-Za-z0-9]([A-Za-z0-9._:-]*[A-Za-z0-9])?")
 _PATIENCE_S = 2.0
 _SERVER = "gcs_server"
 _EXAMPLE = "write HOST:6379, or auto"
@@ -37,6 +40,30 @@ def check_address(address: str | None) -> None:
         _check_runs_here()
     elif address is not None:
         _check_answers(address, "address")
+
+
+def check_host(host: str, address: str | None) -> None:
+    """Refuses a host that cannot be one; whether the cluster has such a node is told when it is joined.
+
+    Args:
+        host: ``here``; or a node of the cluster, by its address or as ``node:HOSTNAME``.
+        address: the cluster; None for none.
+
+    Raises:
+        ConfigError: it is no name of a node, or no cluster is named.
+    """
+    if host == HERE:
+        return
+    if not _NODE.fullmatch(host):
+        raise ConfigError(
+            f"host must be here, a node's address or node:HOSTNAME, but got {host!r}; "
+            "see the nodes of a cluster by `ray list nodes`"
+        )
+    if address is None:
+        raise ConfigError(
+            f"host must be here where no cluster is joined, but got {host!r}; add --address "
+            "HOST:6379, or leave --host out"
+        )
 
 
 def _check_answers(address: str, name: str) -> None:

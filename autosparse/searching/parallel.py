@@ -4,7 +4,7 @@ Two kinds of work share the cores. ``train`` takes the cores it asks for. ``meas
 Ray then starts it only when nothing else runs, and nothing else while it runs, so that a measurement
 never shares cores with training.
 
-This is the only file that imports Ray.
+This file and `hosts.on_node` are all that imports Ray.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ class Pool(Closing):
         if address is not None:
             with self._or_closed():
                 if self._is_joined:
-                    _join(address)
+                    join(address)
                 self.cores = _largest_node()
 
     def submit(
@@ -135,9 +135,9 @@ class Pool(Closing):
         pending = [self._handles[h.number] for h in handles if h.outcome is None]
         if pending and len(pending) == len(handles):
             references = [reference for _, reference, _, _ in pending]
-            ready = _wait(references, 1, timeout_s)
+            known = ready(references, 1, timeout_s)
             for handle, reference, submitted, limit in pending:
-                if reference in ready:
+                if reference in known:
                     handle.outcome = _outcome(reference, submitted, limit)
                     del self._handles[handle.number]
         return split(handles)
@@ -158,7 +158,7 @@ class Pool(Closing):
         """Waits until all work has its outcome."""
         references = [reference for _, reference, _, _ in self._handles.values()]
         if references:
-            _wait(references, len(references), None)
+            ready(references, len(references), None)
         for handle, reference, submitted, limit in self._handles.values():
             handle.outcome = _outcome(reference, submitted, limit)
         self._handles.clear()
@@ -327,7 +327,13 @@ def _sweep() -> None:
             continue  # alive, or another user's
 
 
-def _join(address: str | None) -> None:
+def join(address: str | None) -> None:
+    """Joins a cluster.
+
+    Raises:
+        ConfigError: the address is none of a cluster.
+        MissingDependency: no cluster answers there.
+    """
     check_address(address)
     try:
         ray.init(address=address, log_to_driver=False, configure_logging=False)
@@ -356,7 +362,7 @@ def _remote(
         faulthandler.cancel_dump_traceback_later()
 
 
-def _wait(references: list[Any], count: int, timeout_s: float | None) -> list[Any]:
+def ready(references: list[Any], count: int, timeout_s: float | None) -> list[Any]:
     """Waits until so many references are ready, or the time is up; gives those that are.
 
     Off this thread: where a signal's handler raises while Ray waits, Ray raises a plain interrupt
@@ -369,13 +375,13 @@ def _wait(references: list[Any], count: int, timeout_s: float | None) -> list[An
         waiting = threading.Thread(target=_wait_apart, args=(references, count, slice_s, answer))
         waiting.start()
         try:
-            ready = answer.get()
+            found = answer.get()
         finally:
             waiting.join()
-        if isinstance(ready, Exception):
-            raise ready
-        if len(ready) >= count or time.monotonic() >= until:
-            return ready
+        if isinstance(found, Exception):
+            raise found
+        if len(found) >= count or time.monotonic() >= until:
+            return found
 
 
 def _wait_apart(

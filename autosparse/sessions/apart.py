@@ -12,18 +12,17 @@ from typing import Any
 from autosparse.errors import retold
 from autosparse.measuring.lock import measuring
 from autosparse.progress import Progress
-from autosparse.storage.serial import Record
 from autosparse.workers.worker import Worker
 
 
 def call_apart(
-    runner: str, request: Record, *, step: str, limit_s: float, progress: Progress
+    runner: str, request: Mapping[str, Any], *, step: str, limit_s: float, progress: Progress
 ) -> Mapping[str, Any]:
     """Calls a function in a process of its own, while nobody else measures on this host.
 
     Args:
         runner: dotted path of the function that carries it out, ``package.module:function``.
-        request: what to measure; the function is given its plain values.
+        request: what to measure, as plain values for the function.
         step: what starting the process is called.
         limit_s: time after which the session counts as hung.
         progress: told for whom we wait and what the process tells; a stop ends it at once.
@@ -39,7 +38,7 @@ def call_apart(
     with measuring("whole models", progress), Worker(runner, library_threads=None) as worker:
         with progress.step(step):
             worker.start()
-        answer = worker.call(request.to_json(), limit_s, progress)
+        answer = worker.call(request, limit_s, progress)
     if answer.outcome is None:
         raise retold(answer.message, "whole models must be measurable")
     return answer.outcome

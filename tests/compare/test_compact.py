@@ -18,6 +18,7 @@ from autosparse.compare.records import Asked, Comparison, Own, Subject
 from autosparse.compare.session import SessionRequest, run_session
 from autosparse.compare.task import build, capture
 from autosparse.hardware import describe
+from autosparse.hosts.here import LocalHost
 from autosparse.kernels.compact import expanding_kernels
 from autosparse.kernels.spec import kernels_for
 from autosparse.plans.plan import Plan
@@ -37,12 +38,13 @@ def expanding_plan(model: str) -> Plan:
 
 def test_layers_are_tuned_without_them(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[TuneRequest] = []
-    monkeypatch.setattr(own, "tune", lambda request, *rest, **more: seen.append(request))
+    host = LocalHost()
+    monkeypatch.setattr(host, "measure", lambda request, *rest, **more: seen.append(request))
     subject = Subject(model=model)
     layers = capture(subject, SHAPE)
     for compact in (False, True):
         asked = Asked(subject=subject, compact_weights=compact)
-        own.tune_layers(asked, layers, layers[1:-1], "f32", 1, describe(), Progress())
+        own.tune_layers(asked, layers, layers[1:-1], "f32", 1, describe(), host, Progress())
     assert [request.compact_weights for request in seen] == [False, True]
 
 

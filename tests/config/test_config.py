@@ -260,6 +260,7 @@ def test_fingerprint_follows_what_defines_the_run(tmp_path: Path) -> None:
         out=tmp_path,
         parallel=1,
         address="auto",
+        host="10.0.0.7",
         database="d",
     )
     assert same.fingerprint() == base.fingerprint()

@@ -98,6 +98,7 @@ _SEARCH: dict[str, tuple[str, Flag]] = {
     "storage": ("", lambda draw, files: draw.one((files.storage(), draw.one(values.URLS)))),
     "database": ("", lambda draw, files: draw.one((files.database(), draw.one(values.URLS)))),
     "address": ("none", _one(values.ADDRESSES)),
+    "host": ("here", _typed(values.of("here", "127.0.0.1", "node:nowhere", "::1"))),
     "space": ("", lambda draw, files: draw.one((files.space(), files.space(), values.word(draw)))),
     "include": ("*", _one(values.GLOBS)),
     "exclude": ("6", _one(values.GLOBS)),

@@ -137,7 +137,9 @@ class Shop:
             patch.chdir(folder)
             patch.setenv("AUTOSPARSE_HOME", str(self.home))
             patch.setattr(requests, "WHOLE", BRIEF)
-            patch.setattr(ledger, "run_apart", session.run_session)
+            patch.setattr(
+                ledger, "run_apart", lambda asked, told, host: session.run_session(asked, told)
+            )
             code = cli.run(words)
         return subprocess.CompletedProcess(words, code, said.getvalue(), complained.getvalue())
 

@@ -10,6 +10,7 @@ import pytest
 
 from autosparse.engine.compiled import LayerReport
 from autosparse.errors import ModelError
+from autosparse.hosts.here import LocalHost
 from autosparse.measuring.stopwatch import WHOLE
 from autosparse.pipeline.measured import session
 from autosparse.pipeline.measured.session import Contestant, ContestantResult, SessionRequest
@@ -72,7 +73,7 @@ def test_a_session_tells_how_far_it_is(shop: Any) -> None:
         contestants=(Contestant(name="dense"), Contestant(name="torch", engine="torch")),
         policy=dataclasses.replace(WHOLE, time_cap_us=200_000.0),
     )
-    result = session.run_apart(request, Progress(events.append))
+    result = session.run_apart(request, Progress(events.append), LocalHost())
     assert [figure.name for figure in result.results] == ["dense", "torch"]
     ends = {event.step: event for event in events if event.kind == "end"}
     assert list(ends) == [
@@ -90,7 +91,7 @@ def test_a_session_tells_how_far_it_is(shop: Any) -> None:
 def test_a_session_that_fails_raises_what_ended_it(tmp_path: Path) -> None:
     request = request_of(model=f"{tmp_path}/absent.py:build", contestants=(Contestant(name="dense"),))
     with pytest.raises(ModelError, match=r"^a factory's file must exist, but got .*absent\.py"):
-        session.run_apart(request, Progress())
+        session.run_apart(request, Progress(), LocalHost())
 
 
 def test_a_session_ends_with_its_listener(shop: Any) -> None:
@@ -107,4 +108,4 @@ def test_a_session_ends_with_its_listener(shop: Any) -> None:
         policy=dataclasses.replace(WHOLE, time_cap_us=300e6, max_repeats=10**9, target_ci=1e-9),
     )
     with pytest.raises(Gone):  # at once, and not after five minutes
-        session.run_apart(request, Progress(leave))
+        session.run_apart(request, Progress(leave), LocalHost())

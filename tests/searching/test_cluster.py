@@ -13,7 +13,7 @@ import pytest
 from autosparse.config import SearchConfig, validate
 from autosparse.errors import AutosparseError, ConfigError, MissingDependency
 from autosparse.searching import cluster
-from autosparse.searching.cluster import VARIABLE, check_address
+from autosparse.searching.cluster import VARIABLE, check_address, check_host
 
 
 @pytest.fixture
@@ -92,3 +92,20 @@ def test_a_search_refuses_it_before_any_work(nobody: str, tmp_path: Any) -> None
     with pytest.raises(AutosparseError, match="must name a Ray cluster that answers"):
         validate(config)
     assert not (tmp_path / "results").exists()
+
+
+@pytest.mark.parametrize("host", ["10.0.0.7", "node:big-one", "fe80::1"])
+def test_a_node_needs_a_cluster(host: str) -> None:
+    check_host(host, "10.0.0.1:6379")
+    with pytest.raises(ConfigError, match=rf"^host must be here .* got '{host}'; add --address"):
+        check_host(host, None)
+
+
+@pytest.mark.parametrize("host", ["a b", "node:", "-x", "http://host"])
+def test_what_is_no_node_is_refused(host: str) -> None:
+    with pytest.raises(ConfigError, match=r"^host must be here, a node's address or node:HOSTNAME"):
+        check_host(host, "10.0.0.1:6379")
+
+
+def test_this_machine_needs_no_cluster() -> None:
+    check_host("here", None)

@@ -9,6 +9,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+from autosparse.hosts.host import Host
+from autosparse.hosts.opening import open_host
 from autosparse.measuring.conditions import is_busy_accepted
 from autosparse.measuring.turns import DISTURBED
 from autosparse.pipeline.measured.session import (
@@ -41,14 +43,16 @@ def dense_name(dtype: str) -> str:
     return "dense" if dtype == "f32" else f"dense-{dtype}"
 
 
-def run_alone(pool: AbstractPool, request: SessionRequest, progress: Progress) -> SessionResult:
-    """Runs a session on this machine once all work of the pool has ended.
+def run_alone(
+    pool: AbstractPool, request: SessionRequest, progress: Progress, host: Host
+) -> SessionResult:
+    """Runs a session on a host once all work of the pool has ended.
 
     Raises:
         AutosparseError: the session failed; names the reason.
     """
     with pool.exclusive():
-        return run_apart(request, progress)
+        return run_apart(request, progress, host)
 
 
 class Evaluator(Protocol):
@@ -74,6 +78,7 @@ class Ledger:
         evaluate: gives a plan's one-shot accuracies.
         progress: told of every session.
         dtypes: types that the dense model is measured in; the first one tells of disturbances.
+        host: where sessions run; None is this machine.
 
     Attributes:
         state: the state of the host that counts.
@@ -92,7 +97,9 @@ class Ledger:
         evaluate: Evaluator,
         progress: Progress,
         dtypes: Sequence[str] = ("f32",),
+        host: Host | None = None,
     ) -> None:
+        self._host = host or open_host()
         self._dtypes = tuple(dtypes)
         self._path = path
         self._request = request
@@ -162,7 +169,7 @@ class Ledger:
         sessions: list[SessionResult] = []
         while True:
             begun = time.monotonic()
-            sessions.append(run_alone(self._pool, request, self._progress))
+            sessions.append(run_alone(self._pool, request, self._progress, self._host))
             self._judge(sessions[-1].of(dense_name(self._dtypes[0])))
             if not (why := self._why_disturbed(sessions[-1])):
                 return sessions[-1]

@@ -20,13 +20,13 @@ from autosparse import models
 from autosparse.engine import CompiledModel, compile
 from autosparse.errors import AutosparseError
 from autosparse.graph import Exported
+from autosparse.hosts.host import Host
 from autosparse.measuring.deciding import decide
 from autosparse.measuring.stopwatch import MeasurementPolicy, Runner, python_runner
 from autosparse.plans.plan import Plan
 from autosparse.plans.pruning import sparsify
 from autosparse.progress import Progress
 from autosparse.records import Record, WholeLatency
-from autosparse.sessions.apart import call_apart
 from autosparse.sessions.in_turn import UNEVENTFUL, Circumstances, Entrant, InTurn, run_in_turn
 from autosparse.sessions.operators import operators_us
 
@@ -152,12 +152,13 @@ class SessionResult(Record):
         return next(result for result in self.results if result.name == name)
 
 
-def run_apart(request: SessionRequest, progress: Progress) -> SessionResult:
+def run_apart(request: SessionRequest, progress: Progress, host: Host) -> SessionResult:
     """Runs a session in a process of its own. The caller sees to it that nothing else runs meanwhile.
 
     Args:
         request: what to measure.
         progress: told what the process tells; a stop ends it at once.
+        host: where it runs.
 
     Raises:
         AutosparseError: the process failed; names the last line it said.
@@ -166,7 +167,7 @@ def run_apart(request: SessionRequest, progress: Progress) -> SessionResult:
     limit_s = _HUNG_S + _PATIENCE * len(request.contestants) * request.policy.time_cap_us / 1e6
     step = "start a measuring session"
     return SessionResult.from_json(
-        call_apart(RUNNER, request, step=step, limit_s=limit_s, progress=progress)
+        host.time_whole(RUNNER, request.to_json(), step=step, limit_s=limit_s, progress=progress)
     )
 
 

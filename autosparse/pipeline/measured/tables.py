@@ -20,7 +20,7 @@ from autosparse.searching.problem import Problem, Terms
 from autosparse.storage import paths
 from autosparse.train.evaluate import OneShotEvaluator, Score
 from autosparse.train.sensitivity import loss_of, measure, reference
-from autosparse.tuning.autotune import Skip, TuneResult, tune
+from autosparse.tuning.autotune import Skip, TuneResult
 
 _T = TypeVar("_T")
 
@@ -38,7 +38,7 @@ def measure_options(survey: Survey, time_budget_us: float | None, progress: Prog
                 left_us = time_budget_us - 1e6 * (time.monotonic() - begun)
                 share_us = max(left_us, 1.0) / (len(survey.dtypes) - place)
             request = survey.tune_request(dtype, share_us)
-            found[dtype] = tune(request, survey.device, database, progress=progress)
+            found[dtype] = survey.host.measure(request, survey.device, database, progress=progress)
     return combined(found)
 
 

@@ -99,6 +99,7 @@ def ledger_for(
         evaluate,
         progress,
         dtypes=subject.dtypes,
+        host=subject.host,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -13,7 +14,8 @@ from autosparse.data import ImageData
 from autosparse.devices.device import Device, find
 from autosparse.engine import held_zeros, why_not_native
 from autosparse.errors import DataError, NoValidConfiguration, UsageError
-from autosparse.measuring import limits
+from autosparse.hosts.host import Host
+from autosparse.hosts.opening import open_host
 from autosparse.measuring.stopwatch import LAYERS
 from autosparse.patterns.family import finest_first
 from autosparse.pipeline.subject.arithmetic import F32, Arithmetic, settle
@@ -50,6 +52,7 @@ class Survey:
         held: layers whose given weights hold blocks of zeros already, and how many of which.
         foreign: operators for which the model would run through torch, with reason and modules.
         loaded: the data set, at its own resolution if none was asked for.
+        host: where is measured.
     """
 
     config: SearchConfig
@@ -64,6 +67,7 @@ class Survey:
     threads: int
     database: str
     loaded: ImageData = field(repr=False, compare=False)
+    host: Host = field(default_factory=open_host, repr=False, compare=False)
     arithmetic: Arithmetic = F32
     foreign: tuple[str, ...] = ()
     held: tuple[tuple[str, str], ...] = ()
@@ -141,6 +145,7 @@ def survey(
     keep: bool = True,
     evaluates: bool = False,
     trains: bool = False,
+    host: Host | None = None,
 ) -> Survey:
     """Settles what a run is about.
 
@@ -150,16 +155,19 @@ def survey(
         keep: write limits of this machine down if they had to be measured; False writes nothing.
         evaluates: try the model on a few images, so that it is refused now if it cannot be evaluated.
         trains: try a step of training too.
+        host: where is measured; None is this machine.
 
     Raises:
         UsageError: model, data or space cannot be used as asked.
     """
     with progress.at("profile"):
-        hardware = limits.profile(keep=keep, progress=progress)
+        host = host or open_host()
+        hardware = host.profile(keep=keep, progress=progress)
         device = find(config.device, hardware)
         progress.log(f"{device.kind} {device.id}: {device.name}")
     with progress.at("survey"):
-        return _survey(config, hardware, device, progress, evaluates=evaluates, trains=trains)
+        found = _survey(config, hardware, device, progress, evaluates=evaluates, trains=trains)
+    return dataclasses.replace(found, host=host)
 
 
 def _survey(

@@ -13,6 +13,7 @@ from typing import Any
 from autosparse import report
 from autosparse.config import SearchConfig, flag, validate
 from autosparse.errors import BudgetInfeasible, ConfigError, ExitCode, RunError
+from autosparse.hosts.opening import open_host
 from autosparse.pipeline.measured.finalists import Finalist, Qualifying, finalist, qualify
 from autosparse.pipeline.measured.ledger import Ledger
 from autosparse.pipeline.measured.tables import (
@@ -109,7 +110,19 @@ def search(
     events = EventLog()
     progress = (progress or Progress()).of("search", events)
     deadline_s = None if config.time_budget is None else time.monotonic() + config.time_budget / 1e6
-    subject = survey(config, progress, evaluates=True, trains=will_train(config))
+    with open_host(config.host, config.address) as host:
+        subject = survey(config, progress, evaluates=True, trains=will_train(config), host=host)
+        return _settled(subject, resume, deadline_s, events, progress)
+
+
+def _settled(
+    subject: Survey,
+    resume: bool | None,
+    deadline_s: float | None,
+    events: EventLog,
+    progress: Progress,
+) -> SearchOutcome:
+    """Makes or takes up the run of a subject, and does all of its work."""
     subject.check_sparse()
     check_study_of(subject)
     with open_run(subject, resume) as run:

@@ -11,6 +11,7 @@ from typing import Any, Literal
 from autosparse import hardware, report
 from autosparse.config import SearchConfig, validate
 from autosparse.errors import RunError, UsageError
+from autosparse.hosts.opening import open_host
 from autosparse.pipeline.measured.ledger import Ledger
 from autosparse.pipeline.measured.session import Contestant
 from autosparse.pipeline.results.amending import Amendment, amended, measured_rows
@@ -97,12 +98,12 @@ def train(
     names = picked(document, pick)
     config = SearchConfig.from_yaml(run / "config.yaml")
     validate(config.model_copy(update={"out": run.absolute().parent}))  # wherever the run is by now
-    with RunFolder.amend(run) as folder:
+    with RunFolder.amend(run) as folder, open_host(config.host, config.address) as host:
         values = read_json(folder.path / form.FILE)
         _check_weights(folder.path, values, names)
         log = EventLog(folder.path / "logs" / "events.jsonl")
         progress = (progress or Progress()).of(f"train {folder.name}", log)
-        subject = survey(config, progress, evaluates=True, trains=True)
+        subject = survey(config, progress, evaluates=True, trains=True, host=host)
         own_id = subject.device.id
         if document.hardware_id != own_id and not hardware.is_here(document.hardware_id):
             raise RunError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from autosparse.config import SearchConfig, validate
+from autosparse.hosts.opening import open_host
 from autosparse.pipeline.measured.tables import measure_options
 from autosparse.pipeline.results.outcomes import TuneOutcome
 from autosparse.pipeline.results.publish import latency_rows
@@ -33,10 +34,11 @@ def tune(
     """
     validate(config, writing=False)
     progress = (progress or Progress()).of(f"tune {config.model}")
-    subject = survey(config, progress)
-    subject.check_native()
-    with progress.at("tune"):
-        result = measure_options(subject, time_budget_us, progress)
+    with open_host(config.host, config.address) as host:
+        subject = survey(config, progress, host=host)
+        subject.check_native()
+        with progress.at("tune"):
+            result = measure_options(subject, time_budget_us, progress)
     return TuneOutcome(
         model=config.model,
         database=subject.database,

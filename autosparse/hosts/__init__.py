@@ -1,0 +1,10 @@
+"""Where is measured: one face for this machine and for a node of a joined cluster.
+
+host      the face, and what it tells of its devices
+here      this machine, its measuring processes children of this process
+desk      a host's jobs on behalf of a process elsewhere: begun, heard of, stopped
+on_node   a node of a joined Ray cluster, reached through an actor that is pinned to it
+opening   the host that a setting names
+
+Import the modules themselves: Ray is loaded for a node alone.
+"""

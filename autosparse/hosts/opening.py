@@ -1,0 +1,25 @@
+"""The host that a setting names: the one place where hosts are made."""
+
+from __future__ import annotations
+
+from autosparse.hosts.here import LocalHost
+from autosparse.hosts.host import Host
+from autosparse.searching.cluster import HERE
+
+
+def open_host(name: str = HERE, address: str | None = None) -> Host:
+    """Gives the host that is measured on; close it when the work has ended.
+
+    Args:
+        name: `HERE`; or a node of the cluster, by its address or as ``node:HOSTNAME``.
+        address: the cluster, as for a pool.
+
+    Raises:
+        ConfigError: the cluster has no such node; names those it has.
+        MissingDependency: no cluster answers.
+    """
+    if name == HERE:
+        return LocalHost()
+    from autosparse.hosts.on_node import NodeHost  # brings Ray
+
+    return NodeHost(name, address)
