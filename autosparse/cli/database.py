@@ -10,7 +10,6 @@ import typer
 from autosparse.cli import options
 from autosparse.cli.output import emit, emit_facts, emit_json, emit_table, notice
 from autosparse.errors import ExitCode
-from autosparse.storage.files import finite
 
 app = typer.Typer(help="Look after the tuning database.", no_args_is_help=True)
 
@@ -47,7 +46,7 @@ def list_(
     rows = list_rows(database, **_given(hardware_id, kernel, shape, status))
     shown = rows[:limit] if limit else rows
     if as_json:
-        emit_json([finite(row.to_json()) for row in shown])  # a damaged row may hold any number
+        emit_json([row.to_json() for row in shown])
         return ExitCode.DONE
     emit_table(
         ("kernel", "shape", "pattern", "kept", "threads", "median us", "from", "to", "status"),
