@@ -11,7 +11,6 @@ import psutil
 
 from autosparse.errors import ExitCode
 from autosparse.progress import STOPPED
-from autosparse.run_folders.folder import record_stop
 
 _SHOW_CURSOR = "\x1b[?25h"
 
@@ -31,7 +30,10 @@ def leave_stopped(code: int) -> NoReturn:
 
 def leave_midway() -> NoReturn:
     """Ends this process wherever its work is; the runs that it works on can be continued."""
-    record_stop()
+    if "autosparse.run_folders.folder" in sys.modules:  # else there is no run; help must not load it
+        from autosparse.run_folders.folder import record_stop
+
+        record_stop()
     cursor = _SHOW_CURSOR if sys.stderr.isatty() else ""
     with suppress(OSError, ValueError):
         print(f"{cursor}autosparse: {STOPPED}", file=sys.stderr)
