@@ -20,7 +20,7 @@ from autosparse.hosts.host import Host
 from autosparse.hosts.opening import open_host
 from autosparse.measuring.stopwatch import LAYERS
 from autosparse.progress import Progress, ProgressEvent
-from autosparse.records import LayerInfo, LayerShape, Measurement, onexn
+from autosparse.records import LayerInfo, LayerShape, Measurement, Status, onexn
 from autosparse.searching.parallel import Pool
 from autosparse.tuning.request import TuneRequest, TuneResult
 
@@ -100,17 +100,18 @@ def test_rows_come_into_the_callers_database_and_are_known_then(host: Host, tmp_
 
 
 def test_a_node_measures_what_is_measured_here(cluster: str, tmp_path: Path) -> None:
-    found: list[set[tuple[str, str, int]]] = []
+    found: list[set[tuple[str, ...]]] = []
     for name in ("here", cluster):
         with open_host(name) as host, TuningDatabase(str(tmp_path / f"{len(found)}.db")) as database:
             tuned(host, database)
-            found.append({what(row) for row in database.rows() if row.key.pattern == "dense"})
+            found.append({what(row) for row in database.rows() if row.status is Status.OK})
     assert found[0] and found[0] == found[1]
 
 
-def what(row: Measurement) -> tuple[str, str, int]:
-    """What a row is of, the state of the host aside."""
-    return row.key.shape, row.key.kernel, row.key.kept
+def what(row: Measurement) -> tuple[str, ...]:
+    """What a row is of; which kernels are worth a row depends on the figures of those before."""
+    key = row.key
+    return key.hardware_id, key.shape, key.pattern, key.dtype, str(key.threads), key.policy
 
 
 def test_a_session_tells_of_itself_and_gives_its_values(host: Host) -> None:
