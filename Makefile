@@ -2,7 +2,7 @@
 #               adds flags)
 # make test     environment, build, and the tests                      (ARGS="tests/searching" picks some)
 # make check    ruff and mypy
-# make smoke    ruff, mypy and a selection of the tests over every folder, a small search among them: under 90 s
+# make smoke    ruff, mypy and a selection of the tests over every folder, a small search among them: some 90 s
 # make sanitize           native tests, a fuzzed loader and tests/kernels under AddressSanitizer and UndefinedBehaviorSanitizer
 # make sanitize-threads   native tests under ThreadSanitizer
 # make test-aarch64       native tests of a cross build under qemu-aarch64
