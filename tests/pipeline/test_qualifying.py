@@ -29,8 +29,8 @@ from autosparse.pipeline.measured.session import (
     SessionResult,
 )
 from autosparse.pipeline.measured.tables import outside_us, to_problem
+from autosparse.pipeline.results.findings import Findings
 from autosparse.pipeline.results.outcomes import SearchOutcome
-from autosparse.pipeline.results.publish import Findings
 from autosparse.pipeline.subject.arithmetic import Arithmetic
 from autosparse.pipeline.subject.survey import Survey
 from autosparse.pipeline.trained.accuracies import DenseAccuracies

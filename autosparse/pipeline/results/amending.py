@@ -9,7 +9,8 @@ from typing import Any
 
 from autosparse.pipeline.measured import latencies
 from autosparse.pipeline.measured.ledger import Measured
-from autosparse.pipeline.results import publish
+from autosparse.pipeline.results.calibration import calibration
+from autosparse.pipeline.results.choosing import choose
 from autosparse.pipeline.trained.accuracies import Reached
 from autosparse.plans.front import Point
 from autosparse.report import document as form
@@ -96,7 +97,7 @@ def _calibration(before: Mapping[str, Any], figures: Mapping[str, Measured]) -> 
         for name, figure in figures.items()
         if name in measured
     }
-    return publish.calibration([(p["id"], p["predicted_ms"], measured[p["id"]]) for p in points])
+    return calibration([(p["id"], p["predicted_ms"], measured[p["id"]]) for p in points])
 
 
 def _chosen(values: Mapping[str, Any]) -> str | None:
@@ -110,5 +111,5 @@ def _chosen(values: Mapping[str, Any]) -> str | None:
         )
         for config in values["configs"]
     ]
-    best = publish.choose(points, has_budget=budget_ms is not None)
+    best = choose(points, has_budget=budget_ms is not None)
     return best.name if best else None

@@ -23,8 +23,8 @@ from autosparse.pipeline.measured.tables import (
     to_problem,
 )
 from autosparse.pipeline.results import publish
+from autosparse.pipeline.results.findings import Entrant, Findings
 from autosparse.pipeline.results.outcomes import SearchOutcome
-from autosparse.pipeline.results.publish import Entrant, Findings
 from autosparse.pipeline.subject.requests import (
     check_study_of,
     contestant,
