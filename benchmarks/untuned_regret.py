@@ -26,6 +26,7 @@ from prediction import MODELS, SPARSITIES, Case, plan_at, subject_of
 
 from autosparse import compile, hardware, models
 from autosparse.cli.bars import progress_sink
+from autosparse.database import TuningDatabase
 from autosparse.engine import CompiledModel
 from autosparse.kernels import spec
 from autosparse.measuring import limits
@@ -74,6 +75,7 @@ def measure(
 ) -> list[Line]:
     """Compiles and runs one model at every sparsity."""
     database = out / "tuning.db"
+    TuningDatabase(str(out / "empty.db")).close()
     subject = subject_of(case, sparsities, database, progress)
     tuning = measure_options(subject, None, progress)
     lines = []
