@@ -266,6 +266,22 @@ class NativeProgram:
         del alive
         return index
 
+    def op_again(self, earlier: int, *, x: int, output: int, residual: int = -1) -> int:
+        """Adds a convolution once more, with a copy of its packed weights; gives its index.
+
+        Packing takes many times as long as copying, and a layer is timed in many copies.
+
+        Args:
+            earlier: index of the convolution; not a depthwise one.
+            x: tensor like its input.
+            output: tensor like its output.
+            residual: tensor like its residual, -1 if it has none.
+
+        Raises:
+            UsageError: there is no such operator, or the tensors are not like its own.
+        """
+        return checked(native().as_program_op_again(self.handle, earlier, x, residual, output))
+
     def _check_arrays(self, op: NativeOp) -> None:
         """The C side cannot see how long an array is."""
         ids = (*op.inputs, op.output)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from autosparse.errors import ArtifactError, AutosparseError, MissingDependency, NoKernel, UsageError
 
-ABI_VERSION = 3
+ABI_VERSION = 4
 MAX_INPUTS = 8
 BAD_ARGUMENT, UNSUPPORTED, NO_MEMORY = -1, -2, -3
 BAD_FILE, BUSY = -5, -6
@@ -83,6 +83,7 @@ _SIGNATURES: dict[str, tuple[object, tuple[object, ...]]] = {
     "as_program_input": (ctypes.c_int, (ctypes.c_void_p, ctypes.c_int32)),
     "as_program_output": (ctypes.c_int, (ctypes.c_void_p, ctypes.c_int32)),
     "as_program_op": (ctypes.c_int, (ctypes.c_void_p, ctypes.POINTER(COp))),
+    "as_program_op_again": (ctypes.c_int, (ctypes.c_void_p, *(ctypes.c_int32,) * 4)),
     "as_program_share_weights": (ctypes.c_int, (ctypes.c_void_p,)),
     "as_program_finish": (ctypes.c_int, (ctypes.c_void_p,)),
     "as_program_run": (ctypes.c_int, (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p)),

@@ -355,8 +355,9 @@ class _Sampling:
 
 def warm_up(runner: Runner, policy: MeasurementPolicy) -> float:
     """Runs for the policy's warm-up time, at least once; gives the pace in nanoseconds per run."""
-    pace_ns = max(float(runner(1)[0]), 1.0)
-    left = policy.warmup_us * 1e3 - pace_ns
+    first = runner(1)  # a set of copies runs through all of them
+    pace_ns = max(float(first[0]), 1.0)
+    left = policy.warmup_us * 1e3 - float(first.sum())
     if left > pace_ns:
         runs = min(int(left / pace_ns), 10 * policy.max_repeats)
         pace_ns = max(float(np.median(runner(runs))), 1.0)

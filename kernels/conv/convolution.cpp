@@ -33,14 +33,20 @@ Convolution::Convolution(const as_op &op, const Shape &input, const Shape &outpu
       is_listed_(is_listed),
       row_(kernel_table()[static_cast<std::size_t>(kernel)]),
       layer_(tile_layer(op, input.channels, output.channels, row_.tile_out, packing())),
-      weight_count_(layer_.weights.size()),
-      bias_count_(layer_.bias.size()) {
+      weight_count_(layer_.packed->weights.size()),
+      bias_count_(layer_.packed->bias.size()) {
     // The caller's arrays end with the call.
     op_.weight = op_.bias = nullptr;
     op_.group_start = op_.kept = nullptr;
     // Whatever the arithmetic, the layer is one of bf16 weights.
     if (widens())
-        for (float &weight : layer_.weights) weight = to_float(to_bf16(weight));
+        for (float &weight : layer_.packed->weights) weight = to_float(to_bf16(weight));
+}
+
+std::unique_ptr<Operator> Convolution::again(const as_op &op) const {
+    auto copy = std::make_unique<Convolution>(*this);
+    copy->op_ = op;
+    return copy;
 }
 
 Padding Convolution::padding() const {
@@ -83,12 +89,12 @@ std::size_t Convolution::scratch(const Program &program) {
 }
 
 void Convolution::place_weights(float *place) {
-    std::copy(layer_.weights.begin(), layer_.weights.end(), place);
-    std::copy(layer_.bias.begin(), layer_.bias.end(), place + weight_count_);
+    const PackedWeights &packed = *layer_.packed;
+    std::copy(packed.weights.begin(), packed.weights.end(), place);
+    std::copy(packed.bias.begin(), packed.bias.end(), place + weight_count_);
     weights_ = place;
     bias_ = place + weight_count_;
-    layer_.weights = std::vector<float>();
-    layer_.bias = std::vector<float>();
+    layer_.packed.reset();
 }
 
 std::vector<int32_t> Convolution::direct_taps(const Tensor &input) const {

@@ -19,6 +19,7 @@ public:
     Convolution(const as_op &op, const Shape &input, const Shape &output, int dtype, int kernel,
                 bool is_listed);
 
+    std::unique_ptr<Operator> again(const as_op &op) const override;
     void constrain(Program &) override;
     std::size_t workspace(const Program &) override;
     std::size_t scratch(const Program &) override;

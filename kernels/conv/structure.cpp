@@ -177,7 +177,7 @@ void pack_strip(const as_op &op, int inputs_per_group, int first_in, Packing pac
                                 strip.first_out + first,
                                 std::min(layer.tile_out, strip.rows - first)};
         float *to =
-            layer.weights.data() + strip.weights + tile * words_per_tile(layer, strip.kept, packing);
+            layer.packed->weights.data() + strip.weights + tile * words_per_tile(layer, strip.kept, packing);
         if (packing == Packing::plain)
             packer.plain(to);
         else if (packing == Packing::pairs)
@@ -185,9 +185,9 @@ void pack_strip(const as_op &op, int inputs_per_group, int first_in, Packing pac
         else if (packing == Packing::matrix)
             packer.matrix(to);
         else
-            pack_winograd(packer, WinogradKernel(packing), tile, layer.weights.data() + strip.weights);
+            pack_winograd(packer, WinogradKernel(packing), tile, layer.packed->weights.data() + strip.weights);
     }
-    if (op.bias) std::copy_n(op.bias + strip.first_out, strip.rows, layer.bias.begin() + strip.bias);
+    if (op.bias) std::copy_n(op.bias + strip.first_out, strip.rows, layer.packed->bias.begin() + strip.bias);
 }
 
 // Equal rounds of at most `most` tiles. Tiles done together read their inputs from the first-level cache, but
@@ -238,8 +238,8 @@ TiledLayer tile_layer(const as_op &op, int in_channels, int out_channels, int ti
             layer.strips.push_back(strip);
             first_in.push_back(group.first_in);
         }
-    layer.weights.assign(static_cast<std::size_t>(weights), 0.0f);
-    layer.bias.assign(static_cast<std::size_t>(bias), 0.0f);
+    layer.packed->weights.assign(static_cast<std::size_t>(weights), 0.0f);
+    layer.packed->bias.assign(static_cast<std::size_t>(bias), 0.0f);
     for (std::size_t i = 0; i < layer.strips.size(); ++i)
         pack_strip(op, in_channels / op.groups, first_in[i], packing, layer.strips[i], layer);
     return layer;

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <vector>
 
 #include "autosparse.h"
@@ -16,11 +17,16 @@ struct Strip {
     int32_t together;          // tiles that lie interleaved by position (winograd), else 1
 };
 
+// The same operator added again shares them with the first, until both have placed them.
+struct PackedWeights {
+    std::vector<float> weights;  // per strip, as Packing says, padded with zero rows
+    std::vector<float> bias;     // per strip [tile][tile_out]
+};
+
 struct TiledLayer {
     std::vector<Strip> strips;
     std::vector<int32_t> channels;  // input channels of all groups, one list after another
-    std::vector<float> weights;     // per strip, as Packing says, padded with zero rows
-    std::vector<float> bias;        // per strip [tile][tile_out]
+    std::shared_ptr<PackedWeights> packed = std::make_shared<PackedWeights>();
     int tile_out = 0;
     int taps = 0;
     int most_kept = 0;  // by any strip

@@ -92,8 +92,8 @@ WinogradConvolution::WinogradConvolution(const as_op &op, const Shape &input, co
       filtering_(filtering_of(row_.method)),
       out_(filtering_.out),
       layer_(tile(op, input, output)),
-      weight_count_(layer_.weights.size()),
-      bias_count_(layer_.bias.size()),
+      weight_count_(layer_.packed->weights.size()),
+      bias_count_(layer_.packed->bias.size()),
       tile_rows_((output.height + out_ - 1) / out_),
       tile_columns_((output.width + out_ - 1) / out_) {
     if (splits_phases()) phases_ = phase_planes(op, output, phase_pitch(op, input, output));
@@ -101,6 +101,14 @@ WinogradConvolution::WinogradConvolution(const as_op &op, const Shape &input, co
     op_.group_start = op_.kept = nullptr;
     find_used_channels(splits_phases() ? input.channels * static_cast<int>(phases_.planes.size())
                                        : input.channels);
+}
+
+std::unique_ptr<Operator> WinogradConvolution::again(const as_op &op) const {
+    auto copy = std::make_unique<WinogradConvolution>(*this);
+    copy->op_.inputs[0] = op.inputs[0];
+    copy->op_.residual = op.residual;
+    copy->op_.output = op.output;
+    return copy;
 }
 
 void WinogradConvolution::find_used_channels(int in_channels) {
@@ -186,12 +194,12 @@ std::size_t WinogradConvolution::scratch(const Program &program) {
 }
 
 void WinogradConvolution::place_weights(float *place) {
-    std::copy(layer_.weights.begin(), layer_.weights.end(), place);
-    std::copy(layer_.bias.begin(), layer_.bias.end(), place + weight_count_);
+    const PackedWeights &packed = *layer_.packed;
+    std::copy(packed.weights.begin(), packed.weights.end(), place);
+    std::copy(packed.bias.begin(), packed.bias.end(), place + weight_count_);
     weights_ = place;
     bias_ = place + weight_count_;
-    layer_.weights = std::vector<float>();
-    layer_.bias = std::vector<float>();
+    layer_.packed.reset();
 }
 
 void WinogradConvolution::plan(Program &program, int op, void *) {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <algorithm>
+#include <memory>
 #include <vector>
 
 #include "conv/phases.h"
@@ -20,6 +21,7 @@ class WinogradConvolution : public Operator {
 public:
     WinogradConvolution(const as_op &op, const Shape &input, const Shape &output, int kernel);
 
+    std::unique_ptr<Operator> again(const as_op &op) const override;
     void constrain(Program &) override;
     std::size_t scratch(const Program &) override;
     void plan(Program &, int op, void *workspace) override;

@@ -209,6 +209,11 @@ AS_EXPORT int as_program_op(as_program *program, const as_op *op) {
     });
 }
 
+AS_EXPORT int as_program_op_again(as_program *program, int32_t earlier, int32_t input, int32_t residual,
+                                  int32_t output) {
+    return guarded(program, [&](Program &p) { return p.add_op_again(earlier, input, residual, output); });
+}
+
 AS_EXPORT int as_program_share_weights(as_program *program) {
     return guarded(program, [](Program &p) {
         require(!p.is_finished(), "as_program_share_weights must come before as_program_finish");

@@ -8,6 +8,14 @@
 #include "operators/planes.h"
 
 namespace autosparse {
+namespace {
+
+bool is_equal(const PackedWeights &a, const PackedWeights &b) {
+    return &a == &b || (a.weights == b.weights && a.bias == b.bias);
+}
+
+}  // namespace
+
 void require(bool condition, const std::string &rule) {
     if (!condition) throw Error(AS_BAD_ARGUMENT, rule);
 }
@@ -73,8 +81,39 @@ void Program::add_output(int id) {
 int Program::add_op(const as_op &op) {
     require(!finished_, "a finished program takes no more operators");
     check_op(op);
+    return keep(op, make_operator(*this, op));
+}
+
+int Program::add_op_again(int earlier, int input, int residual, int output) {
+    require(!finished_, "a finished program takes no more operators");
+    require(earlier >= 0 && earlier < op_count(), "earlier must be the index of an operator");
+    const as_op &known = described_[static_cast<std::size_t>(earlier)];
+    as_op op = known;
+    op.inputs[0] = input;
+    op.residual = residual;
+    op.output = output;
+    check_op(op);
+    require((residual < 0) == (known.residual < 0), "an operator added again must have a residual if the first has");
+    require(is_alike(input, known.inputs[0]) && is_alike(output, known.output) &&
+                (residual < 0 || is_alike(residual, known.residual)),
+            "an operator added again must have tensors of the same shapes and types");
+    auto made = operators_[static_cast<std::size_t>(earlier)]->again(op);
+    require(made != nullptr, "only convolutions, depthwise ones left out, can be added again");
+    return keep(op, std::move(made));
+}
+
+bool Program::is_alike(int a, int b) const {
+    const Shape &one = tensor(a).shape, &other = tensor(b).shape;
+    return one.batch == other.batch && one.channels == other.channels && one.height == other.height &&
+           one.width == other.width && tensor(a).dtype == tensor(b).dtype;
+}
+
+int Program::keep(const as_op &op, std::unique_ptr<Operator> made) {
     const int index = op_count();
-    operators_.push_back(make_operator(*this, op));
+    operators_.push_back(std::move(made));
+    as_op &described = described_.emplace_back(op);
+    described.weight = described.bias = nullptr;
+    described.group_start = described.kept = nullptr;
     const auto read = [&](int id) { tensor(id).last_op = std::max(tensor(id).last_op, index); };
     for (int i = 0; i < op.input_count; ++i) read(op.inputs[i]);
     if (op.residual >= 0) read(op.residual);
@@ -194,7 +233,7 @@ void Program::place_weights() {
         auto &alike = by_size[operators_[i]->weight_words()];
         for (std::size_t other : mine ? alike : std::vector<std::size_t>())
             if (const TiledLayer *theirs = operators_[other]->unplaced();
-                theirs && theirs->weights == mine->weights && theirs->bias == mine->bias) {
+                theirs && is_equal(*theirs->packed, *mine->packed)) {
                 owner[i] = other;
                 break;
             }

@@ -47,6 +47,9 @@ struct Rows {
 class Operator {
 public:
     virtual ~Operator() = default;
+    // The same operator with the same weights on other tensors, as `op` names them; before finish(). Null for
+    // operators that are as soon made anew.
+    virtual std::unique_ptr<Operator> again(const as_op &) const { return nullptr; }
     // States what it needs of its tensors' layout: padding, equal pitches.
     virtual void constrain(Program &) {}
     // Bytes of arena that it needs while it runs, and bytes of scratch per worker; after layout.
@@ -74,6 +77,8 @@ public:
     void add_input(int tensor);
     void add_output(int tensor);
     int add_op(const as_op &op);
+    // Adds an earlier convolution once more, on other tensors of the same shapes and types.
+    int add_op_again(int earlier, int input, int residual, int output);
     // Refuses an operator whose tensors do not exist or come in the wrong order; add_op asks it too.
     void check_op(const as_op &op) const;
     // Lets operators with equal weights hold them once; before finish().
@@ -121,6 +126,8 @@ public:
 
 private:
     friend void run_in_turn(Program *const *, int, const float *const *, float *const *, int, int64_t *);
+    int keep(const as_op &op, std::unique_ptr<Operator> made);
+    bool is_alike(int a, int b) const;
     void lay_out();
     void place_weights();
     void check_dataflow();
@@ -140,6 +147,7 @@ private:
     std::vector<Tensor> tensors_;
     std::vector<int> inputs_, outputs_;
     std::vector<std::unique_ptr<Operator>> operators_;
+    std::vector<as_op> described_;  // without the caller's arrays
     std::vector<std::size_t> workspace_offset_;
     std::vector<Step> steps_;
     Buffer arena_, scratch_, weights_;

@@ -22,7 +22,7 @@
 extern "C" {
 #endif
 
-#define AS_ABI_VERSION 3
+#define AS_ABI_VERSION 4
 #define AS_MAX_INPUTS 8
 
 typedef struct as_program as_program;
@@ -146,6 +146,9 @@ int as_program_input(as_program *program, int32_t tensor);  /* in the order that
 int as_program_output(as_program *program, int32_t tensor);
 /* Adds an operator; operators run in the order added. Returns its index (>= 0). */
 int as_program_op(as_program *program, const as_op *op);
+/* Adds the convolution at index `earlier` once more, with a copy of its packed weights, on tensors of the same
+ * shapes and types; residual -1 where it has none. Returns its index (>= 0). Depthwise ones cannot be. */
+int as_program_op_again(as_program *program, int32_t earlier, int32_t input, int32_t residual, int32_t output);
 /* Lets operators whose packed weights are equal, such as calls of one layer, hold them once; before
  * as_program_finish. Loaded programs do. */
 int as_program_share_weights(as_program *program);

@@ -71,12 +71,18 @@ class LayerOnCpu(Built):
             kept=structure.kept if structure else None,
         )
         source, added = given, residual
+        first = -1
         for _ in range(copies):
             if self._copied:
                 added = added if residual < 0 else self._written(residual, shape.output_shape)
                 source = self._written(given, shape.input_shape)
             sink = program.tensor(shape.output_shape, kernel.dtype)
-            program.op(dataclasses.replace(operator, inputs=(source,), residual=added, output=sink))
+            if first < 0:
+                first = program.op(
+                    dataclasses.replace(operator, inputs=(source,), residual=added, output=sink)
+                )
+            else:
+                program.op_again(first, x=source, residual=added, output=sink)
             if writes_inputs and is_chained(shape):
                 source, added = sink, added if residual < 0 else source
         program.output(sink)
