@@ -173,6 +173,15 @@ class History(Record):
             return None
         return sum(pace.over(full) < SLOWED for pace in self.paces) / len(self.paces)
 
+    @property
+    def undisturbed_share(self) -> float:
+        """Share of the probes at which nobody slowed the processors; 1 while that is not known.
+
+        What was seldom left alone will seldom be: whoever waits for it waits for so much of the time
+        that waiting may take at most.
+        """
+        return 1.0 - (self.slowed_share or 0.0)
+
     def grown(self, handovers_ns: Sequence[float], paces: Sequence[Pace] = ()) -> History:
         """Gives this history with further probes.
 

@@ -227,7 +227,7 @@ class _Taking:
                 tells = rounds.complete >= FEWEST_FOR_INTERVAL
                 if tells and passed_s > until_s:
                     break
-                if not tells and self._slowed and passed_s > _SLOWED_SHARE * self._allowed_s:
+                if not tells and self._slowed and passed_s > self._wait_s():
                     self._put_up_with_it()
                 if is_round:
                     if rounds.complete > step.done:
@@ -240,6 +240,11 @@ class _Taking:
                         break
                 progress.check()
             _finish(step, self._most)
+
+    def _wait_s(self) -> float:
+        """Gives how long processors that somebody slows are waited for."""
+        share = 1.0 if self._prober is None else self._prober.history.undisturbed_share
+        return _SLOWED_SHARE * share * self._allowed_s
 
     def _put_up_with_it(self) -> None:
         """Takes turns on processors that somebody slows: they are hardly ever left alone."""

@@ -43,6 +43,7 @@ class Circumstances(Record):
         discarded: turns that were discarded because the host changed its state meanwhile.
         slowed: turns that were not taken, or discarded, because somebody slowed the processors.
         conditions: what else the host was like.
+        undisturbed_share: share of the time, as far back as is known, in which nobody else slowed it.
     """
 
     state: HostState = ANY
@@ -50,6 +51,7 @@ class Circumstances(Record):
     discarded: int = 0
     slowed: int = added(0)
     conditions: Conditions = QUIET
+    undisturbed_share: float = added(1.0)
 
     @property
     def why_disturbed(self) -> str:
@@ -141,6 +143,7 @@ def run_in_turn(
             discarded=found.discarded,
             slowed=found.slowed,
             conditions=found.conditions,
+            undisturbed_share=1.0 if prober is None else prober.history.undisturbed_share,
         ),
         prober=prober,
         threads=threads,

@@ -33,7 +33,8 @@ T = TypeVar("T")
 # Making, packing and checking random weights, on a slow machine that does much else besides.
 _BUILD_BYTES_PER_S = 20e6
 # Measurements that are taken twice because something else ran on the host; after so many it is plain
-# that the host is busy, and rows only say so.
+# that the host is busy, and rows only say so. Both are for a host that is left alone: see
+# `History.undisturbed_share`.
 _BUSY = 30
 # For a neighbour who leaves the processors alone now and then; one who never does is not waited for.
 _SLOW_S = 60.0
@@ -68,6 +69,7 @@ class Asker:
         state: state of the host that rows are wanted in.
         patience_s: how long to wait for it.
         slow_left_s: how long to wait, all in all, while somebody slows the processors.
+        repeats_left: disturbed measurements that are taken once more.
         progress: asked whether to stop while a measurement is under way.
     """
 
@@ -82,12 +84,12 @@ class Asker:
     state: str = ""
     patience_s: float = PATIENCE_S
     slow_left_s: float = _SLOW_S
+    repeats_left: int = _BUSY
     progress: Progress = field(default_factory=Progress)
     known: dict[MeasurementKey, Measurement] = field(default_factory=dict)
     timed: dict[MeasurementKey, Measurement] = field(default_factory=dict)
     reused: dict[MeasurementKey, Measurement] = field(default_factory=dict)
     beaten: int = 0
-    busy: int = 0
 
     def __post_init__(self) -> None:
         rows = known_rows(self.request, self.device, self.database)
@@ -104,8 +106,8 @@ class Asker:
         if time.monotonic() > self.deadline and not exempt:
             return None
         row = self._measure(option, key, rival_us)
-        if row.status is Status.UNSTABLE or (row.disturbed and self.busy < _BUSY):
-            self.busy += bool(row.disturbed)
+        if row.status is Status.UNSTABLE or (row.disturbed and self.repeats_left > 0):
+            self.repeats_left -= bool(row.disturbed)
             row = min(row, self._measure(option, key, rival_us), key=_doubt)
         # A row of a busy host, and one that failed and shall be tried again, gives way to the new one.
         self.database.put(row, replace=True)
@@ -188,6 +190,7 @@ def asking(
         child = stack.enter_context(Worker()) if worker is None else worker
         prober = device.prober(request.threads)
         stack.callback(device.keep, prober)
+        alone = prober.history.undisturbed_share if prober else 1.0
         yield Asker(
             request=request,
             device=device,
@@ -198,7 +201,8 @@ def asking(
             deadline=float("inf") if budget_us is None else begun + budget_us / 1e6,
             prober=prober,
             state=prober.history.usual if prober else "",
-            slow_left_s=0.0 if is_busy_accepted() else _SLOW_S,
+            slow_left_s=0.0 if is_busy_accepted() else alone * _SLOW_S,
+            repeats_left=round(alone * _BUSY),
             progress=progress,
         )
 

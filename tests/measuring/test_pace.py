@@ -102,6 +102,13 @@ class TestOneRunner:
         assert timing.slowed_s > 0.05
 
 
+@pytest.mark.parametrize(("slowed", "alone"), [(0, 1.0), (10, 0.75), (30, 0.25)])
+def test_how_much_of_the_time_a_host_was_left_alone(slowed: int, alone: float) -> None:
+    history = replace(KNOWN, paces=(FULL,) * (40 - slowed) + (BUSY,) * slowed)
+    assert history.undisturbed_share == alone
+    assert History().undisturbed_share == 1.0
+
+
 class TestProber:
     def test_a_busy_host_is_taken_for_what_it_is_where_asked_for(
         self, monkeypatch: pytest.MonkeyPatch

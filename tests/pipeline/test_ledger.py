@@ -22,6 +22,7 @@ from autosparse.plans.plan import Plan
 from autosparse.progress import Progress
 from autosparse.records import LayerChoice, WholeLatency, onexn
 from autosparse.searching.pool import SerialPool
+from autosparse.sessions.in_turn import Circumstances
 
 REQUEST = SessionRequest(
     model="net", classes=10, input_shape=(3, 32, 32), batch_size=1, threads=2, contestants=(),
@@ -48,11 +49,13 @@ class Host:
         seen: per session the time of everybody in each state, the slowest first; the last one repeats.
         beside: what runs beside every session.
         takes_s: of one session.
+        undisturbed_share: of the time in which it was left alone before.
     """
 
     seen: Sequence[Mapping[str, float]]
     beside: str = ""
     takes_s: float = 20.0
+    undisturbed_share: float = 1.0
     at_s: float = 0.0
     asked: list[SessionRequest] = field(default_factory=list)
 
@@ -63,6 +66,7 @@ class Host:
         return SessionResult(
             results=tuple(_figure(each, states) for each in request.contestants),
             disturbed=self.beside,
+            circumstances=Circumstances(undisturbed_share=self.undisturbed_share),
         )
 
     def sleep(self, seconds: float) -> None:
@@ -109,6 +113,15 @@ def test_a_host_that_is_never_quiet_is_given_up_on(on: Any, tmp_path: Path) -> N
     # Nothing of it is taken for good by who continues the run.
     again = ledger(tmp_path)
     assert not again.measured and not again.references
+
+
+def test_no_session_is_repeated_on_a_host_that_is_seldom_left_alone(on: Any, tmp_path: Path) -> None:
+    host = on(Host([{"": 5.0}, {"": 6.0}], undisturbed_share=0.3))
+    found = ledger(tmp_path)
+    for plan in PLANS:
+        found.measure([plan])
+    assert len(host.asked) == 2
+    assert found.disturbances == ["dense took 6 ms, but 5 ms in another session; sessions tried: 1"]
 
 
 def test_a_user_may_take_a_busy_host(on: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

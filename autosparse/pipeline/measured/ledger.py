@@ -34,6 +34,8 @@ TORCH = "torch"
 # Something else may run on a host for seconds to minutes; dense, part of every session, tells. On a
 # host that is never quiet a run does not repeat every session, but takes so much time for it in all.
 _TRIES = 3
+# On one that is left alone for less than this share of the time another session would be no better.
+_LEFT_ALONE = 0.5
 _REPEATING_S = 90.0
 _PAUSE_S = 5.0
 
@@ -176,7 +178,8 @@ class Ledger:
             self._progress.log(f"the host is disturbed: {why}")
             if len(sessions) > 1:
                 self._repeating_s += time.monotonic() - begun
-            if len(sessions) == _TRIES or self._repeating_s >= _REPEATING_S:
+            hopeless = sessions[-1].circumstances.undisturbed_share < _LEFT_ALONE
+            if hopeless or len(sessions) == _TRIES or self._repeating_s >= _REPEATING_S:
                 break
             self._progress.check()
             time.sleep(_PAUSE_S)
