@@ -117,16 +117,34 @@ test-wheel: wheel
 
 install: $(STAMP)
 
-$(STAMP): WHAT := '.[dev]' -Ccmake.define.AUTOSPARSE_HOST=OFF
-$(HOST_STAMP): WHAT := . -Ccmake.define.AUTOSPARSE_HOST=ON
+$(STAMP): BUILD := -Ccmake.define.AUTOSPARSE_HOST=OFF
+$(STAMP): EXTRA := dev
+$(HOST_STAMP): BUILD := -Ccmake.define.AUTOSPARSE_HOST=ON
+$(HOST_STAMP): EXTRA :=
 
-# torch goes first and alone, so that the version pinned here is settled before anything else asks for it.
+# What it needs, a line each, with what an extra adds, which may name others of ours.
+define LIST_NEEDS
+import re, sys, tomllib
+project = tomllib.load(open("pyproject.toml", "rb"))["project"]
+def needs(extra):
+    for line in project["optional-dependencies"][extra]:
+        own = re.fullmatch(project["name"] + r"\[(.+)\]", line)
+        yield from (need for name in own[1].split(",") for need in needs(name)) if own else [line]
+print(*project["dependencies"], *(needs(sys.argv[1]) if sys.argv[1] else ()), sep="\n")
+endef
+export LIST_NEEDS
+
+# The kernels are compiled while packages arrive. Of those, torch goes first and alone, so that the version pinned
+# here is settled before anything else asks for it.
 $(STAMP) $(HOST_STAMP): | $(BIN)/python
 	@command -v $${CXX:-c++} >/dev/null || { echo "a C++17 compiler is needed, but $${CXX:-c++} is not" \
 		"there; install g++ or clang++" >&2; exit 1; }
 	@echo "installing into $(VENV): this takes a few minutes the first time" >&2
-	$(PIP) torch
-	$(PIP) -e $(WHAT)
+	@mkdir -p build
+	@$(BIN)/python -c "$$LIST_NEEDS" "$(EXTRA)" > build/needs.txt
+	@$(PIP) --no-deps -e . $(BUILD) > build/install.log 2>&1 & builds=$$!; \
+	{ $(PIP) torch && $(PIP) -r build/needs.txt; }; needs=$$?; \
+	wait $$builds || { cat build/install.log >&2; exit 1; }; exit $$needs
 	@rm -f $(VENV)/.installed-*
 	@touch $@
 
