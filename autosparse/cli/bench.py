@@ -101,6 +101,15 @@ def bench(
             rich_help_panel=_OURS,
         ),
     ] = False,
+    untuned: Annotated[
+        bool,
+        typer.Option(
+            "--untuned",
+            help="Measure nothing before: ours run what the engine picks by its rules, and every "
+            "pattern by itself.",
+            rich_help_panel=_OURS,
+        ),
+    ] = False,
     against: Annotated[
         str | None,
         _text("--against", help="Other engines, or none.", default="every installed one", panel=_HOW),
@@ -182,6 +191,7 @@ def bench(
         policy=_policy(seconds, repeats),
         database=database,
         compact_weights=compact_weights,
+        untuned=untuned,
     )
     from autosparse import compare  # brings torch once it is asked to compare
 
@@ -230,6 +240,7 @@ def _asked(
     policy: MeasurementPolicy,
     database: str | None,
     compact_weights: bool,
+    untuned: bool,
 ) -> Asked:
     from autosparse import hardware, values
     from autosparse.compare import Asked
@@ -266,6 +277,7 @@ def _asked(
         policy=policy,
         database=database,
         compact_weights=compact_weights,
+        untuned=untuned,
     )
 
 

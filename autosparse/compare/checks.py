@@ -44,6 +44,11 @@ def check(asked: Asked) -> None:
             raise UsageError(
                 f"threads must be at most the {usable} cores this process may use, but got {threads}"
             )
+    if asked.untuned and asked.database is not None:
+        raise UsageError(
+            f"what shall run untuned reads no tuning database, but got {asked.database}; leave out "
+            "--untuned or --database"
+        )
     if asked.database is not None:
         check_file(parse_url(asked.database), "database")
     peers = chosen(asked.against)

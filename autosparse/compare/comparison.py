@@ -100,6 +100,9 @@ def _own(
 ) -> tuple[Own, ...]:
     found: list[Own] = []
     for dtype in asked.dtypes if asked.dense or asked.sparsities else ():
+        if asked.untuned:
+            found += own.untuned_contestants(asked, layers, sparse, dtype)
+            continue
         tuned = own.tune_layers(asked, layers, sparse, dtype, threads, hardware, host, progress)
         found += own.contestants(asked, layers, sparse, dtype, tuned)
     return (*found, *own.named_contestants(asked))
@@ -123,12 +126,19 @@ def _request(
         own=ours,
         peers_masked=asked.peers_masked,
         policy=asked.policy,
-        database=asked.database or paths.tuning_database_url(),
+        database=_database(asked, folder),
         dense_flops=rates.dense_flops(layers),
         dense_weights=rates.dense_weights(layers),
         hardware=hardware,
         compact_weights=asked.compact_weights,
     )
+
+
+def _database(asked: Asked, folder: str) -> str:
+    """Gives the rows that our engine picks by: none at all for what shall run untuned."""
+    if asked.untuned:
+        return f"sqlite:///{folder}/untuned.db"
+    return asked.database or paths.tuning_database_url()
 
 
 def _run_apart(request: SessionRequest, host: Host, progress: Progress) -> Session:

@@ -1,8 +1,9 @@
-"""Plans for our contestants: per layer the fastest measured kernel and, where it is free, pattern."""
+"""Plans for our contestants: per layer the fastest measured kernel and pattern, or what rules pick."""
 
 from __future__ import annotations
 
 import fnmatch
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -125,6 +126,28 @@ def contestants(
         label = f"{100 * sparsity:g} %"
         zeros = Zeros(name=label, plan=plan, random=True)
         found.append(Own(name=f"{prefix} {label}", dtype=dtype, plan=plan, zeros=zeros))
+    return tuple(found)
+
+
+def untuned_contestants(
+    asked: Asked, layers: Sequence[LayerInfo], sparse: Sequence[LayerInfo], dtype: str
+) -> tuple[Own, ...]:
+    """Gives our contestants of one type whose plans name no kernel, the dense one first."""
+    prefix, model = _prefix(dtype), asked.subject.model
+
+    def plan(names: Sequence[LayerInfo], choice: LayerChoice) -> Plan:
+        dense = {layer.name: LayerChoice(dtype=choice.dtype) for layer in layers}
+        return Plan(model=model, layers=dense | {layer.name: choice for layer in names})
+
+    found = []
+    if asked.dense:
+        choice = LayerChoice(dtype=dtype)  # type: ignore[arg-type]
+        found.append(Own(name=f"{prefix} dense", dtype=dtype, plan=plan((), choice)))
+    for sparsity, pattern in itertools.product(asked.sparsities, asked.patterns):
+        choice = LayerChoice(pattern=pattern, sparsity=sparsity, dtype=dtype)  # type: ignore[arg-type]
+        label = f"{100 * sparsity:g} % {pattern.name}"
+        zeros = Zeros(name=label, plan=plan(sparse, choice), random=True)
+        found.append(Own(name=f"{prefix} {label}", dtype=dtype, plan=zeros.plan, zeros=zeros))
     return tuple(found)
 
 

@@ -16,6 +16,7 @@ from autosparse.patterns import family_of
 from autosparse.plans.plan import Plan
 from autosparse.records import HardwareProfile, Pattern, Record, WholeLatency, onexn
 from autosparse.sessions.in_turn import UNEVENTFUL, Circumstances
+from autosparse.storage.serial import added
 
 SCHEMA = 1
 DTYPES = ("f32", "bf16")
@@ -67,6 +68,8 @@ class Asked(Record):
         policy: how long to measure.
         database: URL of the tuning database; None is the user's own.
         compact_weights: leaves out kernels of ours that expand weights; peers do as they do.
+        untuned: nothing is measured before, and no row that is known is read: our contestants run what
+            the engine picks by its rules, one contestant per sparsity and pattern.
     """
 
     subject: Subject
@@ -83,6 +86,7 @@ class Asked(Record):
     policy: MeasurementPolicy = WHOLE
     database: str | None = None
     compact_weights: bool = False
+    untuned: bool = added(False)
 
     def __post_init__(self) -> None:
         for pattern in self.patterns:

@@ -15,6 +15,7 @@ from made_up import comparison, result
 from autosparse import compare
 from autosparse.cli import run
 from autosparse.compare import comparison as whole
+from autosparse.compare import own
 from autosparse.compare import peer as peers
 from autosparse.compare.records import SCHEMA, Asked, Comparison, Refusal
 from autosparse.records import onexn
@@ -32,6 +33,7 @@ FEW = ["--threads", "1", "--against", "torch", "--repeats", "6"]
         (["--against", "none,torch"], 2, "a peer must be one of"),
         (["--against", ""], 2, "--against must have at least one value"),
         (["--against", "none", "--no-dense", "--sparsity", "none"], 2, "needs somebody to run"),
+        (["--untuned", "--database", "my.db"], 2, "reads no tuning database, but got my.db"),
         (["--against", "none", "--peers-masked"], 2, "--peers-masked needs other engines"),
         (["--threads", "none"], 2, "--threads must be a whole number"),
         (["--threads", ","], 2, "--threads must have at least one value"),
@@ -112,7 +114,9 @@ def test_flags_say_what_is_compared(model: str, monkeypatch: pytest.MonkeyPatch)
     run(["bench", "-m", model, "--compact-weights"])
     assert seen[3].compact_weights
     run(["bench", "-m", model, "--against", "none"])
-    assert seen[4].against == ()
+    assert seen[4].against == () and not seen[4].untuned
+    run(["bench", "-m", model, "--untuned"])
+    assert seen[5].untuned
 
 
 def test_against_none_runs_no_peer(model: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -122,6 +126,22 @@ def test_against_none_runs_no_peer(model: str, capsys: pytest.CaptureFixture[str
     [session] = found.sessions
     assert [r.contestant.engine for r in session.results] == ["autosparse"]
     assert found.absent == () and session.refused == ()
+
+
+def test_untuned_measures_nothing_before_and_reads_no_row(
+    model: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise AssertionError("nothing may be tuned")
+
+    monkeypatch.setattr(own, "tune_layers", refuse)
+    line = ["bench", "-m", model, "--threads", "1", "--repeats", "6", "--untuned", "--json", "-q"]
+    assert run([*line, "--against", "none", "--sparsity", "0.5", "--block-n", "8,16"]) == 0
+    found = Comparison.from_json(json.loads(capsys.readouterr().out))
+    [session] = found.sessions
+    names = [result.contestant.name for result in session.results]
+    assert names == ["autosparse dense", "autosparse 50 % 1x8", "autosparse 50 % 1x16"]
+    assert session.refused == ()
 
 
 def test_our_own_failure_is_shown_and_ends_with_an_error(

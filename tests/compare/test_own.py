@@ -89,6 +89,20 @@ def test_contestants_are_named_by_type_and_zeros() -> None:
     assert only.name == "autosparse bf16 75 %"
 
 
+def test_untuned_contestants_name_no_kernel_and_run_every_pattern() -> None:
+    made = asked(sparsities=(0.5, 0.75), untuned=True)
+    found = own.untuned_contestants(made, LAYERS, own.sparse_layers(LAYERS, ()), "bf16")
+    assert [each.name for each in found] == [
+        "autosparse bf16 dense",
+        *(f"autosparse bf16 {part} % {p.name}" for part in (50, 75) for p in made.patterns),
+    ]
+    choices = [choice for each in found if each.plan for choice in each.plan.layers.values()]
+    assert {(choice.kernel, choice.dtype) for choice in choices} == {(None, "bf16")}
+    assert found[0].zeros is None and not found[0].plan.is_sparse
+    assert found[-1].plan.layers["a.conv"].sparsity == 0.75
+    assert found[-1].plan.layers["stem"].pattern.is_dense
+
+
 def test_a_layer_of_so_few_inputs_that_nothing_is_pruned_is_dense() -> None:
     tuned: Any = SimpleNamespace(options={})
     layers = (layer("stem"), layer("few", 2), layer("fc"))
