@@ -26,6 +26,22 @@ static void pad_line(const PoolCall &call, float *line) {
     for (ptrdiff_t i = call.pad_left + call.in_width; i < length; ++i) line[i] = Reduction::identity();
 }
 
+// to[x] = reduction over `count` rows at column x. Small windows have a loop of their own: `kCount` rows, 0 for any.
+template <class T, class Reduction, int kCount>
+static void join_rows(const T *rows, ptrdiff_t step, int count, int width, float *to) {
+    const int rows_joined = kCount ? kCount : count;
+    for (int x = 0; x < width; x += kLanes) {
+        const int rest = width - x < kLanes ? width - x : kLanes;
+        Vec y = broadcast(Reduction::identity());
+#pragma GCC unroll 4
+        for (int k = 0; k < rows_joined; ++k) y = Reduction::join(load(rows + k * step + x), y);
+        if (rest == kLanes)
+            store(to + x, y);
+        else
+            store_some(to + x, y, rest);
+    }
+}
+
 // line[pad_left + x] = reduction over the window's rows at column x.
 template <class T, class Reduction>
 static void reduce_rows(const PoolCall &call, int out_row, float *line) {
@@ -37,15 +53,12 @@ static void reduce_rows(const PoolCall &call, int out_row, float *line) {
     const T *rows = static_cast<const T *>(call.input) +
                     static_cast<ptrdiff_t>(top + first * call.dilation_h) * call.in_pitch;
     float *to = line + call.pad_left;
-    for (int x = 0; x < call.in_width; x += kLanes) {
-        const int rest = call.in_width - x < kLanes ? call.in_width - x : kLanes;
-        Vec y = broadcast(Reduction::identity());
-        for (int k = 0; k < last - first; ++k) y = Reduction::join(load(rows + k * step + x), y);
-        if (rest == kLanes)
-            store(to + x, y);
-        else
-            store_some(to + x, y, rest);
-    }
+    if (last - first == 3)
+        join_rows<T, Reduction, 3>(rows, step, 3, call.in_width, to);
+    else if (last - first == 2)
+        join_rows<T, Reduction, 2>(rows, step, 2, call.in_width, to);
+    else
+        join_rows<T, Reduction, 0>(rows, step, last - first, call.in_width, to);
 }
 
 AS_INLINE Vec load_strided(const float *p, int stride) {
@@ -56,15 +69,16 @@ AS_INLINE Vec load_strided(const float *p, int stride) {
     return load(lanes);
 }
 
-template <class T, class Reduction>
-static void reduce_line(const PoolCall &call, const float *line, const float *scale, T *out) {
+// `kWidth` columns `kStride` apart, 0 for any.
+template <class T, class Reduction, int kWidth, int kStride>
+static void join_columns(const PoolCall &call, const float *line, const float *scale, T *out) {
+    const int width = kWidth ? kWidth : call.kernel_w, stride = kStride ? kStride : call.stride_w;
     for (int x = 0; x < call.out_width; x += kLanes) {
         Vec y = broadcast(Reduction::identity());
-        for (int k = 0; k < call.kernel_w; ++k)
+#pragma GCC unroll 4
+        for (int k = 0; k < width; ++k)
             y = Reduction::join(
-                load_strided(line + static_cast<ptrdiff_t>(x) * call.stride_w + k * call.dilation_w,
-                             call.stride_w),
-                y);
+                load_strided(line + static_cast<ptrdiff_t>(x) * stride + k * call.dilation_w, stride), y);
         if (scale) y = y * load(scale + x);
         const int rest = call.out_width - x;
         if (rest >= kLanes)
@@ -72,6 +86,16 @@ static void reduce_line(const PoolCall &call, const float *line, const float *sc
         else
             store_some(out + x, y, rest);
     }
+}
+
+template <class T, class Reduction>
+static void reduce_line(const PoolCall &call, const float *line, const float *scale, T *out) {
+    if (call.kernel_w == 3 && call.stride_w == 2)
+        join_columns<T, Reduction, 3, 2>(call, line, scale, out);
+    else if (call.kernel_w == 2 && call.stride_w == 2)
+        join_columns<T, Reduction, 2, 2>(call, line, scale, out);
+    else
+        join_columns<T, Reduction, 0, 0>(call, line, scale, out);
 }
 
 // Positions of a window along one axis that count in an average.
