@@ -245,8 +245,48 @@ static void wg_transform_rows(const WinogradInput &in) {
     }
 }
 
+#if defined(AS_QUARTERS)
+// B^T d of the four tiles of a row, F(2x2, 3x3): quarter c holds position c of all of them.
+AS_INLINE Vec wg_four_tiles(Vec x) {
+    alignas(64) static const int32_t kFirst[16] = {0, 2, 4, 6, 1, 3, 5, 7, 2, 4, 6, 8, 1, 3, 5, 7};
+    alignas(64) static const int32_t kSecond[16] = {2, 4, 6, 8, 2, 4, 6, 8, 1, 3, 5, 7, 3, 5, 7, 9};
+    alignas(64) static const float kSign[16] = {-1, -1, -1, -1, 1, 1, 1, 1, -1, -1, -1, -1, -1, -1, -1, -1};
+    return fma(permute(x, kSecond), load(kSign), permute(x, kFirst));
+}
+
+// Images of four tiles a row, such as the 7x7 ones of ResNets: four rows of tiles fill a vector, a row of their
+// inputs another one.
+static void wg_transform_four(const WinogradInput &in) {
+    constexpr int kTiles = 4, kRows = 2 * kTiles + 2;
+    for (int y = 0; y < in.tile_rows; y += kTiles) {
+        Vec rows[kRows];
+#pragma GCC unroll 10
+        for (int r = 0; r < kRows; ++r) rows[r] = wg_four_tiles(wg_read<false>(in, 2 * y + r, 0));
+        const int rest = (in.tile_rows - y) * kTiles;
+        float *to = in.out + y * kTiles;
+#pragma GCC unroll 4
+        for (int r = 0; r < 4; ++r) {
+            Vec positions[kTiles];  // of a row of tiles each, and then of all of them
+#pragma GCC unroll 4
+            for (int g = 0; g < kTiles; ++g) {
+                Vec v[4];
+                Wg::forward({rows[2 * g], rows[2 * g + 1], rows[2 * g + 2], rows[2 * g + 3]}, v);
+                positions[g] = v[r];
+            }
+            transpose_quarters(positions);
+#pragma GCC unroll 4
+            for (int c = 0; c < 4; ++c, to += in.position)
+                store_some(to, positions[c], rest < kLanes ? rest : kLanes);
+        }
+    }
+}
+#endif
+
 template <class W>
 static void wg_transform_input(const WinogradInput &in) {
+#if defined(AS_QUARTERS)
+    if (W::kOut == 2 && in.tile_columns == kLanes / 4) return wg_transform_four(in);
+#endif
     // A group is whole vectors of columns.
     if (W::kOut >= 4 && in.tile_columns <= kLanes / 4)
         wg_transform_rows<W, W::kOut >= 4 ? 4 : 1>(in);
@@ -294,6 +334,30 @@ AS_INLINE void wg_store(const ConvCall &call, const float *lines, ptrdiff_t line
     }
 }
 
+#if defined(AS_QUARTERS)
+// As wg_store for images of four tiles a row: `pixels` are those of output rows 2 g + i, g from 0 to 3, eight a row,
+// pixels[i] of g = 0 and 1, pixels[2 + i] of the others.
+AS_INLINE void wg_store_four(const ConvCall &call, const Vec (&pixels)[4], int row, int tile_y) {
+    const Vec low = broadcast(call.low), high = broadcast(call.high);
+    float *output = static_cast<float *>(call.output) + row * call.output_plane;
+    const float *residual = static_cast<const float *>(call.residual) + row * call.residual_plane;
+    // Pixels and the padding behind them, but behind the last row.
+    const int whole = call.output_row < kLanes ? static_cast<int>(call.output_row) : kLanes;
+#pragma GCC unroll 8
+    for (int r = 0; r < 8; ++r) {
+        const int y = 2 * tile_y + r;
+        if (y >= call.height) break;
+        const Vec pair = pixels[r / 4 * 2 + r % 2];
+        const ptrdiff_t at = y * call.output_row;
+        Vec value = r / 2 % 2 ? upper_half(pair) : pair;
+        if (call.residual) value = value + load_some(residual + at, call.width);
+        value = first_lanes_of(min(high, max(low, value)), call.width);
+        store_some(output + at, value, y + 1 < call.height ? whole : call.width);
+        for (ptrdiff_t gap = kLanes; gap < call.output_row && y + 1 < call.height; ++gap) output[at + gap] = 0.0f;
+    }
+}
+#endif
+
 // Products of `R` outputs with V vectors of tiles, transformed back; `m` is that of the first position.
 template <class W, int R, int V>
 AS_INLINE void wg_output(const ConvCall &call, int first_row, int vector, const float *m,
@@ -314,6 +378,18 @@ AS_INLINE void wg_output(const ConvCall &call, int first_row, int vector, const 
 #pragma GCC unroll 4
                 for (int i = 0; i < kOut; ++i) down[i][c] = y[i];
             }
+#if defined(AS_QUARTERS)
+            if (kOut == 2 && call.tile_columns == kLanes / 4) {
+                Vec pixels[4];
+                for (int i = 0; i < 2; ++i) {
+                    Vec y[kOut];
+                    W::inverse(down[i], y);
+                    zip(y[0] + bias, y[1] + bias, pixels[i], pixels[2 + i]);
+                }
+                wg_store_four(call, pixels, first_row + r, (vector + v) * 4);
+                continue;
+            }
+#endif
 #pragma GCC unroll 4
             for (int i = 0; i < kOut; ++i) {
                 Vec y[kOut], pixels[kOut];
@@ -326,6 +402,9 @@ AS_INLINE void wg_output(const ConvCall &call, int first_row, int vector, const 
                     store(lines + i * kLine + (kOut * v + c) * kLanes, pixels[c]);
             }
         }
+#if defined(AS_QUARTERS)
+        if (kOut == 2 && call.tile_columns == kLanes / 4) continue;
+#endif
         wg_store<W>(call, lines, kLine, first_row + r, vector * kLanes, V * kLanes);
     }
 }

@@ -79,6 +79,27 @@ AS_INLINE Vec shift_in(Vec v, Vec next) {
     return _mm512_permutex2var_ps(v, order, next);
 }
 
+// Vectors of four quarters, which can change places.
+#define AS_QUARTERS
+
+// v[order[0]], v[order[1]], ..
+AS_INLINE Vec permute(Vec v, const int32_t (&order)[16]) {
+    return _mm512_permutexvar_ps(_mm512_loadu_si512(order), v);
+}
+
+// Quarter i of q[j] becomes quarter j of q[i].
+AS_INLINE void transpose_quarters(Vec (&q)[4]) {
+    const Vec low01 = _mm512_shuffle_f32x4(q[0], q[1], 0x44), high01 = _mm512_shuffle_f32x4(q[0], q[1], 0xee);
+    const Vec low23 = _mm512_shuffle_f32x4(q[2], q[3], 0x44), high23 = _mm512_shuffle_f32x4(q[2], q[3], 0xee);
+    q[0] = _mm512_shuffle_f32x4(low01, low23, 0x88);
+    q[1] = _mm512_shuffle_f32x4(low01, low23, 0xdd);
+    q[2] = _mm512_shuffle_f32x4(high01, high23, 0x88);
+    q[3] = _mm512_shuffle_f32x4(high01, high23, 0xdd);
+}
+
+// The upper half, twice.
+AS_INLINE Vec upper_half(Vec v) { return _mm512_shuffle_f32x4(v, v, 0xee); }
+
 // p[0], p[2], .. p[30]; reads p[31] too.
 AS_INLINE Vec load_every_second(const float *p) {
     const __m512i even = _mm512_set_epi32(30, 28, 26, 24, 22, 20, 18, 16, 14, 12, 10, 8, 6, 4, 2, 0);
