@@ -35,6 +35,9 @@ logger = logging.getLogger(__name__)
 
 DTYPES = ("f32", "bf16")
 
+KNOWN = "known"
+"""As a time to tune for: rows that are known are compared whole, and no others are taken."""
+
 
 def compile(
     model: nn.Module | Exported,
@@ -81,7 +84,8 @@ def compile(
             holds blocks of zeros: how a dense model is timed whose weights were pruned before.
         tune: a duration such as ``30s``: so long the kernels of this model's own layers are timed, the
             costliest layers first. Rows go into `database`, and are used unless the model, run whole in
-            turn with what is compiled without them, is slower: `tuning` says which it was.
+            turn with what is compiled without them, is slower: `tuning` says which it was. ``known``
+            times no more, and holds the rows that are there to that.
         progress: told of the tuning, and asked whether to stop.
 
     Returns:
@@ -94,7 +98,7 @@ def compile(
         DatabaseError: the named database cannot be read.
     """
     count = hardware.checked_threads(threads)
-    budget_us = None if tune is None else parse_duration_us(tune, what="tune", example='"30s"')
+    budget_us = None if tune in (None, KNOWN) else parse_duration_us(tune, what="tune", example='"30s"')
     dtype = _checked_dtype(dtype, plan)
     if compact_weights and plan is not None:
         check_compact(plan)
@@ -128,7 +132,7 @@ def compile(
         )
 
     try:
-        if budget_us is None:
+        if tune is None:
             measured = MeasuredRows.open(
                 database,
                 count,

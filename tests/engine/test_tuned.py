@@ -157,6 +157,17 @@ def test_no_time_still_compiles(net: nn.Module, tmp_path: Path) -> None:
         assert database.rows() == []
 
 
+def test_known_rows_are_held_to_the_whole_and_none_is_taken(net: nn.Module, tmp_path: Path) -> None:
+    url, x = f"sqlite:///{tmp_path}/rows.db", torch.randn(1, 8, 14, 14)
+    autosparse.compile(net, (x,), threads=1, database=url, tune="20s").close()
+    with TuningDatabase(url) as database:
+        before = {row.key for row in database.rows()}
+    with autosparse.compile(net, (x,), threads=1, database=url, tune="known") as model:
+        assert "rows" in model.tuning
+    with TuningDatabase(url) as database:
+        assert {row.key for row in database.rows()} == before
+
+
 @pytest.mark.parametrize("tune", ["30", "soon", "0s"])
 def test_a_tuning_time_is_a_duration(net: nn.Module, tune: str) -> None:
     with pytest.raises(UsageError, match="tune must"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from autosparse.config import SearchConfig, validate
 from autosparse.hosts.opening import open_host
+from autosparse.pipeline.measured.held import hold_to_the_whole
 from autosparse.pipeline.measured.tables import measure_options
 from autosparse.pipeline.results.outcomes import TuneOutcome
 from autosparse.pipeline.results.publish import latency_rows
@@ -20,7 +21,9 @@ def tune(
 ) -> TuneOutcome:
     """Measures every layer of a model in every way the space allows that could be the best.
 
-    What the database holds is not measured again; an interrupted tuning continues.
+    What the database holds is not measured again; an interrupted tuning continues. In the end the dense
+    model runs whole with its rows, in turn with what is picked without any: rows that make it slower
+    are replaced by what their kernels took inside it.
 
     Args:
         config: model, space, threads, types; what concerns accuracy plays no part.
@@ -39,6 +42,7 @@ def tune(
         subject.check_native()
         with progress.at("tune"):
             result = measure_options(subject, time_budget_us, progress)
+            held = hold_to_the_whole(subject, progress)
     return TuneOutcome(
         model=config.model,
         database=subject.database,
@@ -48,6 +52,7 @@ def tune(
         skipped={skip.reason: skip.count for skip in result.skipped},
         table=tuple(latency_rows(subject, result.options)),
         notes=(
+            *held,
             *(f"no {dtype}: {why}" for dtype, why in subject.arithmetic.why_not),
             *([f"kernels: {COMPACT_WEIGHTS}"] if config.compact_weights else []),
         ),
