@@ -150,10 +150,16 @@ void Convolution::plan_split(Program &program, int op, void *workspace) {
     const Tensor &input = program.tensor(op_.inputs[0]);
     const std::vector<int64_t> costs(static_cast<std::size_t>(input_shape_.batch) * input_shape_.channels,
                                      1);
-    program.add_step(op, costs, [this, &input, isa = program.isa(), workspace](int task, int) {
-        split_channel(input, isa, task / input_shape_.channels, task % input_shape_.channels,
-                      offset(workspace, dtype_, task * phases_.channel));
-    });
+    program.add_step(
+        op, costs,
+        [this, &input, isa = program.isa(), workspace](int task, int) {
+            split_channel(input, isa, task / input_shape_.channels, task % input_shape_.channels,
+                          offset(workspace, dtype_, task * phases_.channel));
+        },
+        [this, &input, workspace](int task, LineMoves &moves) {
+            moves.read(input, task / input_shape_.channels, task % input_shape_.channels, 0, input.span());
+            moves.write(workspace, dtype_, task * phases_.channel, (task + 1) * phases_.channel);
+        });
 }
 
 int Convolution::units(const Program &program) const {
@@ -233,9 +239,14 @@ void Convolution::plan(Program &program, int op, void *workspace) {
             channel_offsets_.push_back(static_cast<int32_t>(channel * input_channel_));
     std::vector<int64_t> costs;
     tasks_ = cut_tasks(program, costs);
-    program.add_step(op, costs, [this, &program](int task, int worker) {
-        run_task(tasks_[static_cast<std::size_t>(task)], program, worker);
-    });
+    program.add_step(
+        op, costs,
+        [this, &program](int task, int worker) {
+            run_task(tasks_[static_cast<std::size_t>(task)], program, worker);
+        },
+        [this, &program](int task, LineMoves &moves) {
+            touch_task(tasks_[static_cast<std::size_t>(task)], program, moves);
+        });
 }
 
 ConvCall Convolution::call_for(const Task &task, const Program &program) const {

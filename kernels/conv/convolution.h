@@ -71,6 +71,13 @@ private:
     ConvCall call_for(const Task &, const Program &) const;
     void fill_panel(const Task &, const Program &, ConvCall &, float *panel) const;
     void run_task(const Task &, const Program &, int worker) const;
+    // Elements around a pixel that are read of a plane, which begins `plane` behind its channel's first.
+    struct Reach {
+        ptrdiff_t plane = 0, before = 0, behind = 0;
+    };
+    std::vector<Reach> reaches(const Program &) const;
+    void touch_input(const Task &, const Program &, LineMoves &) const;
+    void touch_task(const Task &, const Program &, LineMoves &) const;
     void finish_borders(const ConvCall &, const Task &, const Tensor &output) const;
     void activate(const ConvCall &, const Tensor &output, int isa) const;
 

@@ -55,13 +55,20 @@ void DepthwiseConvolution::plan(Program &program, int op, void *) {
     const int run = std::max(1, kPixelsPerTask * bands / (output_shape_.height * output_shape_.width));
     const int runs = (channels + run - 1) / run;
     const int tasks = output_shape_.batch * bands * runs;
-    program.add_step(op, std::vector<int64_t>(static_cast<std::size_t>(tasks), 1),
-                     [this, &program, channels, bands, run, runs](int task, int) {
-                         const Rows rows = Program::band(output_shape_, task / runs % bands, bands);
-                         const int first = task % runs * run;
-                         for (int c = first; c < std::min(channels, first + run); ++c)
-                             run_rows(program, task / runs / bands, c, rows);
-                     });
+    // Calls `body(image, channel, rows)` for all that a task does.
+    const auto each = [this, channels, bands, run, runs](int task, auto &&body) {
+        const Rows rows = Program::band(output_shape_, task / runs % bands, bands);
+        const int first = task % runs * run;
+        for (int c = first; c < std::min(channels, first + run); ++c) body(task / runs / bands, c, rows);
+    };
+    program.add_step(
+        op, std::vector<int64_t>(static_cast<std::size_t>(tasks), 1),
+        [this, &program, each](int task, int) {
+            each(task, [&](int n, int c, const Rows &rows) { run_rows(program, n, c, rows); });
+        },
+        [this, &program, each](int task, LineMoves &moves) {
+            each(task, [&](int n, int c, const Rows &rows) { touch_rows(program, n, c, rows, moves); });
+        });
 }
 
 void DepthwiseConvolution::run_rows(const Program &program, int image, int channel,

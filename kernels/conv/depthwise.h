@@ -20,6 +20,7 @@ public:
 
 private:
     void run_rows(const Program &, int image, int channel, const Rows &) const;
+    void touch_rows(const Program &, int image, int channel, const Rows &, LineMoves &) const;
 
     as_op op_;
     const Shape input_shape_, output_shape_;

@@ -203,10 +203,15 @@ void WinogradConvolution::plan(Program &program, int op, void *) {
     }
     held_ = std::vector<Held>(static_cast<std::size_t>(program.threads()));
     const std::vector<int64_t> costs = cut_tasks(program.threads());
-    Step &step = program.add_step(op, costs, [this, &program](int index, int worker) {
-        const Task &task = tasks_[static_cast<std::size_t>(index)];
-        run_strip(task, transformed(program, task, worker), program, worker);
-    });
+    Step &step = program.add_step(
+        op, costs,
+        [this, &program](int index, int worker) {
+            const Task &task = tasks_[static_cast<std::size_t>(index)];
+            run_strip(task, transformed(program, task, worker), program, worker);
+        },
+        [this, &program](int index, LineMoves &moves) {
+            touch_task(tasks_[static_cast<std::size_t>(index)], program, moves);
+        });
     step.prepare = [this](int worker) { held_[static_cast<std::size_t>(worker)] = Held{}; };
     step.queue->take_only_from(kWorthATransform);
 }

@@ -88,6 +88,7 @@ private:
     WinogradInput source(const Tensor &input, int image, int slot, int first) const;
     WinogradInput phase_source(const Block &, int slot, const float *phases) const;
     int64_t cost(const Strip &, int vectors) const;
+    void touch_task(const Task &, const Program &, LineMoves &) const;
     void run_strip(const Task &, const float *transformed, const Program &, int worker) const;
     void finish(const Task &, const Strip &, const Tensor &output, void *origin) const;
 

@@ -214,9 +214,10 @@ void Program::place_weights() {
     }
 }
 
-Step &Program::add_step(int op, const std::vector<int64_t> &costs, std::function<void(int, int)> run) {
+Step &Program::add_step(int op, const std::vector<int64_t> &costs, std::function<void(int, int)> run,
+                        std::function<void(int, LineMoves &)> touch) {
     auto queue = std::make_unique<TaskQueue>(costs, threads_);
-    steps_.push_back(Step{op, std::move(run), std::move(queue), nullptr});
+    steps_.push_back(Step{op, std::move(run), std::move(queue), std::move(touch), nullptr});
     return steps_.back();
 }
 
@@ -237,6 +238,10 @@ void Program::plan_inputs() {
                                       offset(origin, t.dtype, static_cast<ptrdiff_t>(rows.first) * t.pitch),
                                       t.pitch, rows.last - rows.first, t.shape.width);
                      zero_padding_of_rows(t, origin, rows.first, rows.last);
+                 },
+                 [count, channels, &t](int task, LineMoves &moves) {
+                     const Rows rows = band(t.shape, task / channels % count, count);
+                     moves.write_rows(t, task / channels / count, task % channels, rows.first, rows.last);
                  });
     }
 }
@@ -256,6 +261,10 @@ void Program::plan_outputs() {
                              .export_rows(t.origin(plane / t.shape.channels, plane % t.shape.channels),
                                           t.pitch, run_outputs_[i] + plane * pixels, t.shape.width,
                                           t.shape.height, t.shape.width);
+                 },
+                 [run, planes, &t](int task, LineMoves &moves) {
+                     for (int plane = task * run; plane < std::min(planes, (task + 1) * run); ++plane)
+                         moves.read(t, plane / t.shape.channels, plane % t.shape.channels, 0, t.span());
                  });
     }
 }

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "autosparse.h"
+#include "executor/line_moves.h"
 #include "executor/memory.h"
 #include "executor/pool.h"
 #include "executor/tensor.h"
@@ -32,8 +33,9 @@ struct Step {
     int op;  // operator it belongs to; -1 for the borders
     std::function<void(int task, int worker)> run;
     std::unique_ptr<TaskQueue> queue;
-    std::function<void(int worker)> prepare;  // by each worker before its first task; may be empty
-    int64_t end_ns = 0;                       // of the last timed run
+    std::function<void(int task, LineMoves &)> touch;  // states what `run` reads and writes in the arena
+    std::function<void(int worker)> prepare;           // by each worker before its first task; may be empty
+    int64_t end_ns = 0;                                // of the last timed run
 };
 
 class Program;
@@ -95,6 +97,9 @@ public:
     bool has_same_borders(const Program &other) const;
     int op_kernel(int op) const;
     int64_t weight_bytes() const;
+    // Per operator, and then for copying inputs and outputs: cache lines of the arena that move between workers
+    // to be read and to be written, in one of many inferences, if each worker does its own run of tasks.
+    void moved_lines(int64_t *read, int64_t *written) const;
     int64_t arena_bytes() const { return static_cast<int64_t>(arena_.bytes()); }
 
     // For operators.
@@ -103,9 +108,12 @@ public:
     void pad(int id, const Padding &padding);
     void widen(int id, int pitch);
     void share_pitch(int a, int b);
-    // `costs`: one per task, any unit. The reference holds until the next call.
+    // `costs`: one per task, any unit. `touch` states what a task reads and writes in the arena, the lines of
+    // weights and of the worker's scratch aside; never less, and what it says too much stands there. The
+    // reference holds until the next call.
     Step &add_step(int op, const std::vector<int64_t> &costs,
-                   std::function<void(int task, int worker)> run);
+                   std::function<void(int task, int worker)> run,
+                   std::function<void(int task, LineMoves &)> touch);
     // Horizontal bands, one per worker where the image is high enough, for operators whose tasks are
     // planes: with tasks in the order of bands, a worker reads what it wrote.
     int bands(const Shape &shape, int least_rows = 4) const {
