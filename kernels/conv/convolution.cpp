@@ -12,8 +12,12 @@ namespace {
 
 // Inputs of one task should stay in the second-level cache while every tile of outputs passes over them.
 constexpr int64_t kInputBytesPerTask = 256 << 10;
+// A block of one vector has too few sums to keep the arithmetic busy.
+constexpr int kLeastUnits = 2;
 // Tasks per thread that let uneven groups even out.
 constexpr int kTasksPerThread = 4;
+// Bytes of weights that are read in the time in which a byte that another processor wrote is fetched.
+constexpr int64_t kWeightsPerForeignInput = 4;
 // Whole vectors are loaded a little before the first and beyond the last pixel.
 constexpr ptrdiff_t kScratchGuard = 64;
 
@@ -75,11 +79,12 @@ std::size_t Convolution::workspace(const Program &program) {
 std::size_t Convolution::scratch(const Program &program) {
     if (splits_locally())
         return static_cast<std::size_t>(phases_.channel + 2 * kScratchGuard) * sizeof(float);
-    if (!takes_pairs()) return 0;
+    const std::size_t row = split_bands_ > 1 ? static_cast<std::size_t>(spare_floats(phases_)) * sizeof(float) : 0;
+    if (!takes_pairs()) return row;
     make_panel(program);
     const int64_t words = panel_.words(depth_of(layer_.most_kept, packing())) + 2 * kScratchGuard;
     require(words < INT32_MAX / 2, "the kept inputs of a bf16 convolution must stay below 2^30 elements");
-    return static_cast<std::size_t>(words) * sizeof(float);
+    return std::max(static_cast<std::size_t>(words) * sizeof(float), row);
 }
 
 void Convolution::place_weights(float *place) {
@@ -142,23 +147,38 @@ void Convolution::make_panel(const Program &program) {
     }
 }
 
-void Convolution::split_channel(const Tensor &input, int isa, int n, int c, void *to) const {
-    split_phases(phases_, op_, input, output_shape_.width, isa, widens(), n, c, to);
+void Convolution::split_channel(const Tensor &input, int isa, int n, int c, const Rows &rows, float *spare,
+                                void *to) const {
+    split_phases(phases_, op_, input, output_shape_.width, isa, widens(), n, c, {rows.first, rows.last, spare}, to);
+}
+
+// Rows of the phase planes in the band of as many rows of outputs; the last has what is below them too.
+Rows Convolution::split_rows(int band) const {
+    Rows rows = Program::band(output_shape_, band, split_bands_);
+    if (band == split_bands_ - 1) rows.last = phases_.rows;
+    return rows;
 }
 
 void Convolution::plan_split(Program &program, int op, void *workspace) {
     const Tensor &input = program.tensor(op_.inputs[0]);
-    const std::vector<int64_t> costs(static_cast<std::size_t>(input_shape_.batch) * input_shape_.channels,
-                                     1);
+    const int channels = input_shape_.channels;
+    const int tasks = input_shape_.batch * split_bands_ * channels;
+    // Calls `body(image, channel, band)`, bands outside of channels.
+    const auto with = [channels, bands = split_bands_](int task, auto &&body) {
+        body(task / channels / bands, task % channels, task / channels % bands);
+    };
+    const auto planes = [this, workspace](int n, int c) {
+        return offset(workspace, dtype_, (static_cast<ptrdiff_t>(n) * input_shape_.channels + c) * phases_.channel);
+    };
     program.add_step(
-        op, costs,
-        [this, &input, isa = program.isa(), workspace](int task, int) {
-            split_channel(input, isa, task / input_shape_.channels, task % input_shape_.channels,
-                          offset(workspace, dtype_, task * phases_.channel));
+        op, std::vector<int64_t>(static_cast<std::size_t>(tasks), 1),
+        [this, &program, &input, with, planes](int task, int worker) {
+            with(task, [&](int n, int c, int band) {
+                split_channel(input, program.isa(), n, c, split_rows(band), program.scratch(worker), planes(n, c));
+            });
         },
-        [this, &input, workspace](int task, LineMoves &moves) {
-            moves.read(input, task / input_shape_.channels, task % input_shape_.channels, 0, input.span());
-            moves.write(workspace, dtype_, task * phases_.channel, (task + 1) * phases_.channel);
+        [this, &input, with, planes](int task, LineMoves &moves) {
+            with(task, [&](int n, int c, int band) { touch_split(input, n, c, split_rows(band), planes(n, c), moves); });
         });
 }
 
@@ -179,13 +199,22 @@ int64_t Convolution::bytes_per_unit(const Program &program) const {
            static_cast<int64_t>(sizeof(float));
 }
 
-// Workers that share an image read each other's inputs if they divide the outputs among them, and the same
-// weights if they divide the pixels.
+// Workers that share an image read all of each other's inputs if they divide the outputs among them, and the same
+// weights if they divide the pixels; and then half of each other's inputs where those were divided by outputs.
 bool Convolution::prefers_bands(const Program &program) const {
-    const int64_t inputs =
-        static_cast<int64_t>(input_shape_.channels) * input_shape_.height * input_shape_.width;
+    const int64_t inputs = static_cast<int64_t>(input_shape_.channels) * input_shape_.height *
+                           input_shape_.width * bytes_of(dtype_);
     const int64_t weights = static_cast<int64_t>(weight_count_) * static_cast<int64_t>(sizeof(float));
-    return program.threads() > 1 && inputs * bytes_of(dtype_) > weights;
+    const int64_t foreign = program.tensor(op_.inputs[0]).is_in_bands ? 0 : inputs / program.threads();
+    return program.threads() > 1 && weights < kWeightsPerForeignInput * (inputs - foreign);
+}
+
+void Convolution::divide(Program &program) {
+    prefers_bands_ = !splits_locally() && prefers_bands(program);
+    const int all = units(program), step = units_per_task(program);
+    Tensor &output = program.tensor(op_.output);
+    output.is_in_bands = program.threads() > 1 && (all + step - 1) / step >= program.threads();
+    if (output.is_in_bands) split_bands_ = program.bands(output_shape_);
 }
 
 int Convolution::units_per_task(const Program &program) const {
@@ -197,26 +226,37 @@ int Convolution::units_per_task(const Program &program) const {
     };
     int64_t most = round_up(kInputBytesPerTask / std::max<int64_t>(1, bytes_per_unit(program)));
     if (most * 3 >= all * 2) most = round_up(all);  // no small rest
-    if (prefers_bands(program)) {
-        const int64_t threads = program.threads(), blocks = (all + most - 1) / most;
-        const int64_t bands = (blocks + threads - 1) / threads * threads;
-        most = round_up((all + bands - 1) / bands);
-    }
     const int64_t strips = static_cast<int64_t>(layer_.strips.size()) * output_shape_.batch;
-    const int64_t wanted = program.threads() > 1 ? kTasksPerThread * program.threads() : 1;
-    if (strips < wanted) most = std::min(most, round_up(all * strips / wanted));
+    const int64_t threads = program.threads(), wanted = threads > 1 ? kTasksPerThread * threads : 1;
+    if (prefers_bands_) {
+        const int64_t stretches = std::max((all + most - 1) / most, (wanted + strips - 1) / strips);
+        const int64_t bands = (stretches + threads - 1) / threads * threads;
+        most = std::max<int64_t>((all + bands - 1) / bands, std::min(granule, kLeastUnits));
+        if (row_.method == Method::mx) most = round_up(most);
+    } else if (strips < wanted) most = std::min(most, round_up(all * strips / wanted));
     return static_cast<int>(std::min<int64_t>(most, all));
+}
+
+// Bands end where those of other operators do: kernels of vectors cut any number of them into equal blocks, those of
+// matrix tiles waste what is no whole tile.
+int Convolution::first_unit(const Program &program, int stretch, int count) const {
+    const int all = units(program);
+    if (prefers_bands_ && row_.method != Method::mx)
+        return static_cast<int>(static_cast<int64_t>(all) * stretch / count);
+    return std::min(all, stretch * units_per_task(program));
 }
 
 std::vector<Convolution::Task> Convolution::cut_tasks(const Program &program,
                                                       std::vector<int64_t> &costs) const {
     const int all = units(program), step = units_per_task(program);
     const int64_t pixels = row_.is_flat() ? row_.lanes : output_shape_.width;
+    const int count = (all + step - 1) / step;
     std::vector<Task> tasks;
     for (int n = 0; n < output_shape_.batch; ++n)
-        for (int first = 0; first < all; first += step)
+        for (int stretch = 0; stretch < count; ++stretch)
             for (std::size_t i = 0; i < layer_.strips.size(); ++i) {
-                const int last = std::min(all, first + step);
+                const int first = first_unit(program, stretch, count);
+                const int last = first_unit(program, stretch + 1, count);
                 const Strip &strip = layer_.strips[i];
                 tasks.push_back({n, first, last, static_cast<int32_t>(i)});
                 // The epilogue counts as a few channels.
@@ -309,7 +349,8 @@ void Convolution::run_task(const Task &task, const Program &program, int worker)
         const Strip &strip = layer_.strips[static_cast<std::size_t>(task.strip)];
         float *planes = program.scratch(worker) + kScratchGuard;
         split_channel(program.tensor(op_.inputs[0]), program.isa(), task.image,
-                      layer_.channels[static_cast<std::size_t>(strip.kept_begin)], planes);
+                      layer_.channels[static_cast<std::size_t>(strip.kept_begin)], {0, phases_.rows}, nullptr,
+                      planes);
         call.input = planes + phases_.front;
     } else if (takes_pairs()) {
         fill_panel(task, program, call, program.scratch(worker));

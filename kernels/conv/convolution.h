@@ -20,6 +20,7 @@ public:
                 bool is_listed);
 
     void constrain(Program &) override;
+    void divide(Program &) override;
     std::size_t workspace(const Program &) override;
     std::size_t scratch(const Program &) override;
     void plan(Program &, int op, void *workspace) override;
@@ -60,12 +61,15 @@ private:
     void locate_phases(const void *workspace);
     void locate_panel();
     void make_panel(const Program &);
-    void split_channel(const Tensor &input, int isa, int n, int c, void *to) const;
+    void split_channel(const Tensor &input, int isa, int n, int c, const Rows &, float *spare, void *to) const;
+    Rows split_rows(int band) const;
     void plan_split(Program &, int op, void *workspace);
     std::vector<Task> cut_tasks(const Program &, std::vector<int64_t> &costs) const;
     // px: vectors of flattened pixels; oc: rows.
     int units(const Program &) const;
     bool prefers_bands(const Program &) const;
+    // From which unit on a stretch of pixels reaches, of `count` in all.
+    int first_unit(const Program &, int stretch, int count) const;
     int units_per_task(const Program &) const;
     int64_t bytes_per_unit(const Program &) const;
     ConvCall call_for(const Task &, const Program &) const;
@@ -77,6 +81,7 @@ private:
     };
     std::vector<Reach> reaches(const Program &) const;
     void touch_input(const Task &, const Program &, LineMoves &) const;
+    void touch_split(const Tensor &input, int n, int c, const Rows &, const void *planes, LineMoves &) const;
     void touch_task(const Task &, const Program &, LineMoves &) const;
     void finish_borders(const ConvCall &, const Task &, const Tensor &output) const;
     void activate(const ConvCall &, const Tensor &output, int isa) const;
@@ -93,6 +98,8 @@ private:
     PhasePlanes phases_;
     Panel panel_;
     int task_units_ = 0;  // that the panel has room for
+    bool prefers_bands_ = false;
+    int split_bands_ = 1;  // of the phase planes
     std::vector<int32_t> taps_, channel_offsets_;
     const void *input_base_ = nullptr;  // origin of image 0
     ptrdiff_t input_image_ = 0;

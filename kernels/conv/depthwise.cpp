@@ -11,8 +11,6 @@ namespace {
 
 // Pixels per task: small planes are taken together.
 constexpr int kPixelsPerTask = 2048;
-// Every band reads the rows above and below it once more.
-constexpr int kRowsPerBand = 28;
 
 }  // namespace
 
@@ -49,9 +47,16 @@ void DepthwiseConvolution::place_weights(float *place) {
     placed_ = place;
 }
 
-// Small planes are taken together, large ones in bands.
+// As the input is: a band reads the rows above and below it once more, which costs less than to fetch half of
+// the input from another processor.
+void DepthwiseConvolution::divide(Program &program) {
+    if (program.tensor(op_.inputs[0]).is_in_bands) bands_ = program.bands(output_shape_);
+    program.tensor(op_.output).is_in_bands = bands_ > 1;
+}
+
+// Small planes are taken together.
 void DepthwiseConvolution::plan(Program &program, int op, void *) {
-    const int channels = output_shape_.channels, bands = program.bands(output_shape_, kRowsPerBand);
+    const int channels = output_shape_.channels, bands = bands_;
     const int run = std::max(1, kPixelsPerTask * bands / (output_shape_.height * output_shape_.width));
     const int runs = (channels + run - 1) / run;
     const int tasks = output_shape_.batch * bands * runs;

@@ -14,6 +14,7 @@ public:
     static bool runs(const as_op &op, const Tensor &input, const Tensor &output);
 
     void constrain(Program &) override;
+    void divide(Program &) override;
     void plan(Program &, int op, void *workspace) override;
     std::size_t weight_words() const override { return weights_.size() + bias_.size(); }
     void place_weights(float *) override;
@@ -26,6 +27,7 @@ private:
     const Shape input_shape_, output_shape_;
     std::vector<float> weights_, bias_;
     const float *placed_ = nullptr;
+    int bands_ = 1;
 };
 
 }  // namespace autosparse

@@ -49,6 +49,17 @@ void Convolution::touch_input(const Task &task, const Program &program, LineMove
     }
 }
 
+void Convolution::touch_split(const Tensor &input, int n, int c, const Rows &rows, const void *planes,
+                              LineMoves &moves) const {
+    moves.read_rows(input, n, c, rows.first * op_.stride_h, rows.last * op_.stride_h);
+    for (std::size_t p = 0; p < phases_.planes.size(); ++p) {
+        const ptrdiff_t plane = static_cast<ptrdiff_t>(p) * phases_.plane, pixels = plane + phases_.front;
+        moves.write(planes, dtype_, rows.first ? pixels + rows.first * static_cast<ptrdiff_t>(phases_.pitch) : plane,
+                    rows.last == phases_.rows ? plane + phases_.plane
+                                              : pixels + rows.last * static_cast<ptrdiff_t>(phases_.pitch));
+    }
+}
+
 void Convolution::touch_task(const Task &task, const Program &program, LineMoves &moves) const {
     const Tensor &output = program.tensor(op_.output);
     const Strip &strip = layer_.strips[static_cast<std::size_t>(task.strip)];

@@ -21,6 +21,7 @@ public:
     WinogradConvolution(const as_op &op, const Shape &input, const Shape &output, int kernel);
 
     void constrain(Program &) override;
+    void divide(Program &) override;
     std::size_t scratch(const Program &) override;
     void plan(Program &, int op, void *workspace) override;
     std::size_t weight_words() const override { return weight_count_ + bias_count_; }
@@ -66,8 +67,10 @@ private:
     }
     void find_used_channels(int in_channels);
     std::vector<Block> cut(int count) const;
-    double cost_of(const std::vector<Block> &, int threads) const;
-    void cut_blocks(int threads);
+    double cost_of(const std::vector<Block> &, int threads, bool input_is_in_bands) const;
+    void cut_blocks(int threads, bool input_is_in_bands);
+    // Blocks are cut once more where there would be too few tasks.
+    int vectors_per_task(const Block &, int threads) const;
     // How transformed inputs of a block lie, [position][channel][tile]: floats from one channel and one
     // position to the next, and in all.
     ptrdiff_t channel_of(const Block &) const;

@@ -172,6 +172,7 @@ void Program::finish() {
     lay_out();
     plan_arena();
     place_weights();
+    divide();
     for (const auto &op : operators_) scratch_bytes_ = std::max(scratch_bytes_, op->scratch(*this));
     scratch_bytes_ = (scratch_bytes_ + 2 * kCacheLine - 1) / kCacheLine * kCacheLine;
     scratch_ = Buffer(scratch_bytes_ * static_cast<std::size_t>(threads_));
@@ -181,6 +182,11 @@ void Program::finish() {
             *this, op, arena_.data() + workspace_offset_[static_cast<std::size_t>(op)]);
     plan_outputs();
     finished_ = true;
+}
+
+void Program::divide() {
+    for (int id : inputs_) tensor(id).is_in_bands = bands(tensor(id).shape) > 1;
+    for (const auto &op : operators_) op->divide(*this);
 }
 
 // Where it was asked for, operators with equal weights, such as calls of one layer, read them in one place.

@@ -51,7 +51,10 @@ public:
     virtual ~Operator() = default;
     // States what it needs of its tensors' layout: padding, equal pitches.
     virtual void constrain(Program &) {}
-    // Bytes of arena that it needs while it runs, and bytes of scratch per worker; after layout.
+    // Decides how its tasks divide its output among the workers, given how its inputs are divided, and says so in
+    // the output's is_in_bands; after workspace(), in the order of operators.
+    virtual void divide(Program &) {}
+    // Bytes of arena that it needs while it runs; after layout. Bytes of scratch per worker; after divide().
     virtual std::size_t workspace(const Program &) { return 0; }
     virtual std::size_t scratch(const Program &) { return 0; }
     // Adds its steps; the arena exists.
@@ -116,9 +119,7 @@ public:
                    std::function<void(int task, LineMoves &)> touch);
     // Horizontal bands, one per worker where the image is high enough, for operators whose tasks are
     // planes: with tasks in the order of bands, a worker reads what it wrote.
-    int bands(const Shape &shape, int least_rows = 4) const {
-        return std::max(1, std::min(threads_, shape.height / least_rows));
-    }
+    int bands(const Shape &shape) const { return std::max(1, std::min(threads_, shape.height / kRowsPerBand)); }
     static Rows band(const Shape &shape, int index, int count) {
         return {shape.height * index / count, shape.height * (index + 1) / count};
     }
@@ -129,7 +130,11 @@ public:
 
 private:
     friend void run_in_turn(Program *const *, int, const float *const *, float *const *, int, int64_t *);
+    // Fewer rows are mostly halo.
+    static constexpr int kRowsPerBand = 3;
+
     void lay_out();
+    void divide();
     void place_weights();
     void check_dataflow();
     const int32_t *valid_mask(const Tensor &tensor);

@@ -50,6 +50,7 @@ struct Tensor {
     int32_t pitch_parent = -1;  // tensors of one class share their pitch (union-find)
     int32_t first_op = 0;       // operator that writes it; -1 for inputs
     int32_t last_op = 0;        // last operator that reads it
+    bool is_in_bands = false;   // whether each worker wrote the same part of every plane, or planes of its own
     bool is_written = false, is_input = false, is_output = false;
 
     // Settled by Layout:

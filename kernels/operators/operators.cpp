@@ -40,9 +40,16 @@ class PlaneOperator : public Operator {
 public:
     explicit PlaneOperator(const as_op &op) : op_(op) { op_.weight = op_.bias = nullptr; }
 
+    // As the first input is divided.
+    void divide(Program &program) override {
+        Tensor &out = program.tensor(op_.output);
+        if (runs_in_bands() && program.tensor(op_.inputs[0]).is_in_bands) bands_ = program.bands(out.shape);
+        out.is_in_bands = bands_ > 1;
+    }
+
     void plan(Program &program, int op, void *) override {
         const Tensor &out = program.tensor(op_.output);
-        const int bands = runs_in_bands() ? program.bands(out.shape) : 1;
+        const int bands = bands_;
         const int tasks = out.shape.batch * bands * out.shape.channels;
         std::vector<int64_t> costs(static_cast<std::size_t>(tasks), 1);
         const auto rows_of = [&out, bands](int task) {
@@ -113,6 +120,8 @@ private:
         kernels(program).activate(offset(origin, out.dtype, begin), out.valid + begin, end - begin,
                                   op_.activation);
     }
+
+    int bands_ = 1;
 };
 
 // Operators that run along flattened pixels: all their tensors share one pitch.
@@ -344,24 +353,30 @@ public:
 
 protected:
     bool writes_whole_vectors() const override { return false; }
-    void touch_input(const Program &program, int n, int c, const Rows &, LineMoves &moves) const override {
+    bool runs_in_bands() const override { return true; }
+    void touch_input(const Program &program, int n, int c, const Rows &rows,
+                     LineMoves &moves) const override {
         const Tensor &in = program.tensor(op_.inputs[0]);
         const int source = c - op_.channels_before;
-        if (source >= 0 && source < in.shape.channels) moves.read(in, n, source, 0, in.span());
+        if (source >= 0 && source < in.shape.channels)
+            moves.read_rows(in, n, source, rows.first * op_.stride_h, (rows.last - 1) * op_.stride_h + 1);
     }
-    void run_plane(Program &program, int n, int c, int, const Tensor &out, void *origin) override {
-        const Tensor &in = program.tensor(op_.inputs[0]);
+    void run_rows(Program &program, int n, int c, int, const Rows &rows) override {
+        const Tensor &in = program.tensor(op_.inputs[0]), &out = program.tensor(op_.output);
+        void *origin = out.origin(n, c);
         const int source = c - op_.channels_before;
         if (source < 0 || source >= in.shape.channels) {
-            for (int y = 0; y < out.shape.height; ++y)
+            for (int y = rows.first; y < rows.last; ++y)
                 zero_elements(out, origin, static_cast<ptrdiff_t>(y) * out.pitch, out.shape.width);
             return;
         }
         const void *from = in.origin(n, source);
         const ptrdiff_t in_step = static_cast<ptrdiff_t>(in.pitch) * op_.stride_h;
-        const int whole = rows_within_plane(out);
-        kernels(program).split_rows(from, in_step, origin, out.pitch, whole, out.shape.width, op_.stride_w);
-        for (int y = whole; y < out.shape.height; ++y)
+        const int whole = std::max(rows.first, rows_as_vectors(out, rows));
+        kernels(program).split_rows(offset(from, in.dtype, rows.first * in_step), in_step,
+                                    offset(origin, out.dtype, static_cast<ptrdiff_t>(rows.first) * out.pitch),
+                                    out.pitch, whole - rows.first, out.shape.width, op_.stride_w);
+        for (int y = whole; y < rows.last; ++y)
             for (int x = 0; x < out.shape.width; ++x)
                 kernels(program).put(
                     origin, static_cast<ptrdiff_t>(y) * out.pitch + x,
@@ -369,12 +384,15 @@ protected:
     }
 
 private:
-    // Rows that can be written as whole vectors: the next plane may be another worker's, and done already.
-    static int rows_within_plane(const Tensor &out) {
-        const ptrdiff_t room = out.plane - out.front,
+    // Behind the last row that can be written as whole vectors: the next band or plane may be another worker's, and
+    // done already.
+    static int rows_as_vectors(const Tensor &out, const Rows &rows) {
+        const ptrdiff_t room = rows.last == out.shape.height
+                                   ? out.plane - out.front
+                                   : static_cast<ptrdiff_t>(rows.last) * out.pitch,
                         row = (static_cast<ptrdiff_t>(out.pitch) + 15) / 16 * 16;
         if (room < row) return 0;
-        return static_cast<int>(std::min<ptrdiff_t>(out.shape.height, (room - row) / out.pitch + 1));
+        return static_cast<int>(std::min<ptrdiff_t>(rows.last, (room - row) / out.pitch + 1));
     }
 };
 
