@@ -28,7 +28,7 @@ from autosparse.kernels.binding import MovedLines
 from autosparse.plans.plan import Plan
 from autosparse.records import LayerChoice, onexn
 
-MODELS = ("resnet18", "resnet50", "mobilenet_v1", "mobilenet_v2", "vgg16", "resnet20")
+MODELS = ("resnet18", "resnet50", "mobilenet_v1", "mobilenet_v2", "vgg16_bn", "resnet20")
 
 
 def compiled(

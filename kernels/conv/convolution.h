@@ -21,6 +21,9 @@ public:
 
     void constrain(Program &) override;
     void divide(Program &) override;
+    bool suits_bands(const Program &) const override {
+        return weight_bytes() < kWeightsPerForeignLine * input_bytes();
+    }
     std::size_t workspace(const Program &) override;
     std::size_t scratch(const Program &) override;
     void plan(Program &, int op, void *workspace) override;
@@ -68,6 +71,12 @@ private:
     // px: vectors of flattened pixels; oc: rows.
     int units(const Program &) const;
     bool prefers_bands(const Program &) const;
+    int64_t weight_bytes() const { return static_cast<int64_t>(weight_count_ * sizeof(float)); }
+    int64_t input_bytes() const;
+    // Outputs are divided into as many parts, each with all pixels before the next.
+    int parts_of_outputs(const Program &) const;
+    // Bands are whole numbers of so many units.
+    int band_granule(const Program &) const;
     // From which unit on a stretch of pixels reaches, of `count` in all.
     int first_unit(const Program &, int stretch, int count) const;
     int units_per_task(const Program &) const;

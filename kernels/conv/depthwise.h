@@ -15,6 +15,7 @@ public:
 
     void constrain(Program &) override;
     void divide(Program &) override;
+    bool suits_bands(const Program &) const override;
     void plan(Program &, int op, void *workspace) override;
     std::size_t weight_words() const override { return weights_.size() + bias_.size(); }
     void place_weights(float *) override;

@@ -97,11 +97,12 @@ void split_phases(const PhasePlanes &phases, const as_op &op, const Tensor &inpu
             return offset(to, dtype, phases.front + static_cast<ptrdiff_t>(row) * phases.pitch);
         };
         const auto zero = [&](void *begin, void *end) {
-            std::memset(begin, 0, static_cast<std::size_t>(static_cast<char *>(end) - static_cast<char *>(begin)));
+            const ptrdiff_t bytes = static_cast<char *>(end) - static_cast<char *>(begin);
+            std::memset(begin, 0, static_cast<std::size_t>(bytes));
         };
         const auto split = [&](int row, int rows, void *out) {
-            const void *from = offset(input.origin(image, channel), input.dtype,
-                                      static_cast<ptrdiff_t>(p.phase_y) * input.pitch + p.phase_x + row * step);
+            const ptrdiff_t top = static_cast<ptrdiff_t>(p.phase_y) * input.pitch + row * step;
+            const void *from = offset(input.origin(image, channel), input.dtype, top + p.phase_x);
             if (widens)
                 planes.split_rows_wide(from, step, static_cast<float *>(out), phases.pitch, rows, columns,
                                        op.stride_w);

@@ -33,7 +33,7 @@ void Convolution::touch_input(const Task &task, const Program &program, LineMove
     if (splits_locally()) return moves.read(input, task.image, kept[0], 0, input.span());
     const ptrdiff_t unit = row_.is_flat() ? row_.lanes : input_row(program);
     const ptrdiff_t begin = task.first * unit;
-    ptrdiff_t end = row_.is_flat()
+    const ptrdiff_t end = row_.is_flat()
                         ? task.last * unit
                         : (task.last - 1) * unit + (output_shape_.width - 1) * op_.stride_w + 1;
     for (const Reach &reach : reaches(program)) {
@@ -53,10 +53,10 @@ void Convolution::touch_split(const Tensor &input, int n, int c, const Rows &row
                               LineMoves &moves) const {
     moves.read_rows(input, n, c, rows.first * op_.stride_h, rows.last * op_.stride_h);
     for (std::size_t p = 0; p < phases_.planes.size(); ++p) {
-        const ptrdiff_t plane = static_cast<ptrdiff_t>(p) * phases_.plane, pixels = plane + phases_.front;
-        moves.write(planes, dtype_, rows.first ? pixels + rows.first * static_cast<ptrdiff_t>(phases_.pitch) : plane,
-                    rows.last == phases_.rows ? plane + phases_.plane
-                                              : pixels + rows.last * static_cast<ptrdiff_t>(phases_.pitch));
+        const ptrdiff_t plane = static_cast<ptrdiff_t>(p) * phases_.plane, pitch = phases_.pitch;
+        const ptrdiff_t pixels = plane + phases_.front;
+        moves.write(planes, dtype_, rows.first ? pixels + rows.first * pitch : plane,
+                    rows.last == phases_.rows ? plane + phases_.plane : pixels + rows.last * pitch);
     }
 }
 

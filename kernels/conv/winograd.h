@@ -22,6 +22,10 @@ public:
 
     void constrain(Program &) override;
     void divide(Program &) override;
+    bool suits_bands(const Program &) const override {
+        return static_cast<int64_t>(weight_count_ * sizeof(float)) <
+               kWeightsPerForeignLine * image_bytes(input_shape_, AS_F32);
+    }
     std::size_t scratch(const Program &) override;
     void plan(Program &, int op, void *workspace) override;
     std::size_t weight_words() const override { return weight_count_ + bias_count_; }

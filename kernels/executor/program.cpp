@@ -75,7 +75,11 @@ int Program::add_op(const as_op &op) {
     check_op(op);
     const int index = op_count();
     operators_.push_back(make_operator(*this, op));
-    const auto read = [&](int id) { tensor(id).last_op = std::max(tensor(id).last_op, index); };
+    const auto read = [&](int id) {
+        Tensor &in = tensor(id);
+        in.last_op = std::max(in.last_op, index);
+        if (in.next_op < 0) in.next_op = index;
+    };
     for (int i = 0; i < op.input_count; ++i) read(op.inputs[i]);
     if (op.residual >= 0) read(op.residual);
     Tensor &out = tensor(op.output);
@@ -187,6 +191,10 @@ void Program::finish() {
 void Program::divide() {
     for (int id : inputs_) tensor(id).is_in_bands = bands(tensor(id).shape) > 1;
     for (const auto &op : operators_) op->divide(*this);
+}
+
+bool Program::next_suits_bands(const Tensor &tensor) const {
+    return tensor.next_op >= 0 && operators_[static_cast<std::size_t>(tensor.next_op)]->suits_bands(*this);
 }
 
 // Where it was asked for, operators with equal weights, such as calls of one layer, read them in one place.

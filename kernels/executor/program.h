@@ -46,11 +46,17 @@ struct Rows {
     int first, last;
 };
 
+// Lines of weights that are read in the time in which one that another processor wrote is fetched: weights follow each
+// other, and nobody writes them. Where processors share no cache it is more.
+constexpr int64_t kWeightsPerForeignLine = 4;
+
 class Operator {
 public:
     virtual ~Operator() = default;
     // States what it needs of its tensors' layout: padding, equal pitches.
     virtual void constrain(Program &) {}
+    // Whether it would rather read inputs in bands than share its outputs out, however its neighbours do.
+    virtual bool suits_bands(const Program &) const { return true; }
     // Decides how its tasks divide its output among the workers, given how its inputs are divided, and says so in
     // the output's is_in_bands; after workspace(), in the order of operators.
     virtual void divide(Program &) {}
@@ -119,7 +125,14 @@ public:
                    std::function<void(int task, LineMoves &)> touch);
     // Horizontal bands, one per worker where the image is high enough, for operators whose tasks are
     // planes: with tasks in the order of bands, a worker reads what it wrote.
-    int bands(const Shape &shape) const { return std::max(1, std::min(threads_, shape.height / kRowsPerBand)); }
+    int bands(const Shape &shape) const {
+        return std::max(1, std::min(threads_, shape.height / kRowsPerBand));
+    }
+    // Whether the first operator that reads a tensor would rather do so in bands.
+    bool next_suits_bands(const Tensor &) const;
+    // Which of `count` channels is done after `before` others in a band: where a line holds the end of one band and the
+    // start of the next, two workers that went the same way would write it at the same time, over and over.
+    static int turn(int before, int count, int band) { return band % 2 ? count - 1 - before : before; }
     static Rows band(const Shape &shape, int index, int count) {
         return {shape.height * index / count, shape.height * (index + 1) / count};
     }

@@ -40,10 +40,15 @@ class PlaneOperator : public Operator {
 public:
     explicit PlaneOperator(const as_op &op) : op_(op) { op_.weight = op_.bias = nullptr; }
 
+    bool suits_bands(const Program &program) const override {
+        return runs_in_bands() && program.bands(program.tensor(op_.output).shape) > 1;
+    }
+
     // As the first input is divided.
     void divide(Program &program) override {
         Tensor &out = program.tensor(op_.output);
-        if (runs_in_bands() && program.tensor(op_.inputs[0]).is_in_bands) bands_ = program.bands(out.shape);
+        if (suits_bands(program) && program.tensor(op_.inputs[0]).is_in_bands)
+            bands_ = program.bands(out.shape);
         out.is_in_bands = bands_ > 1;
     }
 
@@ -52,18 +57,19 @@ public:
         const int bands = bands_;
         const int tasks = out.shape.batch * bands * out.shape.channels;
         std::vector<int64_t> costs(static_cast<std::size_t>(tasks), 1);
-        const auto rows_of = [&out, bands](int task) {
-            return Program::band(out.shape, task / out.shape.channels % bands, bands);
+        // Calls `body(image, channel, rows)`.
+        const auto with = [&out, bands](int task, auto &&body) {
+            const int channels = out.shape.channels, band = task / channels % bands;
+            body(task / channels / bands, Program::turn(task % channels, channels, band),
+                 Program::band(out.shape, band, bands));
         };
         program.add_step(
             op, costs,
-            [this, &program, &out, bands, rows_of](int task, int worker) {
-                run_task(program, task / out.shape.channels / bands, task % out.shape.channels, worker,
-                         rows_of(task));
+            [this, &program, with](int task, int worker) {
+                with(task, [&](int n, int c, const Rows &rows) { run_task(program, n, c, worker, rows); });
             },
-            [this, &program, &out, bands, rows_of](int task, LineMoves &moves) {
-                touch_task(program, task / out.shape.channels / bands, task % out.shape.channels,
-                           rows_of(task), moves);
+            [this, &program, with](int task, LineMoves &moves) {
+                with(task, [&](int n, int c, const Rows &rows) { touch_task(program, n, c, rows, moves); });
             });
     }
 
@@ -373,9 +379,10 @@ protected:
         const void *from = in.origin(n, source);
         const ptrdiff_t in_step = static_cast<ptrdiff_t>(in.pitch) * op_.stride_h;
         const int whole = std::max(rows.first, rows_as_vectors(out, rows));
+        const ptrdiff_t above = static_cast<ptrdiff_t>(rows.first) * out.pitch;
         kernels(program).split_rows(offset(from, in.dtype, rows.first * in_step), in_step,
-                                    offset(origin, out.dtype, static_cast<ptrdiff_t>(rows.first) * out.pitch),
-                                    out.pitch, whole - rows.first, out.shape.width, op_.stride_w);
+                                    offset(origin, out.dtype, above), out.pitch, whole - rows.first,
+                                    out.shape.width, op_.stride_w);
         for (int y = whole; y < rows.last; ++y)
             for (int x = 0; x < out.shape.width; ++x)
                 kernels(program).put(
