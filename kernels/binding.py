@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,6 +43,7 @@ __all__ = [
     "FloatArray",
     "IntArray",
     "KernelInfo",
+    "MovedLines",
     "NativeOp",
     "NativeProgram",
     "OpKind",
@@ -82,6 +83,21 @@ class KernelInfo:
     window_in: int
     window_out: int
     row: int
+
+
+class MovedLines(NamedTuple):
+    """Cache lines of 64 bytes that move between workers, as `as_program_moved_lines` counts them.
+
+    As if every worker did its own run of tasks and its cache kept everything; computed from what
+    operators state of their tasks, not measured.
+
+    Attributes:
+        read: those that a worker reads and another one wrote since it last had them.
+        written: the same of those that it writes.
+    """
+
+    read: int
+    written: int
 
 
 @functools.cache
@@ -386,6 +402,16 @@ class NativeProgram:
                 )
             if what == "output" and not array.flags.writeable:
                 raise UsageError(f"output {index} must be writeable")
+
+    def moved_lines(self) -> tuple[MovedLines, ...]:
+        """Counts the cache lines of activations that move between workers in one of many inferences.
+
+        Returns:
+            One count per operator, and last that of copying inputs and outputs.
+        """
+        read, written = np.zeros((2, self.op_count + 1), np.int64)
+        checked(native().as_program_moved_lines(self.handle, read.ctypes.data, written.ctypes.data))
+        return tuple(map(MovedLines, read.tolist(), written.tolist()))
 
     @property
     def op_count(self) -> int:

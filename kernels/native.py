@@ -123,6 +123,7 @@ _SIGNATURES: dict[str, tuple[object, tuple[object, ...]]] = {
     "as_program_weight_bytes": (ctypes.c_int64, (ctypes.c_void_p,)),
     "as_program_arena_bytes": (ctypes.c_int64, (ctypes.c_void_p,)),
     "as_program_op_count": (ctypes.c_int, (ctypes.c_void_p,)),
+    "as_program_moved_lines": (ctypes.c_int, (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p)),
     "as_program_op_kernel": (ctypes.c_int, (ctypes.c_void_p, ctypes.c_int32, IntPointer)),
     "as_probe_f32_gflops": (ctypes.c_double, (ctypes.c_int32, ctypes.c_double)),
     "as_probe_bf16_gflops": (ctypes.c_double, (ctypes.c_int32, ctypes.c_double)),

@@ -64,10 +64,11 @@ set(operator_of_wp conv/winograd.cpp)
 set(all_headers conv/px.h conv/oc.h conv/mx.h conv/wg.h)
 set(all_operators conv/convolution.cpp conv/winograd.cpp)
 
-# No part in the time of a convolution: the choice and the listing of rows, other operators, which levels there are,
-# the borders of the library.
+# No part in the time of a convolution: the choice and the listing of rows, other operators, counting of lines, which
+# levels there are, the borders of the library.
 set(without_effect ${all_operators} conv/table.cpp conv/depthwise.cpp conv/depthwise.h conv/dw.h operators/pooling.h
   operators/check.cpp operators/check.h cpu/isa.cpp cpu/isa.h cpu/probe.cpp executor/api.cpp executor/layout.cpp
+  executor/line_moves.cpp executor/line_moves.h conv/touched.cpp
   include/autosparse.h)
 set(shared_sources ${sources})
 list(FILTER shared_sources EXCLUDE REGEX "^artifact/")

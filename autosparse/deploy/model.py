@@ -14,6 +14,7 @@ from autosparse.closing import Closing
 from autosparse.deploy.manifest import LayerReport
 from autosparse.deploy.runner import Runner
 from autosparse.errors import UsageError
+from autosparse.kernels.binding import MovedLines
 from autosparse.measuring.lock import measuring
 from autosparse.measuring.states import Prober, watched
 from autosparse.measuring.stopwatch import WHOLE
@@ -138,6 +139,16 @@ class RunnableModel(Closing):
         """Gives the median time of every weight-bearing layer within whole runs, microseconds."""
         known = {layer.name for layer in self.layers}
         return {name: us for name, us in self.measure_operators(repeats).items() if name in known}
+
+    def moved_lines(self) -> dict[str, MovedLines]:
+        """Counts per operator the cache lines that move between processors in one of many calls.
+
+        Computed from what operators read and write, not measured. Named as in `measure_operators`;
+        all 0 on one thread, empty through torch.
+        """
+        with self._lock:
+            moved = self._open().moved_lines()
+        return {self._names.get(name, name): lines for name, lines in moved.items()}
 
     # -------------------------------------------------------------------------------- life cycle
 

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from autosparse.kernels.binding import NativeProgram
+from autosparse.kernels.binding import MovedLines, NativeProgram
 
 
 class Runner(Protocol):
@@ -26,6 +26,9 @@ class Runner(Protocol):
 
     def time_operators(self, inputs: Sequence[Any], repeats: int) -> dict[str, NDArray[np.int64]]:
         """Runs `repeats` times; gives operator name to its wall times, nanoseconds."""
+
+    def moved_lines(self) -> dict[str, MovedLines]:
+        """Gives operator name to the cache lines that move between workers for it in one run."""
 
     def close(self) -> None:
         """Gives memory and threads back."""
@@ -78,6 +81,10 @@ class NativeRunner:
         assert op_ns is not None, "asked for"
         times = {name: op_ns[:, index] for index, name in enumerate(self.operators)}
         return times | {BORDERS: run_ns - op_ns.sum(axis=1)}
+
+    def moved_lines(self) -> dict[str, MovedLines]:
+        """Counts lines of activations; those of copying inputs and outputs are `BORDERS`'s."""
+        return dict(zip((*self.operators, BORDERS), self.program.moved_lines(), strict=True))
 
     def close(self) -> None:
         """Frees the program and ends its threads."""

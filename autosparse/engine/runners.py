@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.utils import _pytree as pytree
 
+from autosparse.kernels.binding import MovedLines
 from autosparse.measuring.stopwatch import python_runner
 
 
@@ -44,6 +45,10 @@ class TorchRunner:
 
     def time_operators(self, inputs: Sequence[Any], repeats: int) -> dict[str, NDArray[np.int64]]:
         """Knows nothing of single operators."""
+        return {}
+
+    def moved_lines(self) -> dict[str, MovedLines]:
+        """Knows nothing of what torch's threads say to each other."""
         return {}
 
     def close(self) -> None:

@@ -12,6 +12,8 @@ namespace {
 
 // Inputs of one task should stay in the second-level cache while every tile of outputs passes over them.
 constexpr int64_t kInputBytesPerTask = 256 << 10;
+// A block of one vector has too few sums to keep the arithmetic busy.
+constexpr int kLeastUnits = 2;
 // Tasks per thread that let uneven groups even out.
 constexpr int kTasksPerThread = 4;
 // Whole vectors are loaded a little before the first and beyond the last pixel.
@@ -81,11 +83,13 @@ std::size_t Convolution::workspace(const Program &program) {
 std::size_t Convolution::scratch(const Program &program) {
     if (splits_locally())
         return static_cast<std::size_t>(phases_.channel + 2 * kScratchGuard) * sizeof(float);
-    if (!takes_pairs()) return 0;
+    const std::size_t spare =
+        split_bands_ > 1 ? static_cast<std::size_t>(spare_floats(phases_)) * sizeof(float) : 0;
+    if (!takes_pairs()) return spare;
     make_panel(program);
     const int64_t words = panel_.words(depth_of(layer_.most_kept, packing())) + 2 * kScratchGuard;
     require(words < INT32_MAX / 2, "the kept inputs of a bf16 convolution must stay below 2^30 elements");
-    return static_cast<std::size_t>(words) * sizeof(float);
+    return std::max(static_cast<std::size_t>(words) * sizeof(float), spare);
 }
 
 void Convolution::place_weights(float *place) {
@@ -148,18 +152,45 @@ void Convolution::make_panel(const Program &program) {
     }
 }
 
-void Convolution::split_channel(const Tensor &input, int isa, int n, int c, void *to) const {
-    split_phases(phases_, op_, input, output_shape_.width, isa, widens(), n, c, to);
+void Convolution::split_channel(const Tensor &input, int isa, int n, int c, const Rows &rows, float *spare,
+                                void *to) const {
+    split_phases(phases_, op_, input, output_shape_.width, isa, widens(), n, c,
+                 {rows.first, rows.last, spare}, to);
+}
+
+// Rows of the phase planes in the band of as many rows of outputs; the last has what is below them too.
+Rows Convolution::split_rows(int band) const {
+    Rows rows = Program::band(output_shape_, band, split_bands_);
+    if (band == split_bands_ - 1) rows.last = phases_.rows;
+    return rows;
 }
 
 void Convolution::plan_split(Program &program, int op, void *workspace) {
     const Tensor &input = program.tensor(op_.inputs[0]);
-    const std::vector<int64_t> costs(static_cast<std::size_t>(input_shape_.batch) * input_shape_.channels,
-                                     1);
-    program.add_step(op, costs, [this, &input, isa = program.isa(), workspace](int task, int) {
-        split_channel(input, isa, task / input_shape_.channels, task % input_shape_.channels,
-                      offset(workspace, dtype_, task * phases_.channel));
-    });
+    const int channels = input_shape_.channels;
+    const int tasks = input_shape_.batch * split_bands_ * channels;
+    // Calls `body(image, channel, band)`, bands outside of channels.
+    const auto with = [channels, bands = split_bands_](int task, auto &&body) {
+        const int band = task / channels % bands;
+        body(task / channels / bands, Program::turn(task % channels, channels, band), band);
+    };
+    const auto planes = [this, workspace](int n, int c) {
+        return offset(workspace, dtype_,
+                      (static_cast<ptrdiff_t>(n) * input_shape_.channels + c) * phases_.channel);
+    };
+    program.add_step(
+        op, std::vector<int64_t>(static_cast<std::size_t>(tasks), 1),
+        [this, &program, &input, with, planes](int task, int worker) {
+            with(task, [&](int n, int c, int band) {
+                split_channel(input, program.isa(), n, c, split_rows(band), program.scratch(worker),
+                              planes(n, c));
+            });
+        },
+        [this, &input, with, planes](int task, LineMoves &moves) {
+            with(task, [&](int n, int c, int band) {
+                touch_split(input, n, c, split_rows(band), planes(n, c), moves);
+            });
+        });
 }
 
 int Convolution::units(const Program &program) const {
@@ -179,13 +210,32 @@ int64_t Convolution::bytes_per_unit(const Program &program) const {
            static_cast<int64_t>(sizeof(float));
 }
 
-// Workers that share an image read each other's inputs if they divide the outputs among them, and the same
-// weights if they divide the pixels.
+int64_t Convolution::input_bytes() const { return image_bytes(input_shape_, dtype_); }
+
+// Workers that share an image fetch all of each other's inputs if they divide the outputs among them, and read the same
+// weights if they divide the pixels. Either way they fetch half of what a neighbour divides otherwise.
 bool Convolution::prefers_bands(const Program &program) const {
-    const int64_t inputs =
-        static_cast<int64_t>(input_shape_.channels) * input_shape_.height * input_shape_.width;
-    const int64_t weights = static_cast<int64_t>(weight_count_) * static_cast<int64_t>(sizeof(float));
-    return program.threads() > 1 && inputs * bytes_of(dtype_) > weights;
+    const int threads = program.threads();
+    if (threads == 1 || splits_locally()) return false;
+    const Tensor &output = program.tensor(op_.output);
+    const int64_t before = input_bytes(), behind = image_bytes(output_shape_, output.dtype) / threads;
+    int64_t spared = program.tensor(op_.inputs[0]).is_in_bands ? before : before - before / threads;
+    spared += program.next_suits_bands(output) ? behind : -behind;
+    return weight_bytes() < kWeightsPerForeignLine * spared;
+}
+
+int Convolution::parts_of_outputs(const Program &program) const {
+    const int strips = static_cast<int>(layer_.strips.size()), threads = program.threads();
+    return prefers_bands_ || strips < threads ? 1 : threads;
+}
+
+void Convolution::divide(Program &program) {
+    prefers_bands_ = prefers_bands(program);
+    const int all = units(program), step = units_per_task(program);
+    Tensor &output = program.tensor(op_.output);
+    output.is_in_bands = program.threads() > 1 && parts_of_outputs(program) == 1 &&
+                         (all + step - 1) / step >= program.threads();
+    if (output.is_in_bands) split_bands_ = program.bands(output_shape_);
 }
 
 int Convolution::units_per_task(const Program &program) const {
@@ -197,31 +247,53 @@ int Convolution::units_per_task(const Program &program) const {
     };
     int64_t most = round_up(kInputBytesPerTask / std::max<int64_t>(1, bytes_per_unit(program)));
     if (most * 3 >= all * 2) most = round_up(all);  // no small rest
-    if (prefers_bands(program)) {
-        const int64_t threads = program.threads(), blocks = (all + most - 1) / most;
-        const int64_t bands = (blocks + threads - 1) / threads * threads;
-        most = round_up((all + bands - 1) / bands);
-    }
     const int64_t strips = static_cast<int64_t>(layer_.strips.size()) * output_shape_.batch;
-    const int64_t wanted = program.threads() > 1 ? kTasksPerThread * program.threads() : 1;
-    if (strips < wanted) most = std::min(most, round_up(all * strips / wanted));
+    const int64_t threads = program.threads(), wanted = threads > 1 ? kTasksPerThread * threads : 1;
+    if (prefers_bands_) {
+        const int64_t stretches = std::max((all + most - 1) / most, (wanted + strips - 1) / strips);
+        const int64_t bands = (stretches + threads - 1) / threads * threads;
+        const int64_t whole = band_granule(program);
+        most = std::max<int64_t>((all + bands - 1) / bands, std::min(granule, kLeastUnits));
+        most = (most + whole - 1) / whole * whole;
+    } else if (strips < wanted) {
+        most = std::min(most, round_up(all * strips / wanted));
+    }
     return static_cast<int>(std::min<int64_t>(most, all));
+}
+
+// Bands end where those of other operators do, but for what is left of a cache line, of which two workers would write a
+// part each. Vectors along pixels cut any number of them into equal blocks; matrix tiles waste what is no whole tile.
+int Convolution::band_granule(const Program &program) const {
+    if (!row_.is_flat()) return 1;
+    if (row_.method == Method::mx) return row_.tile_pixels / row_.lanes;
+    const auto unit = row_.lanes * bytes_of(program.tensor(op_.output).dtype);
+    return std::max(1, static_cast<int>(static_cast<ptrdiff_t>(kCacheLine) / unit));
+}
+
+int Convolution::first_unit(const Program &program, int stretch, int count) const {
+    const int64_t all = units(program), whole = band_granule(program);
+    if (!prefers_bands_) return static_cast<int>(std::min<int64_t>(all, stretch * units_per_task(program)));
+    return static_cast<int>(std::min(all, (all * stretch / count + whole - 1) / whole * whole));
 }
 
 std::vector<Convolution::Task> Convolution::cut_tasks(const Program &program,
                                                       std::vector<int64_t> &costs) const {
     const int all = units(program), step = units_per_task(program);
     const int64_t pixels = row_.is_flat() ? row_.lanes : output_shape_.width;
+    const int count = (all + step - 1) / step;
     std::vector<Task> tasks;
-    for (int n = 0; n < output_shape_.batch; ++n)
-        for (int first = 0; first < all; first += step)
-            for (std::size_t i = 0; i < layer_.strips.size(); ++i) {
-                const int last = std::min(all, first + step);
-                const Strip &strip = layer_.strips[i];
-                tasks.push_back({n, first, last, static_cast<int32_t>(i)});
-                // The epilogue counts as a few channels.
-                costs.push_back((strip.kept * layer_.taps + 8) * strip.tiles * pixels * (last - first));
-            }
+    const int strips = static_cast<int>(layer_.strips.size()), parts = parts_of_outputs(program);
+    for (int cut = 0; cut < output_shape_.batch * parts * count; ++cut) {
+        const int n = cut / count / parts, part = cut / count % parts, stretch = cut % count;
+        const int first = first_unit(program, stretch, count);
+        const int last = first_unit(program, stretch + 1, count);
+        for (int i = strips * part / parts; i < strips * (part + 1) / parts; ++i) {
+            const Strip &strip = layer_.strips[static_cast<std::size_t>(i)];
+            tasks.push_back({n, first, last, i});
+            // The epilogue counts as a few channels.
+            costs.push_back((strip.kept * layer_.taps + 8) * strip.tiles * pixels * (last - first));
+        }
+    }
     return tasks;
 }
 
@@ -239,9 +311,14 @@ void Convolution::plan(Program &program, int op, void *workspace) {
             channel_offsets_.push_back(static_cast<int32_t>(channel * input_channel_));
     std::vector<int64_t> costs;
     tasks_ = cut_tasks(program, costs);
-    program.add_step(op, costs, [this, &program](int task, int worker) {
-        run_task(tasks_[static_cast<std::size_t>(task)], program, worker);
-    });
+    program.add_step(
+        op, costs,
+        [this, &program](int task, int worker) {
+            run_task(tasks_[static_cast<std::size_t>(task)], program, worker);
+        },
+        [this, &program](int task, LineMoves &moves) {
+            touch_task(tasks_[static_cast<std::size_t>(task)], program, moves);
+        });
 }
 
 ConvCall Convolution::call_for(const Task &task, const Program &program) const {
@@ -304,7 +381,8 @@ void Convolution::run_task(const Task &task, const Program &program, int worker)
         const Strip &strip = layer_.strips[static_cast<std::size_t>(task.strip)];
         float *planes = program.scratch(worker) + kScratchGuard;
         split_channel(program.tensor(op_.inputs[0]), program.isa(), task.image,
-                      layer_.channels[static_cast<std::size_t>(strip.kept_begin)], planes);
+                      layer_.channels[static_cast<std::size_t>(strip.kept_begin)], {0, phases_.rows},
+                      nullptr, planes);
         call.input = planes + phases_.front;
     } else if (takes_pairs()) {
         fill_panel(task, program, call, program.scratch(worker));

@@ -21,6 +21,10 @@ public:
 
     std::unique_ptr<Operator> again(const as_op &op) const override;
     void constrain(Program &) override;
+    void divide(Program &) override;
+    bool suits_bands(const Program &) const override {
+        return weight_bytes() < kWeightsPerForeignLine * input_bytes();
+    }
     std::size_t workspace(const Program &) override;
     std::size_t scratch(const Program &) override;
     void plan(Program &, int op, void *workspace) override;
@@ -61,17 +65,34 @@ private:
     void locate_phases(const void *workspace);
     void locate_panel();
     void make_panel(const Program &);
-    void split_channel(const Tensor &input, int isa, int n, int c, void *to) const;
+    void split_channel(const Tensor &input, int isa, int n, int c, const Rows &, float *spare, void *to) const;
+    Rows split_rows(int band) const;
     void plan_split(Program &, int op, void *workspace);
     std::vector<Task> cut_tasks(const Program &, std::vector<int64_t> &costs) const;
     // px: vectors of flattened pixels; oc: rows.
     int units(const Program &) const;
     bool prefers_bands(const Program &) const;
+    int64_t weight_bytes() const { return static_cast<int64_t>(weight_count_ * sizeof(float)); }
+    int64_t input_bytes() const;
+    // Outputs are divided into as many parts, each with all pixels before the next.
+    int parts_of_outputs(const Program &) const;
+    // Bands are whole numbers of so many units.
+    int band_granule(const Program &) const;
+    // From which unit on a stretch of pixels reaches, of `count` in all.
+    int first_unit(const Program &, int stretch, int count) const;
     int units_per_task(const Program &) const;
     int64_t bytes_per_unit(const Program &) const;
     ConvCall call_for(const Task &, const Program &) const;
     void fill_panel(const Task &, const Program &, ConvCall &, float *panel) const;
     void run_task(const Task &, const Program &, int worker) const;
+    // Elements around a pixel that are read of a plane, which begins `plane` behind its channel's first.
+    struct Reach {
+        ptrdiff_t plane = 0, before = 0, behind = 0;
+    };
+    std::vector<Reach> reaches(const Program &) const;
+    void touch_input(const Task &, const Program &, LineMoves &) const;
+    void touch_split(const Tensor &input, int n, int c, const Rows &, const void *planes, LineMoves &) const;
+    void touch_task(const Task &, const Program &, LineMoves &) const;
     void finish_borders(const ConvCall &, const Task &, const Tensor &output) const;
     void activate(const ConvCall &, const Tensor &output, int isa) const;
 
@@ -87,6 +108,8 @@ private:
     PhasePlanes phases_;
     Panel panel_;
     int task_units_ = 0;  // that the panel has room for
+    bool prefers_bands_ = false;
+    int split_bands_ = 1;  // of the phase planes
     std::vector<int32_t> taps_, channel_offsets_;
     const void *input_base_ = nullptr;  // origin of image 0
     ptrdiff_t input_image_ = 0;

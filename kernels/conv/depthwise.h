@@ -14,17 +14,21 @@ public:
     static bool runs(const as_op &op, const Tensor &input, const Tensor &output);
 
     void constrain(Program &) override;
+    void divide(Program &) override;
+    bool suits_bands(const Program &) const override;
     void plan(Program &, int op, void *workspace) override;
     std::size_t weight_words() const override { return weights_.size() + bias_.size(); }
     void place_weights(float *) override;
 
 private:
     void run_rows(const Program &, int image, int channel, const Rows &) const;
+    void touch_rows(const Program &, int image, int channel, const Rows &, LineMoves &) const;
 
     as_op op_;
     const Shape input_shape_, output_shape_;
     std::vector<float> weights_, bias_;
     const float *placed_ = nullptr;
+    int bands_ = 1;
 };
 
 }  // namespace autosparse

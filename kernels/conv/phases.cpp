@@ -68,6 +68,9 @@ PhasePlanes phase_planes(const as_op &op, const Shape &output, int pitch) {
 
 namespace {
 
+// Elements of the widest vector.
+constexpr int kMostLanes = 16;
+
 // Rows of a phase plane that hold pixels.
 int phase_rows(const PhasePlanes &phases, const PhasePlanes::Plane &p, int height, int stride) {
     const int below = height - p.phase_y;
@@ -76,29 +79,48 @@ int phase_rows(const PhasePlanes &phases, const PhasePlanes::Plane &p, int heigh
 
 }  // namespace
 
+// As many rows as the vector written beyond a row reaches into, and that vector.
+ptrdiff_t spare_floats(const PhasePlanes &phases) { return phases.pitch + 2 * kMostLanes; }
+
 void split_phases(const PhasePlanes &phases, const as_op &op, const Tensor &input, int out_width, int isa,
-                  bool widens, int image, int channel, void *to) {
+                  bool widens, int image, int channel, const PhaseBand &band, void *to) {
     const PlaneKernels &planes = plane_kernels(isa, input.dtype);
     const int dtype = widens ? static_cast<int>(AS_F32) : input.dtype;
-    const auto zero = [&](ptrdiff_t begin, ptrdiff_t end) {
-        std::memset(offset(to, dtype, begin), 0, static_cast<std::size_t>((end - begin) * bytes_of(dtype)));
-    };
+    const bool is_last = band.last >= phases.rows;
     for (const PhasePlanes::Plane &p : phases.planes) {
-        const int rows = phase_rows(phases, p, input.shape.height, op.stride_h);
+        const int have = phase_rows(phases, p, input.shape.height, op.stride_h);
+        const int first = std::min(band.first, have), last = is_last ? have : std::min(band.last, have);
         const int columns =
             phase_columns(input.shape.width, p.phase_x, op.stride_w, phases.max_shift_x, out_width);
-        const void *from = offset(input.origin(image, channel), input.dtype,
-                                  static_cast<ptrdiff_t>(p.phase_y) * input.pitch + p.phase_x);
         const ptrdiff_t step = static_cast<ptrdiff_t>(input.pitch) * op.stride_h;
-        void *first = offset(to, dtype, phases.front);
-        if (widens)
-            planes.split_rows_wide(from, step, static_cast<float *>(first), phases.pitch, rows, columns,
-                                   op.stride_w);
-        else
-            planes.split_rows(from, step, first, phases.pitch, rows, columns, op.stride_w);
-        zero(0, phases.front);
-        zero(phases.front + static_cast<ptrdiff_t>(rows) * phases.pitch, phases.plane);
-        to = offset(to, dtype, phases.plane);
+        const auto at = [&](int row) {
+            return offset(to, dtype, phases.front + static_cast<ptrdiff_t>(row) * phases.pitch);
+        };
+        const auto zero = [&](void *begin, void *end) {
+            const ptrdiff_t bytes = static_cast<char *>(end) - static_cast<char *>(begin);
+            std::memset(begin, 0, static_cast<std::size_t>(bytes));
+        };
+        const auto split = [&](int row, int rows, void *out) {
+            const ptrdiff_t top = static_cast<ptrdiff_t>(p.phase_y) * input.pitch + row * step;
+            const void *from = offset(input.origin(image, channel), input.dtype, top + p.phase_x);
+            if (widens)
+                planes.split_rows_wide(from, step, static_cast<float *>(out), phases.pitch, rows, columns,
+                                       op.stride_w);
+            else
+                planes.split_rows(from, step, out, phases.pitch, rows, columns, op.stride_w);
+        };
+        // What is written beyond the last row would meet another band's first.
+        const int apart = is_last ? 0 : std::min(last - first, (kMostLanes - 1) / phases.pitch + 1);
+        split(first, last - first - apart, at(first));
+        if (apart) {
+            split(last - apart, apart, band.spare);
+            std::memcpy(at(last - apart), band.spare,
+                        static_cast<std::size_t>(apart * phases.pitch * bytes_of(dtype)));
+        }
+        void *next = offset(to, dtype, phases.plane);
+        if (band.first == 0) zero(to, at(0));
+        zero(at(std::max(last, band.first)), is_last ? next : at(band.last));
+        to = next;
     }
 }
 

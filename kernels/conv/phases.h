@@ -43,10 +43,18 @@ struct PhasePlanes {
 int phase_pitch(const as_op &op, const Shape &input, const Shape &output);
 PhasePlanes phase_planes(const as_op &op, const Shape &output, int pitch);
 
+// Rows [first, last) of phase planes, with what is above the first row of all and below the last. Where the others may
+// be written at the same time, `spare` has room for spare_floats().
+struct PhaseBand {
+    int first, last;
+    float *spare;
+};
+ptrdiff_t spare_floats(const PhasePlanes &phases);
+
 // Copies every stride_h-th row and stride_w-th column of a channel into its phase planes, as floats if
 // `widens`.
 void split_phases(const PhasePlanes &phases, const as_op &op, const Tensor &input, int out_width, int isa,
-                  bool widens, int image, int channel, void *to);
+                  bool widens, int image, int channel, const PhaseBand &band, void *to);
 
 // Rows [first, first + rows) of a channel's phase planes, as split_phases makes them, with zeros outside
 // the image. Row `first` of plane p begins at `to + p * plane_of_rows(phases, rows) +

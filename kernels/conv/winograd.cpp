@@ -153,7 +153,8 @@ std::vector<WinogradConvolution::Block> WinogradConvolution::cut(int count) cons
 
 // Multiply-adds of vectors that the busiest worker spends. All blocks are shared out in contiguous runs of
 // strips, and every worker transforms the inputs of all blocks that its run touches.
-double WinogradConvolution::cost_of(const std::vector<Block> &blocks, int threads) const {
+double WinogradConvolution::cost_of(const std::vector<Block> &blocks, int threads,
+                                    bool input_is_in_bands) const {
     double vectors = 0;
     ptrdiff_t bytes = 0;
     for (const Block &block : blocks) {
@@ -168,22 +169,34 @@ double WinogradConvolution::cost_of(const std::vector<Block> &blocks, int thread
     const double slowdown = bytes > kBytesPerBlock ? 1.2 : 1.0;
     const double inputs = static_cast<double>(input_shape_.batch) * input_shape_.channels *
                           input_shape_.height * input_shape_.width;
+    // Lines of what it reads that others wrote.
+    const double foreign = input_is_in_bands ? touched - fair : touched * (1 - fair);
     return fair * words * (vectors * slowdown + all * kCostOfReading) +
            touched * vectors * static_cast<double>(used_.size()) * positions() * kCostOfTransform +
-           (touched - fair) * inputs / 16 * kCostOfLine;
+           foreign * inputs / 16 * kCostOfLine;
 }
 
-void WinogradConvolution::cut_blocks(int threads) {
+void WinogradConvolution::cut_blocks(int threads, bool input_is_in_bands) {
     blocks_ = cut(1);
     for (int count = 2; count <= tile_rows_; ++count) {
         const std::vector<Block> blocks = cut(count);
-        if (cost_of(blocks, threads) < cost_of(blocks_, threads)) blocks_ = blocks;
+        if (cost_of(blocks, threads, input_is_in_bands) < cost_of(blocks_, threads, input_is_in_bands))
+            blocks_ = blocks;
     }
     require(floats_of(blocks_[0]) < INT32_MAX / 2, "one transformed image must stay below 2^30 elements");
 }
 
-std::size_t WinogradConvolution::scratch(const Program &program) {
-    cut_blocks(program.threads());
+void WinogradConvolution::divide(Program &program) {
+    cut_blocks(program.threads(), program.tensor(op_.inputs[0]).is_in_bands);
+    int stretches = 0;
+    for (const Block &block : blocks_) {
+        const int step = vectors_per_task(block, program.threads());
+        stretches += (vectors_of(block) + step - 1) / step;
+    }
+    program.tensor(op_.output).is_in_bands = program.threads() > 1 && stretches >= program.threads();
+}
+
+std::size_t WinogradConvolution::scratch(const Program &) {
     ptrdiff_t inputs = 0, phases = 0;
     for (const Block &block : blocks_) {
         inputs = std::max(inputs, floats_of(block));
@@ -211,26 +224,33 @@ void WinogradConvolution::plan(Program &program, int op, void *) {
     }
     held_ = std::vector<Held>(static_cast<std::size_t>(program.threads()));
     const std::vector<int64_t> costs = cut_tasks(program.threads());
-    Step &step = program.add_step(op, costs, [this, &program](int index, int worker) {
-        const Task &task = tasks_[static_cast<std::size_t>(index)];
-        run_strip(task, transformed(program, task, worker), program, worker);
-    });
+    Step &step = program.add_step(
+        op, costs,
+        [this, &program](int index, int worker) {
+            const Task &task = tasks_[static_cast<std::size_t>(index)];
+            run_strip(task, transformed(program, task, worker), program, worker);
+        },
+        [this, &program](int index, LineMoves &moves) {
+            touch_task(tasks_[static_cast<std::size_t>(index)], program, moves);
+        });
     step.prepare = [this](int worker) { held_[static_cast<std::size_t>(worker)] = Held{}; };
     step.queue->take_only_from(kWorthATransform);
 }
 
-// Strips of one block follow each other, and so do the blocks of an image from its top to its bottom.
-std::vector<int64_t> WinogradConvolution::cut_tasks(int threads) {
-    const int granule = row_.tile_pixels / lanes_of(row_.isa);
+int WinogradConvolution::vectors_per_task(const Block &block, int threads) const {
+    const int granule = row_.tile_pixels / lanes_of(row_.isa), all = vectors_of(block);
     const int strips = static_cast<int>(layer_.strips.size() * blocks_.size()) * output_shape_.batch;
     const int wanted = threads > 1 ? kTasksPerThread * threads : 1;
+    if (strips >= wanted) return all;
+    return std::max(granule, (all * strips / wanted + granule - 1) / granule * granule);
+}
+
+// Strips of one block follow each other, and so do the blocks of an image from its top to its bottom.
+std::vector<int64_t> WinogradConvolution::cut_tasks(int threads) {
     std::vector<int64_t> costs;
     for (int n = 0; n < output_shape_.batch; ++n)
         for (std::size_t b = 0; b < blocks_.size(); ++b) {
-            const int all = vectors_of(blocks_[b]);
-            int step = all;
-            if (strips < wanted)
-                step = std::max(granule, (all * strips / wanted + granule - 1) / granule * granule);
+            const int all = vectors_of(blocks_[b]), step = vectors_per_task(blocks_[b], threads);
             for (int first = 0; first < all; first += step)
                 for (std::size_t i = 0; i < layer_.strips.size(); ++i) {
                     const int last = std::min(all, first + step);

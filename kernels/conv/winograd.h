@@ -23,6 +23,11 @@ public:
 
     std::unique_ptr<Operator> again(const as_op &op) const override;
     void constrain(Program &) override;
+    void divide(Program &) override;
+    bool suits_bands(const Program &) const override {
+        return static_cast<int64_t>(weight_count_ * sizeof(float)) <
+               kWeightsPerForeignLine * image_bytes(input_shape_, AS_F32);
+    }
     std::size_t scratch(const Program &) override;
     void plan(Program &, int op, void *workspace) override;
     std::size_t weight_words() const override { return weight_count_ + bias_count_; }
@@ -68,8 +73,10 @@ private:
     }
     void find_used_channels(int in_channels);
     std::vector<Block> cut(int count) const;
-    double cost_of(const std::vector<Block> &, int threads) const;
-    void cut_blocks(int threads);
+    double cost_of(const std::vector<Block> &, int threads, bool input_is_in_bands) const;
+    void cut_blocks(int threads, bool input_is_in_bands);
+    // Blocks are cut once more where there would be too few tasks.
+    int vectors_per_task(const Block &, int threads) const;
     // How transformed inputs of a block lie, [position][channel][tile]: floats from one channel and one
     // position to the next, and in all.
     ptrdiff_t channel_of(const Block &) const;
@@ -90,6 +97,7 @@ private:
     WinogradInput source(const Tensor &input, int image, int slot, int first) const;
     WinogradInput phase_source(const Block &, int slot, const float *phases) const;
     int64_t cost(const Strip &, int vectors) const;
+    void touch_task(const Task &, const Program &, LineMoves &) const;
     void run_strip(const Task &, const float *transformed, const Program &, int worker) const;
     void finish(const Task &, const Strip &, const Tensor &output, void *origin) const;
 

@@ -307,6 +307,15 @@ AS_EXPORT int as_program_op_count(const as_program *program) {
     return program ? program->program.op_count() : fail(AS_BAD_ARGUMENT, "program must not be NULL");
 }
 
+AS_EXPORT int as_program_moved_lines(as_program *program, int64_t *read, int64_t *written) {
+    return guarded(program, [&](Program &p) {
+        require(read != nullptr && written != nullptr, "read and written must not be NULL");
+        require(p.is_finished(), "as_program_finish must come before as_program_moved_lines");
+        p.moved_lines(read, written);
+        return AS_OK;
+    });
+}
+
 AS_EXPORT int as_program_op_kernel(const as_program *program, int32_t op, int32_t *row) {
     return guarded([&] {
         require(program != nullptr && row != nullptr, "program and row must not be NULL");

@@ -147,6 +147,11 @@ public:
     int next(int worker);
     void rewind(int worker);
     int count() const { return count_; }
+    // The tasks that are this worker's own: from the first to behind the last.
+    std::pair<int, int> run_of(int worker) const {
+        const Run &run = runs_[static_cast<std::size_t>(worker)];
+        return {run.begin, run.end};
+    }
 
 private:
     struct alignas(64) Run {

@@ -114,7 +114,11 @@ int Program::keep(const as_op &op, std::unique_ptr<Operator> made) {
     as_op &described = described_.emplace_back(op);
     described.weight = described.bias = nullptr;
     described.group_start = described.kept = nullptr;
-    const auto read = [&](int id) { tensor(id).last_op = std::max(tensor(id).last_op, index); };
+    const auto read = [&](int id) {
+        Tensor &in = tensor(id);
+        in.last_op = std::max(in.last_op, index);
+        if (in.next_op < 0) in.next_op = index;
+    };
     for (int i = 0; i < op.input_count; ++i) read(op.inputs[i]);
     if (op.residual >= 0) read(op.residual);
     Tensor &out = tensor(op.output);
@@ -211,6 +215,7 @@ void Program::finish() {
     lay_out();
     plan_arena();
     place_weights();
+    divide();
     for (const auto &op : operators_) scratch_bytes_ = std::max(scratch_bytes_, op->scratch(*this));
     scratch_bytes_ = (scratch_bytes_ + 2 * kCacheLine - 1) / kCacheLine * kCacheLine;
     scratch_ = Buffer(scratch_bytes_ * static_cast<std::size_t>(threads_));
@@ -220,6 +225,15 @@ void Program::finish() {
             *this, op, arena_.data() + workspace_offset_[static_cast<std::size_t>(op)]);
     plan_outputs();
     finished_ = true;
+}
+
+void Program::divide() {
+    for (int id : inputs_) tensor(id).is_in_bands = bands(tensor(id).shape) > 1;
+    for (const auto &op : operators_) op->divide(*this);
+}
+
+bool Program::next_suits_bands(const Tensor &tensor) const {
+    return tensor.next_op >= 0 && operators_[static_cast<std::size_t>(tensor.next_op)]->suits_bands(*this);
 }
 
 // Where it was asked for, operators with equal weights, such as calls of one layer, read them in one place.
@@ -253,9 +267,10 @@ void Program::place_weights() {
     }
 }
 
-Step &Program::add_step(int op, const std::vector<int64_t> &costs, std::function<void(int, int)> run) {
+Step &Program::add_step(int op, const std::vector<int64_t> &costs, std::function<void(int, int)> run,
+                        std::function<void(int, LineMoves &)> touch) {
     auto queue = std::make_unique<TaskQueue>(costs, threads_);
-    steps_.push_back(Step{op, std::move(run), std::move(queue), nullptr});
+    steps_.push_back(Step{op, std::move(run), std::move(queue), std::move(touch), nullptr});
     return steps_.back();
 }
 
@@ -276,6 +291,10 @@ void Program::plan_inputs() {
                                       offset(origin, t.dtype, static_cast<ptrdiff_t>(rows.first) * t.pitch),
                                       t.pitch, rows.last - rows.first, t.shape.width);
                      zero_padding_of_rows(t, origin, rows.first, rows.last);
+                 },
+                 [count, channels, &t](int task, LineMoves &moves) {
+                     const Rows rows = band(t.shape, task / channels % count, count);
+                     moves.write_rows(t, task / channels / count, task % channels, rows.first, rows.last);
                  });
     }
 }
@@ -295,6 +314,10 @@ void Program::plan_outputs() {
                              .export_rows(t.origin(plane / t.shape.channels, plane % t.shape.channels),
                                           t.pitch, run_outputs_[i] + plane * pixels, t.shape.width,
                                           t.shape.height, t.shape.width);
+                 },
+                 [run, planes, &t](int task, LineMoves &moves) {
+                     for (int plane = task * run; plane < std::min(planes, (task + 1) * run); ++plane)
+                         moves.read(t, plane / t.shape.channels, plane % t.shape.channels, 0, t.span());
                  });
     }
 }

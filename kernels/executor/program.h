@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "autosparse.h"
+#include "executor/line_moves.h"
 #include "executor/memory.h"
 #include "executor/pool.h"
 #include "executor/tensor.h"
@@ -32,8 +33,9 @@ struct Step {
     int op;  // operator it belongs to; -1 for the borders
     std::function<void(int task, int worker)> run;
     std::unique_ptr<TaskQueue> queue;
-    std::function<void(int worker)> prepare;  // by each worker before its first task; may be empty
-    int64_t end_ns = 0;                       // of the last timed run
+    std::function<void(int task, LineMoves &)> touch;  // states what `run` reads and writes in the arena
+    std::function<void(int worker)> prepare;           // by each worker before its first task; may be empty
+    int64_t end_ns = 0;                                // of the last timed run
 };
 
 class Program;
@@ -44,6 +46,10 @@ struct Rows {
     int first, last;
 };
 
+// Lines of weights that are read in the time in which one that another processor wrote is fetched: weights follow each
+// other, and nobody writes them. Where processors share no cache it is more.
+constexpr int64_t kWeightsPerForeignLine = 4;
+
 class Operator {
 public:
     virtual ~Operator() = default;
@@ -52,7 +58,12 @@ public:
     virtual std::unique_ptr<Operator> again(const as_op &) const { return nullptr; }
     // States what it needs of its tensors' layout: padding, equal pitches.
     virtual void constrain(Program &) {}
-    // Bytes of arena that it needs while it runs, and bytes of scratch per worker; after layout.
+    // Whether it would rather read inputs in bands than share its outputs out, however its neighbours do.
+    virtual bool suits_bands(const Program &) const { return true; }
+    // Decides how its tasks divide its output among the workers, given how its inputs are divided, and says so in
+    // the output's is_in_bands; after workspace(), in the order of operators.
+    virtual void divide(Program &) {}
+    // Bytes of arena that it needs while it runs; after layout. Bytes of scratch per worker; after divide().
     virtual std::size_t workspace(const Program &) { return 0; }
     virtual std::size_t scratch(const Program &) { return 0; }
     // Adds its steps; the arena exists.
@@ -100,6 +111,9 @@ public:
     bool has_same_borders(const Program &other) const;
     int op_kernel(int op) const;
     int64_t weight_bytes() const;
+    // Per operator, and then for copying inputs and outputs: cache lines of the arena that move between workers
+    // to be read and to be written, in one of many inferences, if each worker does its own run of tasks.
+    void moved_lines(int64_t *read, int64_t *written) const;
     int64_t arena_bytes() const { return static_cast<int64_t>(arena_.bytes()); }
 
     // For operators.
@@ -108,14 +122,22 @@ public:
     void pad(int id, const Padding &padding);
     void widen(int id, int pitch);
     void share_pitch(int a, int b);
-    // `costs`: one per task, any unit. The reference holds until the next call.
+    // `costs`: one per task, any unit. `touch` states what a task reads and writes in the arena, the lines of
+    // weights and of the worker's scratch aside; never less, and what it says too much stands there. The
+    // reference holds until the next call.
     Step &add_step(int op, const std::vector<int64_t> &costs,
-                   std::function<void(int task, int worker)> run);
+                   std::function<void(int task, int worker)> run,
+                   std::function<void(int task, LineMoves &)> touch);
     // Horizontal bands, one per worker where the image is high enough, for operators whose tasks are
     // planes: with tasks in the order of bands, a worker reads what it wrote.
-    int bands(const Shape &shape, int least_rows = 4) const {
-        return std::max(1, std::min(threads_, shape.height / least_rows));
+    int bands(const Shape &shape) const {
+        return std::max(1, std::min(threads_, shape.height / kRowsPerBand));
     }
+    // Whether the first operator that reads a tensor would rather do so in bands.
+    bool next_suits_bands(const Tensor &) const;
+    // Which of `count` channels is done after `before` others in a band: where a line holds the end of one band and the
+    // start of the next, two workers that went the same way would write it at the same time, over and over.
+    static int turn(int before, int count, int band) { return band % 2 ? count - 1 - before : before; }
     static Rows band(const Shape &shape, int index, int count) {
         return {shape.height * index / count, shape.height * (index + 1) / count};
     }
@@ -126,9 +148,13 @@ public:
 
 private:
     friend void run_in_turn(Program *const *, int, const float *const *, float *const *, int, int64_t *);
+    // Fewer rows are mostly halo.
+    static constexpr int kRowsPerBand = 3;
+
     int keep(const as_op &op, std::unique_ptr<Operator> made);
     bool is_alike(int a, int b) const;
     void lay_out();
+    void divide();
     void place_weights();
     void check_dataflow();
     const int32_t *valid_mask(const Tensor &tensor);

@@ -33,6 +33,10 @@ struct Padding {
 inline ptrdiff_t bytes_of(int dtype) { return dtype == AS_BF16 ? 2 : 4; }
 inline const char *name_of_dtype(int dtype) { return dtype == AS_BF16 ? "bf16" : "f32"; }
 
+inline int64_t image_bytes(const Shape &shape, int dtype) {
+    return static_cast<int64_t>(shape.channels) * shape.height * shape.width * bytes_of(dtype);
+}
+
 // Steps through elements of either type.
 inline void *offset(void *data, int dtype, ptrdiff_t elements) {
     return static_cast<char *>(data) + elements * bytes_of(dtype);
@@ -49,7 +53,9 @@ struct Tensor {
     int32_t min_pitch = 0;      // asked for by a producer
     int32_t pitch_parent = -1;  // tensors of one class share their pitch (union-find)
     int32_t first_op = 0;       // operator that writes it; -1 for inputs
+    int32_t next_op = -1;       // first operator that reads it; -1 if none does
     int32_t last_op = 0;        // last operator that reads it
+    bool is_in_bands = false;   // whether each worker wrote the same part of every plane, or planes of its own
     bool is_written = false, is_input = false, is_output = false;
 
     // Settled by Layout:

@@ -186,6 +186,13 @@ int as_programs_time(as_program *const *programs, int32_t count, const float *co
 int64_t as_program_weight_bytes(const as_program *program); /* packed weights and index lists */
 int64_t as_program_arena_bytes(const as_program *program);
 int as_program_op_count(const as_program *program);
+/* What the processors of a finished program's workers fetch from each other: writes per operator, and behind the
+ * last one for copying inputs and outputs, so op_count + 1 numbers each, how many 64-byte lines of activations and
+ * workspaces move between workers in one of many inferences, because a worker reads or writes them that another one
+ * wrote since it last had them. As if every worker did its own run of tasks and its cache kept everything; weights,
+ * which nobody writes, and the caller's arrays do not count. Computed, not measured, and rather too high than too
+ * low: of Winograd's tiles it counts whole rows. Takes as long as some inferences. */
+int as_program_moved_lines(as_program *program, int64_t *read, int64_t *written);
 /* Writes the kernel row that runs an operator, or AS_KERNEL_BUILTIN for one outside the kernel table. */
 int as_program_op_kernel(const as_program *program, int32_t op, int32_t *row);
 

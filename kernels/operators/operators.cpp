@@ -1,6 +1,7 @@
 // Builds operators, and runs all that are not convolutions.
 #include <algorithm>
 #include <cmath>
+#include <utility>
 
 #include "conv/convolution.h"
 #include "conv/depthwise.h"
@@ -39,16 +40,37 @@ class PlaneOperator : public Operator {
 public:
     explicit PlaneOperator(const as_op &op) : op_(op) { op_.weight = op_.bias = nullptr; }
 
+    bool suits_bands(const Program &program) const override {
+        return runs_in_bands() && program.bands(program.tensor(op_.output).shape) > 1;
+    }
+
+    // As the first input is divided.
+    void divide(Program &program) override {
+        Tensor &out = program.tensor(op_.output);
+        if (suits_bands(program) && program.tensor(op_.inputs[0]).is_in_bands)
+            bands_ = program.bands(out.shape);
+        out.is_in_bands = bands_ > 1;
+    }
+
     void plan(Program &program, int op, void *) override {
         const Tensor &out = program.tensor(op_.output);
-        const int bands = runs_in_bands() ? program.bands(out.shape) : 1;
+        const int bands = bands_;
         const int tasks = out.shape.batch * bands * out.shape.channels;
         std::vector<int64_t> costs(static_cast<std::size_t>(tasks), 1);
-        program.add_step(op, costs, [this, &program, &out, bands](int task, int worker) {
-            const int c = task % out.shape.channels, band = task / out.shape.channels % bands;
-            run_task(program, task / out.shape.channels / bands, c, worker,
-                     Program::band(out.shape, band, bands));
-        });
+        // Calls `body(image, channel, rows)`.
+        const auto with = [&out, bands](int task, auto &&body) {
+            const int channels = out.shape.channels, band = task / channels % bands;
+            body(task / channels / bands, Program::turn(task % channels, channels, band),
+                 Program::band(out.shape, band, bands));
+        };
+        program.add_step(
+            op, costs,
+            [this, &program, with](int task, int worker) {
+                with(task, [&](int n, int c, const Rows &rows) { run_task(program, n, c, worker, rows); });
+            },
+            [this, &program, with](int task, LineMoves &moves) {
+                with(task, [&](int n, int c, const Rows &rows) { touch_task(program, n, c, rows, moves); });
+            });
     }
 
 protected:
@@ -62,6 +84,11 @@ protected:
         run_plane(program, n, c, worker, out, out.origin(n, c));
     }
     virtual bool runs_in_bands() const { return false; }
+    // States what a task reads; the whole plane, unless told otherwise.
+    virtual void touch_input(const Program &program, int n, int c, const Rows &, LineMoves &moves) const {
+        const Tensor &in = program.tensor(op_.inputs[0]);
+        moves.read(in, n, c, 0, in.span());
+    }
     // Whether run_plane writes whole vectors up to the last pixel with zeros between the rows, or single
     // pixels.
     virtual bool writes_whole_vectors() const { return true; }
@@ -77,6 +104,13 @@ protected:
     as_op op_;
 
 private:
+    void touch_task(const Program &program, int n, int c, const Rows &rows, LineMoves &moves) const {
+        const Tensor &out = program.tensor(op_.output);
+        touch_input(program, n, c, rows, moves);
+        const bool is_last = rows.last == out.shape.height;
+        moves.write_part(out, n, c, boundary(out, rows.first), boundary(out, rows.last), rows.first == 0,
+                         is_last);
+    }
     void run_task(Program &program, int n, int c, int worker, const Rows &rows) {
         const Tensor &out = program.tensor(op_.output);
         void *origin = out.origin(n, c);
@@ -92,6 +126,8 @@ private:
         kernels(program).activate(offset(origin, out.dtype, begin), out.valid + begin, end - begin,
                                   op_.activation);
     }
+
+    int bands_ = 1;
 };
 
 // Operators that run along flattened pixels: all their tensors share one pitch.
@@ -117,6 +153,18 @@ protected:
         return offset(tensor.origin(s.n, s.c), tensor.dtype, s.begin);
     }
     bool runs_in_bands() const override { return true; }
+    // An input's part of a plane, or its one pixel.
+    void touch_input(const Program &program, int n, int c, const Rows &rows,
+                     LineMoves &moves) const override {
+        const Tensor &out = program.tensor(op_.output);
+        for (int i = 0; i < op_.input_count; ++i) {
+            const Tensor &in = program.tensor(op_.inputs[i]);
+            if (in.shape.height == out.shape.height && in.shape.width == out.shape.width)
+                moves.read(in, n, c, boundary(out, rows.first), boundary(out, rows.last));
+            else
+                moves.read(in, n, c, 0, 1);
+        }
+    }
     void run_rows(Program &program, int n, int c, int, const Rows &rows) override {
         const Tensor &out = program.tensor(op_.output);
         const ptrdiff_t begin = boundary(out, rows.first), end = boundary(out, rows.last);
@@ -161,11 +209,24 @@ public:
     using FlatOperator::FlatOperator;
 
 protected:
-    void run_stretch(Program &program, const Stretch &s, void *out, const int32_t *) override {
+    // The tensor that channel `c` comes from, and which channel it is there.
+    std::pair<int, int> source_of(const Program &program, int c) const {
         int source = 0;
+        while (c >= program.tensor(op_.inputs[source]).shape.channels)
+            c -= program.tensor(op_.inputs[source++]).shape.channels;
+        return {source, c};
+    }
+    void touch_input(const Program &program, int n, int c, const Rows &rows,
+                     LineMoves &moves) const override {
+        const Tensor &out = program.tensor(op_.output);
+        const auto [source, channel] = source_of(program, c);
+        moves.read(program.tensor(op_.inputs[source]), n, channel, boundary(out, rows.first),
+                   boundary(out, rows.last));
+    }
+    void run_stretch(Program &program, const Stretch &s, void *out, const int32_t *) override {
+        const auto [source, channel] = source_of(program, s.c);
         Stretch from = s;
-        while (from.c >= program.tensor(op_.inputs[source]).shape.channels)
-            from.c -= program.tensor(op_.inputs[source++]).shape.channels;
+        from.c = channel;
         const ptrdiff_t count = (s.count + 15) / 16 * 16;
         kernels(program).copy_rows(at(program.tensor(op_.inputs[source]), from), count, out, count, 1,
                                    static_cast<int>(count));
@@ -225,6 +286,13 @@ protected:
         return c;
     }
     bool runs_in_bands() const override { return true; }
+    void touch_input(const Program &program, int n, int c, const Rows &rows,
+                     LineMoves &moves) const override {
+        const int first = rows.first * op_.stride_h - op_.pad_top;
+        moves.read_rows(program.tensor(op_.inputs[0]), n, c, first,
+                        first + (rows.last - rows.first - 1) * op_.stride_h +
+                            (op_.kernel_h - 1) * op_.dilation_h + 1);
+    }
     void run_rows(Program &program, int n, int c, int worker, const Rows &rows) override {
         PoolCall one = call(program);
         one.input = program.tensor(op_.inputs[0]).origin(n, c);
@@ -291,19 +359,31 @@ public:
 
 protected:
     bool writes_whole_vectors() const override { return false; }
-    void run_plane(Program &program, int n, int c, int, const Tensor &out, void *origin) override {
+    bool runs_in_bands() const override { return true; }
+    void touch_input(const Program &program, int n, int c, const Rows &rows,
+                     LineMoves &moves) const override {
         const Tensor &in = program.tensor(op_.inputs[0]);
         const int source = c - op_.channels_before;
+        if (source >= 0 && source < in.shape.channels)
+            moves.read_rows(in, n, source, rows.first * op_.stride_h, (rows.last - 1) * op_.stride_h + 1);
+    }
+    void run_rows(Program &program, int n, int c, int, const Rows &rows) override {
+        const Tensor &in = program.tensor(op_.inputs[0]), &out = program.tensor(op_.output);
+        void *origin = out.origin(n, c);
+        const int source = c - op_.channels_before;
         if (source < 0 || source >= in.shape.channels) {
-            for (int y = 0; y < out.shape.height; ++y)
+            for (int y = rows.first; y < rows.last; ++y)
                 zero_elements(out, origin, static_cast<ptrdiff_t>(y) * out.pitch, out.shape.width);
             return;
         }
         const void *from = in.origin(n, source);
         const ptrdiff_t in_step = static_cast<ptrdiff_t>(in.pitch) * op_.stride_h;
-        const int whole = rows_within_plane(out);
-        kernels(program).split_rows(from, in_step, origin, out.pitch, whole, out.shape.width, op_.stride_w);
-        for (int y = whole; y < out.shape.height; ++y)
+        const int whole = std::max(rows.first, rows_as_vectors(out, rows));
+        const ptrdiff_t above = static_cast<ptrdiff_t>(rows.first) * out.pitch;
+        kernels(program).split_rows(offset(from, in.dtype, rows.first * in_step), in_step,
+                                    offset(origin, out.dtype, above), out.pitch, whole - rows.first,
+                                    out.shape.width, op_.stride_w);
+        for (int y = whole; y < rows.last; ++y)
             for (int x = 0; x < out.shape.width; ++x)
                 kernels(program).put(
                     origin, static_cast<ptrdiff_t>(y) * out.pitch + x,
@@ -311,12 +391,15 @@ protected:
     }
 
 private:
-    // Rows that can be written as whole vectors: the next plane may be another worker's, and done already.
-    static int rows_within_plane(const Tensor &out) {
-        const ptrdiff_t room = out.plane - out.front,
+    // Behind the last row that can be written as whole vectors: the next band or plane may be another worker's, and
+    // done already.
+    static int rows_as_vectors(const Tensor &out, const Rows &rows) {
+        const ptrdiff_t room = rows.last == out.shape.height
+                                   ? out.plane - out.front
+                                   : static_cast<ptrdiff_t>(rows.last) * out.pitch,
                         row = (static_cast<ptrdiff_t>(out.pitch) + 15) / 16 * 16;
         if (room < row) return 0;
-        return static_cast<int>(std::min<ptrdiff_t>(out.shape.height, (room - row) / out.pitch + 1));
+        return static_cast<int>(std::min<ptrdiff_t>(rows.last, (room - row) / out.pitch + 1));
     }
 };
 
@@ -326,12 +409,21 @@ public:
 
 protected:
     bool writes_whole_vectors() const override { return false; }
+    // The input's channel and the element of its plane that an output is.
+    static std::pair<int, ptrdiff_t> source_of(const Tensor &in, int c) {
+        const int pixels = in.shape.height * in.shape.width, pixel = c % pixels;
+        return {c / pixels,
+                static_cast<ptrdiff_t>(pixel / in.shape.width) * in.pitch + pixel % in.shape.width};
+    }
+    void touch_input(const Program &program, int n, int c, const Rows &, LineMoves &moves) const override {
+        const Tensor &in = program.tensor(op_.inputs[0]);
+        const auto [channel, at] = source_of(in, c);
+        moves.read(in, n, channel, at, at + 1);
+    }
     void run_plane(Program &program, int n, int c, int, const Tensor &, void *origin) override {
         const Tensor &in = program.tensor(op_.inputs[0]);
-        const int pixels = in.shape.height * in.shape.width, pixel = c % pixels;
-        const ptrdiff_t at =
-            static_cast<ptrdiff_t>(pixel / in.shape.width) * in.pitch + pixel % in.shape.width;
-        kernels(program).put(origin, 0, kernels(program).get(in.origin(n, c / pixels), at));
+        const auto [channel, at] = source_of(in, c);
+        kernels(program).put(origin, 0, kernels(program).get(in.origin(n, channel), at));
     }
 };
 
@@ -342,14 +434,22 @@ public:
     void plan(Program &program, int op, void *) override {
         const Tensor &in = program.tensor(op_.inputs[0]), &out = program.tensor(op_.output);
         std::vector<int64_t> costs(static_cast<std::size_t>(out.shape.batch), 1);
-        program.add_step(op, costs, [this, &program, &in, &out](int n, int) {
-            kernels(program).softmax(in.origin(n, 0), in.plane, out.origin(n, 0), out.plane,
-                                     out.shape.channels, out.valid, out.span());
-            for (int c = 0; c < out.shape.channels; ++c) {
-                zero_padding(out, out.origin(n, c));
-                kernels(program).activate(out.origin(n, c), out.valid, out.span(), op_.activation);
-            }
-        });
+        program.add_step(
+            op, costs,
+            [this, &program, &in, &out](int n, int) {
+                kernels(program).softmax(in.origin(n, 0), in.plane, out.origin(n, 0), out.plane,
+                                         out.shape.channels, out.valid, out.span());
+                for (int c = 0; c < out.shape.channels; ++c) {
+                    zero_padding(out, out.origin(n, c));
+                    kernels(program).activate(out.origin(n, c), out.valid, out.span(), op_.activation);
+                }
+            },
+            [&in, &out](int n, LineMoves &moves) {
+                for (int c = 0; c < out.shape.channels; ++c) {
+                    moves.read(in, n, c, 0, in.span());
+                    moves.write_plane(out, n, c);
+                }
+            });
     }
 };
 

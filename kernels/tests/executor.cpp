@@ -79,10 +79,14 @@ void step_throws(int threads) {
     program.add_input(input);
     std::atomic<bool> fails{true};
     std::atomic<int> preparations{0};
-    program.add_step(-1, std::vector<int64_t>(64, 1), [&](int task, int) {
-        if (fails.load() && task % 5 == 0) throw std::bad_alloc();
-    });
-    program.add_step(-1, std::vector<int64_t>(8, 1), [](int, int) {}).prepare = [&](int) {
+    const auto touches_nothing = [](int, autosparse::LineMoves &) {};
+    program.add_step(
+        -1, std::vector<int64_t>(64, 1),
+        [&](int task, int) {
+            if (fails.load() && task % 5 == 0) throw std::bad_alloc();
+        },
+        touches_nothing);
+    program.add_step(-1, std::vector<int64_t>(8, 1), [](int, int) {}, touches_nothing).prepare = [&](int) {
         preparations.fetch_add(1);
     };
     program.add_op(harness::plain_op(AS_OP_ADD, {input, input}, sum));

@@ -222,6 +222,13 @@ def test_measuring(model: CompiledModel) -> None:
         model.run_times(0)
 
 
+def test_counts_lines_that_move_per_operator(model: CompiledModel) -> None:
+    assert set(model.moved_lines()) == set(model.measure_operators(10))
+    assert not any(map(any, model.moved_lines().values()))
+    with compile(net(), (X[:1],), threads=2) as on_two:
+        assert any(map(any, on_two.moved_lines().values()))
+
+
 def test_arena_and_weights_have_sizes(model: CompiledModel) -> None:
     weights = 4 * sum(p.numel() for name, p in net().named_parameters() if name.endswith("weight"))
     assert 0.8 * weights < model.weight_bytes < 4 * weights
