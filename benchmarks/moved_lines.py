@@ -6,8 +6,8 @@
 Computed from what the operators' tasks read and write, nothing is measured: random uniform 1xN masks on
 every layer but the first and the last, and the kernels that are picked where nothing was measured.
 Lines of 64 bytes of activations: first those fetched to be read, which a processor waits for, then
-those fetched to be written over, as memory is used again. With --operators also the operators that fetch
-the most.
+those fetched to be written over, as memory is used again. With --operators also the operators that
+fetch the most.
 """
 
 from __future__ import annotations
