@@ -35,8 +35,8 @@ struct ConvCall {
     int32_t stride_w;      // oc: 1 or 2
     ptrdiff_t input_row;   // oc: from the input row of one output row to that of the next
     ptrdiff_t output_row;  // oc, wg, wf: from one output row to the next
-    int32_t depth;         // mx: pairs of kept inputs per matrix multiplication; `kept` is a multiple of it
-    ptrdiff_t pair;        // mx: from one pair of kept inputs to the next
+    int32_t depth;         // mx: pairs per matrix multiplication; `kept`, those of a tap, is a multiple of it
+    ptrdiff_t pair;        // mx: from one pair of kept inputs to the next; taps may be kernel rows
     // wg, wf: `input` holds the transformed tiles of a block, [position][channel][tile]
     ptrdiff_t position;               // from one transformed position to the next
     int32_t tile_rows, tile_columns;  // of the block
@@ -61,11 +61,26 @@ struct WinogradInput {
 
 using InputTransform = void (*)(const WinogradInput &);
 
+// What a matrix panel is filled from (conv/panel.h); elements are bf16 on the one side, pairs on the other.
+struct MatrixPanelCall {
+    const void *pixel;        // the first, of the first input
+    const int32_t *channels;  // kept inputs
+    ptrdiff_t channel;        // from one input to the next
+    const ptrdiff_t *shifts;  // [set][position]
+    int32_t kept, sets, positions;
+    int32_t rows;  // pairs of a set, the last of which are zero
+    ptrdiff_t length, row, set;
+    float *out;
+};
+
+using MatrixPanelFill = void (*)(const MatrixPanelCall &);
+
 // What one instruction set has.
 struct ConvKernels {
     bool fuses;  // multiplies and adds in one instruction
     const ConvKernel *rows;  // one entry per row of variants.inc, null where it is of another set
     InputTransform transform_input[kMethodCount];  // null for methods that multiply directly
+    MatrixPanelFill fill_matrix_panel;
 };
 
 }  // namespace autosparse

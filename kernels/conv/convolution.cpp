@@ -14,6 +14,11 @@ namespace {
 constexpr int64_t kInputBytesPerTask = 256 << 10;
 // A block of one vector has too few sums to keep the arithmetic busy.
 constexpr int kLeastUnits = 2;
+// The same of processors with matrix tiles, whose second-level caches have 2 MiB: the panel holds every input
+// several times, and every task streams all weights.
+constexpr int64_t kMatrixPanelBytes = 512 << 10;
+// Rows of pixels become at most this much longer for the sake of matrix panels.
+constexpr double kMostLengthening = 1.15;
 // Tasks per thread that let uneven groups even out.
 constexpr int kTasksPerThread = 4;
 // Whole vectors are loaded a little before the first and beyond the last pixel.
@@ -34,7 +39,8 @@ Convolution::Convolution(const as_op &op, const Shape &input, const Shape &outpu
       kernel_(kernel),
       is_listed_(is_listed),
       row_(kernel_table()[static_cast<std::size_t>(kernel)]),
-      layer_(tile_layer(op, input.channels, output.channels, row_.tile_out, packing())),
+      layer_(tile_layer(op, input.channels, output.channels, row_.tile_out, packing(), 1,
+                        copies_rows() ? op.kernel_w : 1)),
       weight_count_(layer_.packed->weights.size()),
       bias_count_(layer_.packed->bias.size()) {
     // The caller's arrays end with the call.
@@ -67,6 +73,15 @@ void Convolution::constrain(Program &program) {
         if (row_.is_flat()) program.share_pitch(op_.inputs[0], op_.output);
     }
     if (op_.residual >= 0) program.share_pitch(op_.residual, op_.output);
+    if (copies_rows() && op_.kernel_h > 1) prefer_whole_lines(program);
+}
+
+// Kernel rows whole cache lines apart share their part of a matrix panel, where that lengthens rows little.
+void Convolution::prefer_whole_lines(Program &program) const {
+    const int pitch = splits_phases() ? phase_pitch(op_, input_shape_, output_shape_)
+                                      : output_shape_.width + std::max(padding().left, padding().right);
+    const int whole = (pitch + kMatrixSide - 1) / kMatrixSide * kMatrixSide;
+    if (whole <= pitch * kMostLengthening) program.widen(op_.output, whole);
 }
 
 std::size_t Convolution::workspace(const Program &program) {
@@ -87,7 +102,7 @@ std::size_t Convolution::scratch(const Program &program) {
         split_bands_ > 1 ? static_cast<std::size_t>(spare_floats(phases_)) * sizeof(float) : 0;
     if (!takes_pairs()) return spare;
     make_panel(program);
-    const int64_t words = panel_.words(depth_of(layer_.most_kept, packing())) + 2 * kScratchGuard;
+    const int64_t words = panel_words() + 2 * kScratchGuard;
     require(words < INT32_MAX / 2, "the kept inputs of a bf16 convolution must stay below 2^30 elements");
     return std::max(static_cast<std::size_t>(words) * sizeof(float), spare);
 }
@@ -127,7 +142,7 @@ void Convolution::locate_phases(const void *workspace) {
 // Kept pairs lie one after another, whichever they are.
 void Convolution::locate_panel() {
     taps_ = panel_.taps;
-    for (int pair = 0; pair < depth_of(layer_.most_kept, packing()); ++pair)
+    for (int pair = 0; pair < most_pairs(); ++pair)
         channel_offsets_.push_back(static_cast<int32_t>(pair * panel_.pair));
 }
 
@@ -145,11 +160,17 @@ void Convolution::make_panel(const Program &program) {
         std::vector<ptrdiff_t> planes;
         for (std::size_t i = 0; i < phases_.planes.size(); ++i)
             planes.push_back(static_cast<ptrdiff_t>(i) * phases_.plane);
-        panel_ = lay_out_panel(std::move(planes), phases_.tap_plane, phases_.tap_shift, span);
+        panel_ = lay_out(planes, phases_.tap_plane, phases_.tap_shift, span);
     } else {
         const std::vector<int32_t> taps = direct_taps(program.tensor(op_.inputs[0]));
-        panel_ = lay_out_panel({0}, std::vector<int32_t>(taps.size(), 0), taps, span);
+        panel_ = lay_out({0}, std::vector<int32_t>(taps.size(), 0), taps, span);
     }
+}
+
+Panel Convolution::lay_out(const std::vector<ptrdiff_t> &planes, const std::vector<int32_t> &tap_plane,
+                           const std::vector<int32_t> &tap_shift, ptrdiff_t span) const {
+    if (!copies_rows()) return lay_out_panel(planes, tap_plane, tap_shift, span);
+    return lay_out_matrix_panel(planes, tap_plane, tap_shift, layer_.row_taps, most_pairs(), span);
 }
 
 void Convolution::split_channel(const Tensor &input, int isa, int n, int c, const Rows &rows, float *spare,
@@ -203,7 +224,9 @@ int64_t Convolution::bytes_per_unit(const Program &program) const {
     const bool px = row_.is_flat();
     if (takes_pairs()) {
         const int64_t planes = splits_phases() ? static_cast<int64_t>(phases_.planes.size()) : 1;
-        return (px ? row_.lanes : input_row(program)) * planes * depth_of(layer_.most_kept, packing()) * 4;
+        // Matrix panels hold the positions of a kernel row beside each other, once per phase of rows.
+        const int64_t copies = copies_rows() ? std::min(op_.stride_h, op_.kernel_h) : planes;
+        return (px ? row_.lanes : input_row(program)) * copies * most_pairs() * 4;
     }
     return static_cast<int64_t>(px ? row_.lanes : output_shape_.width) * input_shape_.channels /
            op_.groups * (is_strided() ? op_.stride_h * op_.stride_w : 1) *
@@ -245,7 +268,8 @@ int Convolution::units_per_task(const Program &program) const {
     const auto round_up = [granule](int64_t value) {
         return std::max<int64_t>(granule, (value + granule - 1) / granule * granule);
     };
-    int64_t most = round_up(kInputBytesPerTask / std::max<int64_t>(1, bytes_per_unit(program)));
+    const int64_t bytes = copies_rows() ? kMatrixPanelBytes : kInputBytesPerTask;
+    int64_t most = round_up(bytes / std::max<int64_t>(1, bytes_per_unit(program)));
     if (most * 3 >= all * 2) most = round_up(all);  // no small rest
     const int64_t strips = static_cast<int64_t>(layer_.strips.size()) * output_shape_.batch;
     const int64_t threads = program.threads(), wanted = threads > 1 ? kTasksPerThread * threads : 1;
@@ -311,7 +335,7 @@ void Convolution::plan(Program &program, int op, void *workspace) {
             channel_offsets_.push_back(static_cast<int32_t>(channel * input_channel_));
     std::vector<int64_t> costs;
     tasks_ = cut_tasks(program, costs);
-    program.add_step(
+    Step &step = program.add_step(
         op, costs,
         [this, &program](int task, int worker) {
             run_task(tasks_[static_cast<std::size_t>(task)], program, worker);
@@ -319,6 +343,10 @@ void Convolution::plan(Program &program, int op, void *workspace) {
         [this, &program](int task, LineMoves &moves) {
             touch_task(tasks_[static_cast<std::size_t>(task)], program, moves);
         });
+    if (!takes_pairs()) return;
+    // A run's panels are worth nothing to the next.
+    holders_.resize(static_cast<std::size_t>(program.threads()));
+    step.prepare = [this](int worker) { holders_[static_cast<std::size_t>(worker)].image = -1; };
 }
 
 ConvCall Convolution::call_for(const Task &task, const Program &program) const {
@@ -336,12 +364,12 @@ ConvCall Convolution::call_for(const Task &task, const Program &program) const {
     call.output_plane = output.plane;
     call.residual_plane = residual ? residual->plane : 0;
     call.valid = output.valid;
-    call.kept = depth_of(strip.kept, packing());
+    call.kept = depth_of(strip.kept, packing(), layer_.row_taps);
     call.output_dtype = output.dtype;
-    call.depth = matrix_depth(strip.kept);
+    call.depth = matrix_depth(strip.kept, layer_.row_taps);
     call.pair = panel_.pair;
     call.tiles = strip.tiles;
-    call.tap_count = layer_.taps;
+    call.tap_count = layer_.taps / layer_.row_taps;
     call.rows = strip.rows;
     call.low = clamps() ? 0.0f : -INFINITY;
     call.high = op_.activation == AS_ACT_RELU6 ? 6.0f : INFINITY;
@@ -354,28 +382,77 @@ ConvCall Convolution::call_for(const Task &task, const Program &program) const {
     return call;
 }
 
-void Convolution::fill_panel(const Task &task, const Program &program, ConvCall &call, float *panel) const {
+// First pixel of a task.
+ptrdiff_t Convolution::start_of(const Task &task, const Program &program) const {
+    return task.first * (row_.is_flat() ? static_cast<ptrdiff_t>(row_.lanes) : input_row(program));
+}
+
+// Whether a worker's panel is that of this task; from now on it is.
+bool Convolution::holds_panel(const Task &task, int worker) {
+    const Strip &strip = layer_.strips[static_cast<std::size_t>(task.strip)];
+    PanelHolder &holder = holders_[static_cast<std::size_t>(worker)];
+    if (holder.image == task.image && holder.first == task.first && holder.kept_begin == strip.kept_begin &&
+        holder.kept == strip.kept)
+        return true;
+    holder.image = task.image;
+    holder.first = task.first;
+    holder.kept_begin = strip.kept_begin;
+    holder.kept = strip.kept;
+    return false;
+}
+
+void Convolution::take_panel(const Task &task, const Program &program, int worker, ConvCall &call) {
+    float *panel = program.scratch(worker);
+    const bool is_filled = holds_panel(task, worker);
+    if (!is_filled && copies_rows())
+        fill_matrix_panel(task, call.input, panel);
+    else if (!is_filled)
+        fill_panel(task, program, call.input, panel);
+    call.input = panel + panel_.reach_before - start_of(task, program);
+}
+
+void Convolution::fill_panel(const Task &task, const Program &program, const void *input,
+                             float *panel) const {
     const Strip &strip = layer_.strips[static_cast<std::size_t>(task.strip)];
     const ptrdiff_t unit = row_.is_flat() ? row_.lanes : input_row(program);
-    const ptrdiff_t start = task.first * unit;
+    const ptrdiff_t start = start_of(task, program);
     const ptrdiff_t length = panel_.length - (task_units_ - (task.last - task.first)) * unit;
     const auto interleave = plane_kernels(program.isa(), AS_BF16).interleave;
     const int32_t *kept = layer_.channels.data() + strip.kept_begin;
     const auto at = [&](int k, ptrdiff_t plane) {
-        return k < strip.kept ? offset(call.input, AS_BF16,
+        return k < strip.kept ? offset(input, AS_BF16,
                                        kept[k] * input_channel_ + plane + start - panel_.reach_before)
                               : nullptr;
     };
     // Matrix tiles read pairs beyond the last: their weights are zero, but what they meet must be finite.
-    const int pairs = depth_of(strip.kept, packing());
+    const int pairs = depth_of(strip.kept, packing(), 1);
     for (int k = 0; k < 2 * pairs; k += 2)
         for (std::size_t p = 0; p < panel_.planes.size(); ++p)
             interleave(at(k, panel_.planes[p]), at(k + 1, panel_.planes[p]),
                        panel + k / 2 * panel_.pair + static_cast<ptrdiff_t>(p) * panel_.plane, length);
-    call.input = panel + panel_.reach_before - start;
 }
 
-void Convolution::run_task(const Task &task, const Program &program, int worker) const {
+void Convolution::fill_matrix_panel(const Task &task, const void *input, float *panel) const {
+    const Strip &strip = layer_.strips[static_cast<std::size_t>(task.strip)];
+    const ptrdiff_t units = task.last - task.first;
+    MatrixPanelCall call{};
+    const ptrdiff_t start = static_cast<ptrdiff_t>(task.first) * row_.lanes;
+    call.pixel = offset(input, AS_BF16, start - panel_.reach_before);
+    call.channels = layer_.channels.data() + strip.kept_begin;
+    call.channel = input_channel_;
+    call.shifts = panel_.planes.data();
+    call.kept = strip.kept;
+    call.positions = panel_.copies;
+    call.sets = static_cast<int32_t>(panel_.planes.size()) / call.positions;
+    call.rows = depth_of(strip.kept, packing(), layer_.row_taps);
+    call.length = panel_.length - (task_units_ - units) * row_.lanes;
+    call.row = panel_.pair;
+    call.set = panel_.row_set;
+    call.out = panel;
+    matrix_panel_fill(row_.isa)(call);
+}
+
+void Convolution::run_task(const Task &task, const Program &program, int worker) {
     ConvCall call = call_for(task, program);
     if (splits_locally()) {
         const Strip &strip = layer_.strips[static_cast<std::size_t>(task.strip)];
@@ -385,7 +462,7 @@ void Convolution::run_task(const Task &task, const Program &program, int worker)
                       nullptr, planes);
         call.input = planes + phases_.front;
     } else if (takes_pairs()) {
-        fill_panel(task, program, call, program.scratch(worker));
+        take_panel(task, program, worker, call);
     }
     row_.run(call);
     const Tensor &output = program.tensor(op_.output);

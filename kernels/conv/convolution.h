@@ -42,11 +42,25 @@ private:
         int32_t image, first, last, strip;
     };
 
+    // Whose panel lies in a worker's scratch: strips that share kept inputs share it. One per cache line.
+    struct alignas(64) PanelHolder {
+        int32_t image = -1, first, kept_begin, kept;
+    };
+
     bool is_strided() const { return op_.stride_h > 1 || op_.stride_w > 1; }
     // bf16 arithmetic takes kept inputs two at a time, from a panel in the worker's scratch.
     bool takes_pairs() const { return row_.dtype == AS_BF16; }
+    bool takes_matrices() const { return row_.method == Method::mx; }
+    // One copy per position of a kernel row pays where all outputs read them.
+    bool copies_rows() const { return takes_matrices() && op_.block_n == 0; }
+    // Of the panel, at most.
+    int32_t most_pairs() const { return depth_of(layer_.most_kept, packing(), layer_.row_taps); }
+    int64_t panel_words() const {
+        return copies_rows() ? static_cast<int64_t>(panel_.planes.size()) / panel_.copies * panel_.row_set
+                             : panel_.words(most_pairs());
+    }
     Packing packing() const {
-        if (row_.method == Method::mx) return Packing::matrix;
+        if (takes_matrices()) return Packing::matrix;
         return takes_pairs() ? Packing::pairs : Packing::plain;
     }
     bool is_depthwise() const { return op_.groups > 1 && op_.groups == input_shape_.channels; }
@@ -60,6 +74,7 @@ private:
     int64_t input_row(const Program &program) const {
         return static_cast<int64_t>(op_.stride_h) * program.tensor(op_.inputs[0]).pitch;
     }
+    void prefer_whole_lines(Program &program) const;
     std::vector<int32_t> direct_taps(const Tensor &input) const;
     void locate_direct(const Tensor &input);
     void locate_phases(const void *workspace);
@@ -83,8 +98,6 @@ private:
     int units_per_task(const Program &) const;
     int64_t bytes_per_unit(const Program &) const;
     ConvCall call_for(const Task &, const Program &) const;
-    void fill_panel(const Task &, const Program &, ConvCall &, float *panel) const;
-    void run_task(const Task &, const Program &, int worker) const;
     // Elements around a pixel that are read of a plane, which begins `plane` behind its channel's first.
     struct Reach {
         ptrdiff_t plane = 0, before = 0, behind = 0;
@@ -93,6 +106,14 @@ private:
     void touch_input(const Task &, const Program &, LineMoves &) const;
     void touch_split(const Tensor &input, int n, int c, const Rows &, const void *planes, LineMoves &) const;
     void touch_task(const Task &, const Program &, LineMoves &) const;
+    Panel lay_out(const std::vector<ptrdiff_t> &planes, const std::vector<int32_t> &tap_plane,
+                  const std::vector<int32_t> &tap_shift, ptrdiff_t span) const;
+    ptrdiff_t start_of(const Task &, const Program &) const;
+    bool holds_panel(const Task &, int worker);
+    void take_panel(const Task &, const Program &, int worker, ConvCall &);
+    void fill_panel(const Task &, const Program &, const void *input, float *panel) const;
+    void fill_matrix_panel(const Task &, const void *input, float *panel) const;
+    void run_task(const Task &, const Program &, int worker);
     void finish_borders(const ConvCall &, const Task &, const Tensor &output) const;
     void activate(const ConvCall &, const Tensor &output, int isa) const;
 
@@ -107,9 +128,10 @@ private:
     const float *weights_ = nullptr, *bias_ = nullptr;
     PhasePlanes phases_;
     Panel panel_;
-    int task_units_ = 0;  // that the panel has room for
     bool prefers_bands_ = false;
     int split_bands_ = 1;  // of the phase planes
+    int task_units_ = 0;                // that the panel has room for
+    std::vector<PanelHolder> holders_;  // per worker
     std::vector<int32_t> taps_, channel_offsets_;
     const void *input_base_ = nullptr;  // origin of image 0
     ptrdiff_t input_image_ = 0;

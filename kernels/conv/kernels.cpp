@@ -53,6 +53,7 @@ extern const ConvKernels conv_kernels;
 const ConvKernels conv_kernels = {kFuses,
                                   rows,
                                   {nullptr, nullptr, wg_transform_input<Wg>, wg_transform_input<Wf>, nullptr,
-                                   wg_transform_input<Wp>}};
+                                   wg_transform_input<Wp>},
+                                  mx_fill_panel};
 
 }  // namespace autosparse::AS_ISA_NS

@@ -2,7 +2,9 @@
 //
 // Outputs are rows, pixels columns, and kept inputs, in pairs, what is summed over. The panel of kept
 // inputs (conv/panel.h) is the second factor as it lies: 16 pixels of `depth` pairs are a tile whose rows
-// are a pair of channels apart, and a kernel position is a constant shift of its address.
+// are a pair of channels apart, and a kernel position is a constant shift of its address. Dense layers, all of
+// whose outputs read one panel, have a copy per position of a kernel row in it: their taps are kernel rows, and
+// the pairs of a tap those of all its positions.
 //
 //     for block of V x 16 pixels, for tile of O x 16 outputs:
 //         c[O][V] = 0
@@ -20,6 +22,27 @@
 #include "cpu/matrix.h"
 
 namespace autosparse::AS_ISA_NS {
+
+// Copies what one task reads, as lay_out_matrix_panel says.
+static void mx_fill_panel(const MatrixPanelCall &call) {
+    const Bf16 *pixel = static_cast<const Bf16 *>(call.pixel);
+    const int pairs = (call.kept + 1) / 2;
+    for (int pair = 0; pair < pairs; ++pair) {
+        const Bf16 *a = pixel + call.channels[2 * pair] * call.channel;
+        const bool has_two = 2 * pair + 1 < call.kept;
+        const Bf16 *b = has_two ? pixel + call.channels[2 * pair + 1] * call.channel : nullptr;
+        const ptrdiff_t *shift = call.shifts;
+        for (int set = 0; set < call.sets; ++set) {
+            float *out = call.out + set * call.set + pair * call.row;
+            for (int p = 0; p < call.positions; ++p, ++shift, out += pairs * call.row)
+                interleave(a + *shift, b ? b + *shift : nullptr, out, call.length);
+        }
+    }
+    // Matrix tiles read pairs beyond the last: their weights are zero, but what they meet must be finite.
+    for (int set = 0; set < call.sets; ++set)
+        for (int row = pairs * call.positions; row < call.rows; ++row)
+            interleave(nullptr, nullptr, call.out + set * call.set + row * call.row, call.length);
+}
 
 template <class T>
 AS_INLINE void mx_store(const ConvCall &call, const float *sums, int first_row, ptrdiff_t pixel) {
@@ -69,11 +92,15 @@ static void mx_block(MatrixTiles &tiles, const ConvCall &call, int tile, int vec
                 w += chunk_words;
             });
             for_each_index<V>([&](auto v) {
-                constexpr int kV = decltype(v)::value;
-                tiles.template load<kB + kV>(x + 16 * kV, 4 * call.pair);
+                constexpr int kV = decltype(v)::value, kTile = kB + kV;
+                // Pixels are read once per pass: the first-level cache is for weights.
+                if constexpr (O > 1)
+                    tiles.template stream<kTile>(x + 16 * kV, 4 * call.pair);
+                else
+                    tiles.template load<kTile>(x + 16 * kV, 4 * call.pair);
                 for_each_index<O>([&](auto o) {
                     constexpr int kO = decltype(o)::value;
-                    tiles.template multiply<kO * kMost + kV, kA + kO, kB + kV>();
+                    tiles.template multiply<kO * kMost + kV, kA + kO, kTile>();
                 });
             });
         }

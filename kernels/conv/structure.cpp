@@ -126,16 +126,20 @@ struct TilePacker {
                 for (int r = 0; r < rows; ++r)
                     to[r] = pair_of(kernel(r, k)[t], k + 1 < strip.kept ? kernel(r, k + 1)[t] : 0.0f);
     }
+    // Pair `pair` of the kernel row that begins with position t.
+    float matrix_pair(int r, int t, int pair) const {
+        const int of_position = (strip.kept + 1) / 2, k = pair % std::max(1, of_position) * 2;
+        if (r >= rows || pair >= of_position * layer.row_taps) return 0.0f;
+        t += pair / of_position;
+        return pair_of(kernel(r, k)[t], k + 1 < strip.kept ? kernel(r, k + 1)[t] : 0.0f);
+    }
     void matrix(float *to) const {
-        const int depth = matrix_depth(strip.kept), pairs = depth_of(strip.kept, Packing::matrix);
-        const auto weight = [&](int r, int k, int t) {
-            return r < rows && k < strip.kept ? kernel(r, k)[t] : 0.0f;
-        };
-        for (int t = 0; t < layer.taps; ++t)
+        const int depth = matrix_depth(strip.kept, layer.row_taps);
+        const int pairs = depth_of(strip.kept, Packing::matrix, layer.row_taps);
+        for (int t = 0; t < layer.taps; t += layer.row_taps)
             for (int chunk = 0; chunk < pairs; chunk += depth)
                 for (int r = 0; r < layer.tile_out; ++r)
-                    for (int k = 2 * chunk; k < 2 * (chunk + depth); k += 2)
-                        *to++ = pair_of(weight(r, k, t), weight(r, k + 1, t));
+                    for (int pair = chunk; pair < chunk + depth; ++pair) *to++ = matrix_pair(r, t, pair);
     }
     // `position`: from one position to the next.
     void winograd(const WinogradKernel &winograd, float *to, ptrdiff_t position) const {
@@ -152,8 +156,9 @@ int64_t words_per_tile(const TiledLayer &layer, int kept, Packing packing) {
     const int positions = packing == Packing::winograd_2x2      ? 16
                           : packing == Packing::winograd_4x4    ? 36
                           : packing == Packing::winograd_phases ? 49
+                          : packing == Packing::matrix          ? layer.taps / layer.row_taps
                                                                 : layer.taps;
-    return static_cast<int64_t>(layer.tile_out) * depth_of(kept, packing) * positions;
+    return static_cast<int64_t>(layer.tile_out) * depth_of(kept, packing, layer.row_taps) * positions;
 }
 
 // Tiles [tile - tile % together, ..) lie interleaved by position.
@@ -204,25 +209,26 @@ constexpr int kMostDepth = 16;
 
 }  // namespace
 
-int32_t matrix_depth(int32_t kept) {
-    const int32_t pairs = std::max<int32_t>(1, (kept + 1) / 2);
+int32_t matrix_depth(int32_t kept, int32_t row_taps) {
+    const int32_t pairs = std::max<int32_t>(1, (kept + 1) / 2 * row_taps);
     const int32_t chunks = (pairs + kMostDepth - 1) / kMostDepth;
     return (pairs + chunks - 1) / chunks;
 }
 
-int32_t depth_of(int32_t kept, Packing packing) {
+int32_t depth_of(int32_t kept, Packing packing, int32_t row_taps) {
     const int32_t pairs = (kept + 1) / 2;
     if (packing == Packing::pairs) return pairs;
     if (packing != Packing::matrix) return kept;
-    const int32_t depth = matrix_depth(kept);
-    return (pairs + depth - 1) / depth * depth;
+    const int32_t depth = matrix_depth(kept, row_taps);
+    return (pairs * row_taps + depth - 1) / depth * depth;
 }
 
 TiledLayer tile_layer(const as_op &op, int in_channels, int out_channels, int tile_out, Packing packing,
-                      int most_together) {
+                      int most_together, int row_taps) {
     TiledLayer layer;
     layer.tile_out = tile_out;
     layer.taps = op.kernel_h * op.kernel_w;
+    layer.row_taps = row_taps;
     const std::vector<Group> groups = op.block_n ? onexn_groups(op, out_channels, layer)
                                                  : dense_groups(op, in_channels, out_channels, layer);
     std::vector<int> first_in;  // of every strip

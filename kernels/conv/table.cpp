@@ -92,6 +92,14 @@ constexpr double kCyclesOfEmulation = 1000;
 // Cycles of transforming one vector of Winograd tiles of one channel, per position.
 constexpr double kInputTransformCycles = 4.5, kOutputTransformCycles = 4;
 
+// Cycles of a step of a register tile of matrices per cycle of one multiplication of two: tiles come from the
+// second-level cache.
+double matrix_cycles(double outputs, double pixels) {
+    constexpr double kMultiply = 16, kLoad = 22;
+    const double busy = outputs * pixels * kMultiply, loads = (outputs + pixels) * kLoad;
+    return (busy > loads ? busy : loads) / kMultiply;
+}
+
 // Kept inputs per group.
 double average_kept(const as_op &op, int in_channels, int out_channels) {
     if (op.block_n == 0) return in_channels;
@@ -132,8 +140,9 @@ double expected_cycles(const KernelRow &row, const as_op &op, int in_channels, c
     }
     if (row.method == Method::mx) {
         const int blocks = (output.height * (output.width + 1) + row.tile_pixels - 1) / row.tile_pixels;
-        // 16 cycles multiply 16 outputs by 16 pixels over 32 inputs, and about half of the peak is reached.
-        const double cycles = row.tile_out / 16 * row.tile_pixels / 16;
+        const double outputs = row.tile_out / kMatrixSide, pixels = row.tile_pixels / kMatrixSide;
+        // Tiles of pixels that cross cache lines come more slowly, whatever the shape.
+        const double cycles = op.block_n ? outputs * pixels : matrix_cycles(outputs, pixels);
         return tiles * blocks * cycles * (row.isa == amx_level ? 1 : kCyclesOfEmulation);
     }
     const int pad = op.kernel_w > 1 ? 1 : 0, tile = row.tile_pixels / lanes;
@@ -150,6 +159,11 @@ double expected_cycles(const KernelRow &row, const as_op &op, int in_channels, c
 InputTransform input_transform(Method method, int isa) {
     const ConvKernels *kernels = compiled_kernels(isa);
     return kernels ? kernels->transform_input[static_cast<int>(method)] : nullptr;
+}
+
+MatrixPanelFill matrix_panel_fill(int isa) {
+    const ConvKernels *kernels = compiled_kernels(isa);
+    return kernels ? kernels->fill_matrix_panel : nullptr;
 }
 
 const std::vector<KernelRow> &kernel_table() {

@@ -34,6 +34,9 @@ const std::vector<KernelRow> &kernel_table();
 // Transforms one channel for the kernels of a method and an instruction set.
 InputTransform input_transform(Method method, int isa);
 
+// Fills panels for the kernels on matrix tiles of an instruction set.
+MatrixPanelFill matrix_panel_fill(int isa);
+
 // Floats per vector of an instruction set.
 inline int lanes_of(int isa) { return kLevels[isa].lanes; }
 
