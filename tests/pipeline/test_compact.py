@@ -63,6 +63,7 @@ def test_dry_runs_and_tunings_count_and_say_it(
     for module in (forecasting, tune_run):
         monkeypatch.setattr(module, "survey", lambda config, progress, **more: subject)
     monkeypatch.setattr(tune_run, "measure_options", lambda *asked: nothing)
+    monkeypatch.setattr(tune_run, "hold_to_the_whole", lambda *asked: ())
     found = forecasting.forecast(subject.config)
     free = dataclasses.replace(subject, config=config_for(shop, compact=False))
     request = free.tune_request("f32")

@@ -14,6 +14,7 @@ from autosparse.hosts.opening import open_host
 from autosparse.measuring.conditions import is_busy_accepted
 from autosparse.measuring.turns import DISTURBED
 from autosparse.pipeline.measured.session import (
+    SESSION_US,
     Contestant,
     ContestantResult,
     SessionRequest,
@@ -38,6 +39,8 @@ _TRIES = 3
 _LEFT_ALONE = 0.5
 _REPEATING_S = 90.0
 _PAUSE_S = 5.0
+# Of a session that ranks plans: those that are published run once more, and longer.
+_QUALIFYING_US = 10e6
 
 
 def dense_name(dtype: str) -> str:
@@ -139,7 +142,7 @@ class Ledger:
             ),
         )
         by_id = {plan.id: plan for plan in plans}
-        result = self._run_undisturbed(contestants)
+        result = self._run_undisturbed(contestants, _QUALIFYING_US)
         for figure in result.results:
             plan = by_id.get(figure.name)
             row = {
@@ -156,18 +159,18 @@ class Ledger:
         The references of this session replace the earlier ones, so that ratios are of one session.
         """
         everyone = (*self._references(), *contestants)
-        result = self._run_undisturbed(everyone)
+        result = self._run_undisturbed(everyone, SESSION_US)
         figures = {figure.name: figure.judged_in(self.state) for figure in result.results}
         self.references = {each.name: figures.pop(each.name) for each in self._references()}
         return figures
 
-    def _run_undisturbed(self, contestants: tuple[Contestant, ...]) -> SessionResult:
+    def _run_undisturbed(self, contestants: tuple[Contestant, ...], session_us: float) -> SessionResult:
         """Runs a session, and again if it is disturbed; of several the one with the fastest dense.
 
         Disturbed is a session while which something else ran, whose dense model ran slower than before
         in this run in the same state of the host, or that did not see the state that counts.
         """
-        request = self._request.with_contestants(contestants)
+        request = self._request.with_contestants(contestants, session_us)
         sessions: list[SessionResult] = []
         while True:
             begun = time.monotonic()

@@ -30,7 +30,9 @@ from autosparse.records import Record, WholeLatency
 from autosparse.sessions.in_turn import UNEVENTFUL, Circumstances, Entrant, InTurn, run_in_turn
 from autosparse.sessions.operators import operators_us
 
-_SESSION_US = 20e6
+SESSION_US = 20e6
+"""Running time of a session whose figures are published, over all of its contestants."""
+
 # What is left open by that, as intervals cross the budget, is measured on for so long.
 _DECIDING_US = 10e6
 RUNNER = "autosparse.pipeline.measured.session:run"
@@ -82,9 +84,11 @@ class SessionRequest(Record):
     judged: str = "worst"
     budget_us: float | None = None
 
-    def with_contestants(self, contestants: tuple[Contestant, ...]) -> SessionRequest:
+    def with_contestants(
+        self, contestants: tuple[Contestant, ...], session_us: float = SESSION_US
+    ) -> SessionRequest:
         """Gives this request for other contestants, who share the time that a session may take."""
-        share_us = min(self.policy.time_cap_us, _SESSION_US / len(contestants))
+        share_us = min(self.policy.time_cap_us, session_us / len(contestants))
         policy = dataclasses.replace(self.policy, time_cap_us=share_us)
         return dataclasses.replace(self, contestants=contestants, policy=policy)
 
