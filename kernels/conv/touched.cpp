@@ -36,6 +36,16 @@ void Convolution::touch_input(const Task &task, const Program &program, LineMove
     const ptrdiff_t end = row_.is_flat()
                         ? task.last * unit
                         : (task.last - 1) * unit + (output_shape_.width - 1) * op_.stride_w + 1;
+    if (copies_rows()) {
+        const ptrdiff_t length = panel_.length - (task_units_ - (task.last - task.first)) * unit;
+        for (const ptrdiff_t shift : panel_.planes)
+            for (int k = 0; k < strip.kept; ++k) {
+                const ptrdiff_t channel = task.image * input_image_ + kept[k] * input_channel_;
+                const ptrdiff_t first = begin - panel_.reach_before + shift;
+                moves.read(offset(input_base_, dtype_, channel), dtype_, first, first + length);
+            }
+        return;
+    }
     for (const Reach &reach : reaches(program)) {
         // Panels are filled by whole runs of 32, from as far before as any plane is read.
         const ptrdiff_t first = begin + (takes_pairs() ? -panel_.reach_before : reach.before);
