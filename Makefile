@@ -49,7 +49,7 @@ search: $(or $(wildcard $(STAMP)),$(HOST_STAMP))
 	esac; exit $$code
 
 test: $(STAMP)
-	$(BIN)/python -m pytest -q $(if $(WORKERS),-n $(WORKERS) --dist loadgroup --no-loadscope-reorder) $(ARGS)
+	$(BIN)/python -m pytest -q $(if $(WORKERS),-n $(WORKERS) --dist loadfile --no-loadscope-reorder) $(ARGS)
 
 smoke: check
 	$(BIN)/python -m pytest -q -m smoke $(ARGS)

@@ -19,22 +19,21 @@ from captures import shared
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
-# Folders whose tests share what takes long to make: they stay in one process, and begin first.
-TOGETHER = ("pipeline", "deploy", "compare")
+# Folders whose tests share what takes long to make: they begin first where several processes share
+# the files out.
+FIRST = ("pipeline", "deploy", "compare")
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Says which tests stay together where several processes share them out: those of a file."""
+    """Puts first what takes longest."""
     here = Path(__file__).parent
 
-    def group(item: pytest.Item) -> str:
+    def place(item: pytest.Item) -> int:
         folder = item.path.relative_to(here).parts[0]
-        return folder if folder in TOGETHER else str(item.path.relative_to(here))
+        return FIRST.index(folder) if folder in FIRST else len(FIRST)
 
-    items.sort(key=lambda item: (*TOGETHER, group(item)).index(group(item)))
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group(group(item)))
+    items.sort(key=place)
 
 
 @pytest.fixture(scope="session")
