@@ -12,7 +12,7 @@
 # make clean    removes all that make made, and leaves results/
 #
 # PYTHON=python3.12 picks the interpreter, PIP_FLAGS="..." is handed to every pip install, and with WORKERS=2 two
-# processes share the tests out, which takes three quarters of the time on two cores.
+# processes share the files of tests out.
 
 PYTHON ?= python3
 PIP_FLAGS ?=
