@@ -52,6 +52,14 @@ def test_a_killed_holder_frees_it_for_whoever_waits(tmp_path: Path) -> None:
     assert holder(path) is None
 
 
+def test_a_pipe_is_no_lock_and_nobody_waits_for_it(tmp_path: Path) -> None:
+    path = tmp_path / "lock"
+    os.mkfifo(path)
+    with pytest.raises(RunError, match="lock must be a regular file"):
+        FileLock(path)
+    assert holder(path) is None
+
+
 def test_a_file_system_without_locks_and_a_missing_folder_are_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

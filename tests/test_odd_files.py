@@ -17,7 +17,7 @@ from autosparse.errors import ArtifactError, AutosparseError, ConfigError, Model
 from autosparse.models.weight_files import check_weights
 from autosparse.plans.plan import Plan
 from autosparse.searching import space
-from autosparse.storage.files import opened, read_json, read_jsonl
+from autosparse.storage.files import opened, read_json, read_jsonl, write_text
 
 
 @pytest.fixture
@@ -38,6 +38,16 @@ def test_only_files_are_opened(name: str, reason: str, pipe: Path) -> None:
     with pytest.raises(OSError) as caught:
         opened(pipe.parent / name)
     assert reason in str(caught.value.strerror)
+
+
+def test_a_file_takes_no_place_of_a_pipe_a_device_or_a_folder(pipe: Path, tmp_path: Path) -> None:
+    (tmp_path / "stdout").symlink_to("/dev/null")
+    for place in (pipe, tmp_path / "stdout", tmp_path):
+        with pytest.raises(RunError, match=r"must be writable, but: it is a \w+, not a file"):
+            write_text(place, "text")
+    assert pipe.is_fifo()
+    assert (tmp_path / "stdout").is_symlink()
+    assert {each.name for each in tmp_path.iterdir()} == {"pipe", "stdout"}
 
 
 @pytest.mark.parametrize("ending", ["yaml", "yml", "pt", "safetensors", "json", "autosparse", "py"])

@@ -90,7 +90,9 @@ def parse_url(url: str | None) -> URL:
     try:
         text.encode()  # the drivers take names in UTF-8 alone
         parsed = make_url(text)
-        parsed.get_dialect().import_dbapi()
+        dialect = parsed.get_dialect()
+        dialect.import_dbapi()
+        dialect().create_connect_args(parsed)  # a host that a file has not, options that are no numbers
     except (sa.exc.ArgumentError, sa.exc.NoSuchModuleError, ValueError) as error:
         raise DatabaseError(
             f"a tuning database must be a path or an SQLAlchemy URL such as sqlite:////tmp/t.db, "

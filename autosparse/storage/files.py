@@ -38,12 +38,18 @@ def opened(path: Path) -> io.BufferedReader:
         handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except ValueError as error:  # a NUL byte, or a character that no file name has
         raise OSError(errno.EINVAL, f"it is no file name: {error}", str(path)) from None
-    mode = os.fstat(handle).st_mode
-    if not stat.S_ISREG(mode):
+    try:
+        _check_regular(os.fstat(handle).st_mode, path)
+    except OSError:
         os.close(handle)
+        raise
+    return os.fdopen(handle, "rb")
+
+
+def _check_regular(mode: int, path: Path) -> None:
+    if not stat.S_ISREG(mode):
         kind = "folder" if stat.S_ISDIR(mode) else "pipe" if stat.S_ISFIFO(mode) else "device"
         raise OSError(errno.EINVAL, f"it is a {kind}, not a file", str(path))
-    return os.fdopen(handle, "rb")
 
 
 def read_bytes(path: Path) -> bytes:
@@ -90,10 +96,12 @@ def replacing(path: Path) -> Iterator[Path]:
     """Gives a file to write in place of `path`, which it replaces when the block ends well.
 
     Raises:
-        RunError: the folder or the file cannot be written.
+        RunError: the folder or the file cannot be written, or a pipe, a device or a folder is there.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        if os.path.exists(path):  # who may do anything could replace a device, for all programs
+            _check_regular(os.stat(path).st_mode, path)
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-", suffix=".tmp")
         os.close(handle)
         temporary = Path(name)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import stat
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -102,10 +103,12 @@ def exclusive(path: Path, progress: Progress) -> Iterator[None]:
 def holder(path: Path) -> str | None:
     """Gives what the holder of a lock file says, its pid by default; None if nobody holds it."""
     try:
-        handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError:
         return None
     try:
+        if not _is_file(handle):
+            return None
         return None if try_lock(handle, path, shared=True) else _text(path)
     finally:
         os.close(handle)
@@ -115,20 +118,27 @@ def open_lock(path: Path, *, for_everyone: bool = False) -> int:
     """Opens a lock's file, made if need be; gives its descriptor.
 
     Raises:
-        RunError: it cannot be opened.
+        RunError: it cannot be opened, or is a pipe or another thing that holds no text.
     """
-    flags = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW
+    flags = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
     try:
         try:
             # Where anybody may make files, the kernel refuses to "make" one that another user has made.
-            return os.open(path, flags)
+            handle = os.open(path, flags)
         except FileNotFoundError:
             handle = os.open(path, flags | os.O_CREAT, 0o644)
             if for_everyone:
                 os.fchmod(handle, 0o666)
-            return handle
     except OSError as error:
         raise RunError(f"{path} must be writable, but: {error.strerror}") from None
+    if not _is_file(handle):
+        os.close(handle)
+        raise RunError(f"{path} must be a regular file, but is another kind of thing; remove it")
+    return handle
+
+
+def _is_file(handle: int) -> bool:
+    return stat.S_ISREG(os.fstat(handle).st_mode)
 
 
 def try_lock(handle: int, path: Path, *, attempts: int = 1, shared: bool = False) -> bool:

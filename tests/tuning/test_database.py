@@ -143,7 +143,16 @@ class TestOpening:
             TuningDatabase(str(tmp_path / "a.db"), create=False, current_hashes=hashes)
         assert not list(tmp_path.iterdir())
 
-    @pytest.mark.parametrize("url", ["nosuch://x", "sqlite://user:pw@host:notaport/x", "://"])
+    @pytest.mark.parametrize(
+        "url",
+        [
+            "nosuch://x",
+            "sqlite://user:pw@host:notaport/x",
+            "://",
+            "sqlite://host/x",
+            "sqlite:///x.db?timeout=abc",
+        ],
+    )
     def test_a_bad_url(self, url: str) -> None:
         with pytest.raises(DatabaseError):
             TuningDatabase(url, current_hashes=hashes)
