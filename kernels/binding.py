@@ -34,6 +34,7 @@ from autosparse.kernels.probes import (
     probe_handover_ns,
     probe_read_bytes_per_s,
     probe_slowest_gflops,
+    probe_slowest_integers_per_s,
     probe_slowest_read_bytes_per_s,
 )
 
@@ -58,6 +59,7 @@ __all__ = [
     "probe_handover_ns",
     "probe_read_bytes_per_s",
     "probe_slowest_gflops",
+    "probe_slowest_integers_per_s",
     "probe_slowest_read_bytes_per_s",
     "time_in_turn",
 ]

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from autosparse.errors import ArtifactError, AutosparseError, MissingDependency, NoKernel, UsageError
 
-ABI_VERSION = 4
+ABI_VERSION = 5
 MAX_INPUTS = 8
 BAD_ARGUMENT, UNSUPPORTED, NO_MEMORY = -1, -2, -3
 BAD_FILE, BUSY = -5, -6
@@ -128,6 +128,7 @@ _SIGNATURES: dict[str, tuple[object, tuple[object, ...]]] = {
     "as_probe_f32_gflops": (ctypes.c_double, (ctypes.c_int32, ctypes.c_double)),
     "as_probe_bf16_gflops": (ctypes.c_double, (ctypes.c_int32, ctypes.c_double)),
     "as_probe_slowest_gflops": (ctypes.c_double, (ctypes.c_int32, ctypes.c_int32)),
+    "as_probe_slowest_integers_per_s": (ctypes.c_double, (ctypes.c_int32, ctypes.c_int32)),
     "as_probe_slowest_read_bytes_per_s": (
         ctypes.c_double,
         (ctypes.c_int32, ctypes.c_int32, ctypes.c_int64),

@@ -50,7 +50,22 @@ def probe_slowest_gflops(threads: int, slices: int = 9) -> float:
     Raises:
         UsageError: no threads, or no slices.
     """
-    value: float = native().as_probe_slowest_gflops(threads, slices)
+    return _slowest(native().as_probe_slowest_gflops(threads, slices), threads, slices)
+
+
+def probe_slowest_integers_per_s(threads: int, slices: int = 9) -> float:
+    """Measures integer instructions on pinned threads that compute at once, per second of the slowest.
+
+    They are as many and as independent as a core can start, so that another thread of the same core
+    shows, whatever it computes.
+
+    Raises:
+        UsageError: no threads, or no slices.
+    """
+    return _slowest(native().as_probe_slowest_integers_per_s(threads, slices), threads, slices)
+
+
+def _slowest(value: float, threads: int, slices: int) -> float:
     if value < 0:
         raise UsageError(
             f"threads must lie in 1..1024 and slices in 1..10^6, but got {threads} and {slices}"

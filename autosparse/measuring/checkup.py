@@ -123,9 +123,9 @@ def _pace_finding(history: History) -> Finding:
         name="host pace",
         severity="warn" if share > _OFTEN else "ok",
         message=f"of {len(history.paces)} probes {share:.0%} found a core that did less than "
-        f"{SLOWED:.0%} of what it can, {full.gflops:.3g} GFLOP/s in f32 and "
-        f"{full.gbytes_per_s:.3g} GB/s from its cache: another guest of the hypervisor was using it, "
-        "or another process",
+        f"{SLOWED:.0%} of what it can, {full.gflops:.3g} GFLOP/s in f32, {full.gbytes_per_s:.3g} GB/s "
+        f"from its cache and {full.gintegers_per_s:.3g} integer instructions per ns: "
+        "another guest of the hypervisor was using it, or another process",
         remedy="nothing that is timed meanwhile counts, so measuring takes longer; it ends on a host "
         "whose cores are nobody else's"
         if share > _OFTEN

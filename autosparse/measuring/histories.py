@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from collections.abc import Mapping
 from pathlib import Path
 
 from autosparse import hardware
 from autosparse.errors import RunError, UsageError
+from autosparse.measuring.pace import Pace
 from autosparse.measuring.states import History, Prober, watched
+from autosparse.records import CpuProfile
 from autosparse.storage import paths
 from autosparse.storage.files import read_json, write_json
 
@@ -44,13 +47,31 @@ def prober_for(threads: int) -> Prober | None:
     """Gives what tells this host's state, of which its history is known; as `states.watched`."""
     if not 1 <= threads <= hardware.usable_cores():
         return None
-    known = load_histories(hardware.hardware_id()).get(threads)
-    return watched(threads, known, limit_gflops=_limit_gflops(threads))
+    known = load_histories(hardware.hardware_id())
+    history = known.get(threads, History())
+    return watched(threads, dataclasses.replace(history, limit=_limit(threads, known)))
 
 
-def _limit_gflops(threads: int) -> float:
-    """Gives what this host was measured to do on each of so many threads; 0 where it never was."""
+def _limit(threads: int, known: Mapping[int, History]) -> Pace:
+    """Gives what each of so many threads can do, whatever was seen of so many.
+
+    A host that others use may never have been seen with all of its processors left alone. What one of
+    them can do was measured, though, and in a virtual machine they are all alike: only their clock may
+    fall when more of them work.
+    """
     cpu = hardware.detect().cpu
+    gflops = _gflops(cpu, threads)
+    gintegers_per_s = 0.0
+    for fewer, history in known.items():
+        full = history.marks.full
+        if cpu.is_virtual and fewer < threads and full is not None:
+            clock = min(1.0, gflops / _gflops(cpu, fewer)) if gflops else 1.0
+            gintegers_per_s = max(gintegers_per_s, clock * full.gintegers_per_s)
+    return Pace(gflops=gflops, gbytes_per_s=0.0, gintegers_per_s=gintegers_per_s)
+
+
+def _gflops(cpu: CpuProfile, threads: int) -> float:
+    """Gives what this host was measured to do on each of so many threads; 0 where it never was."""
     if cpu.f32_gflops_core is None or cpu.f32_gflops_all is None:
         return 0.0
     if threads == 1 or cpu.cores_usable == 1:

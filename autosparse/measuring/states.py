@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from autosparse import hardware
 from autosparse.kernels.probes import probe_handover_ns
 from autosparse.measuring.conditions import is_busy_accepted
-from autosparse.measuring.pace import RAMP_S, SLOWED, Pace, PaceProbe, full_pace, probe_pace
+from autosparse.measuring.pace import RAMP_S, SLOWED, UNLIMITED, Pace, PaceProbe, full_pace, probe_pace
 from autosparse.storage.serial import Record, added
 
 NEAR, APART = "shared", "apart"
@@ -43,6 +43,8 @@ ABSENT_NS = 10_000.0
 # more than an interval is wide; the logarithms of the hand-overs count.
 _LEAST_RATIO = 1.25
 _LEAST_MEMBERS = 3
+# A state lasts for a while. Now and then a neighbour holds up a hand-over or three.
+_LEAST_SHARE = 0.01
 # A mode's width is that of its middle: a probe during which the host changes is in neither.
 _OUTER = 0.05
 _KEPT = 512
@@ -99,9 +101,10 @@ def split_of(handovers_ns: Sequence[float]) -> float | None:
     """
     ordered = np.log(sorted(ns for ns in handovers_ns if 0 < ns < ABSENT_NS))
     count = ordered.size
-    if count < 2 * _LEAST_MEMBERS:
+    least = max(_LEAST_MEMBERS, math.ceil(_LEAST_SHARE * count))
+    if count < 2 * least:
         return None
-    below = np.arange(_LEAST_MEMBERS, count - _LEAST_MEMBERS + 1)
+    below = np.arange(least, count - least + 1)
     sums = np.cumsum(ordered)
     low, high = sums[below - 1] / below, (sums[-1] - sums[below - 1]) / (count - below)
     place = int(below[np.argmax(below * (count - below) * (high - low) ** 2)])
@@ -153,18 +156,21 @@ class History(Record):
         split_ns: what divides the two states; None while only one is known.
         work_us: state to the least time of one and the same work in it, where that was once measured.
         paces: what the processors did at the latest probes.
+        limit: what they can do at least, though it was never seen with this number of threads; figures
+            that are not known are 0.
     """
 
     handovers_ns: tuple[float, ...] = ()
     split_ns: float | None = None
     work_us: Mapping[str, float] = field(default_factory=dict)
     paces: tuple[Pace, ...] = ()
+    limit: Pace = added(UNLIMITED)  # noqa: RUF009
 
     @property
     def marks(self) -> Marks:
         """What further probes are held against."""
-        is_known = len(self.paces) >= _ENOUGH
-        return Marks(split_ns=self.split_ns, full=full_pace(self.paces) if is_known else None)
+        full = full_pace(self.paces) if len(self.paces) >= _ENOUGH else None
+        return Marks(split_ns=self.split_ns, full=full and full.best(self.limit))
 
     @property
     def slowed_share(self) -> float | None:
@@ -233,7 +239,6 @@ class Prober:
         rest: called with seconds to let pass.
         pace: tells what the processors do; None looks for no one who slows them.
         marks: what probes are held against; None is what the history says.
-        limit_gflops: what each of so many threads was once measured to do; 0 where that is not known.
         is_lenient: takes slowed processors for what they are; at once where the user takes a busy host
             for a good one.
         waited_s: how long it has waited for better ones.
@@ -245,7 +250,6 @@ class Prober:
     rest: Callable[[float], None] = time.sleep
     pace: PaceProbe | None = None
     marks: Marks | None = None
-    limit_gflops: float = 0.0
     is_lenient: bool = field(default_factory=is_busy_accepted)
     taken_ns: list[float] = field(default_factory=list)
     taken_paces: list[Pace] = field(default_factory=list)
@@ -284,10 +288,7 @@ class Prober:
     def held_against(self) -> Marks:
         """Gives the marks in use."""
         if self._held is None:
-            marks = self.marks or self.history.marks
-            if marks.full is not None and marks.full.gflops < self.limit_gflops:
-                marks = dataclasses.replace(marks, full=marks.full.with_gflops(self.limit_gflops))
-            self._held = marks
+            self._held = self.marks or self.history.marks
         return self._held
 
     @property
@@ -352,9 +353,7 @@ def in_state(prober: Prober | None, state: str, call: Callable[[], T]) -> T:
     return call()
 
 
-def watched(
-    threads: int, history: History | None = None, *, limit_gflops: float = 0.0
-) -> Prober | None:
+def watched(threads: int, history: History | None = None) -> Prober | None:
     """Gives what tells this host's state; None with more threads than it has cores.
 
     A host that is hardly known is watched for a second first.
@@ -362,10 +361,9 @@ def watched(
     Args:
         threads: threads in use.
         history: what is known of the host with so many, None for nothing.
-        limit_gflops: as in `Prober`.
     """
     if not 1 <= threads <= hardware.usable_cores():
         return None
-    prober = Prober(threads, history or History(), pace=probe_pace, limit_gflops=limit_gflops)
+    prober = Prober(threads, history or History(), pace=probe_pace)
     prober.learn()
     return prober

@@ -148,6 +148,22 @@ double handover_ns(int threads, int slices) {
     return *middle;
 }
 
+// Independent additions and exclusive ors, as many as a core can start: each waits for nothing but its own last.
+// Returns their number. No vectors, so nothing that a compiler may do more of at once.
+double integers(int64_t rounds, float *sink) {
+    uint64_t a = 1, b = 2, c = 3, d = 4, e = 5, f = 6;
+    const uint64_t step = static_cast<uint64_t>(rounds) | 1;
+    for (int64_t round = 0; round < rounds; ++round) {
+#pragma GCC unroll 4
+        for (int i = 0; i < 4; ++i) {
+            a += step, b ^= step, c += step, d ^= step, e += step, f ^= step;
+            __asm__ volatile("" : "+r"(a), "+r"(b), "+r"(c), "+r"(d), "+r"(e), "+r"(f));
+        }
+    }
+    sink[2] = static_cast<float>(a + b + c + d + e + f);
+    return 24.0 * static_cast<double>(rounds);
+}
+
 // The rate of the slowest of threads that all work at once, each at the median of its slices. It takes some
 // hundred microseconds, so that what was timed just before or after met the same processors. A core that
 // somebody else computes on as well, another guest of a hypervisor for one, shows here and nowhere else.
@@ -181,6 +197,7 @@ double slowest_rate(int threads, int slices, const std::function<void(int)> &pre
 }
 
 constexpr int64_t kSliceRounds = 1 << 13;      // some ten microseconds of arithmetic
+constexpr int64_t kSliceIntegers = 1 << 12;    // rounds, as much time of integer instructions
 constexpr int64_t kSliceBytes = 1 << 20;       // as much time of reading
 constexpr int64_t kGranule = 1024;             // the read loop's
 constexpr int64_t kMostNear = int64_t{1} << 24;
@@ -190,6 +207,12 @@ double slowest_gflops(int threads, int slices) {
                threads, slices, [](int) {},
                [](int, float *sink) { return probe_kernels().multiply_add(kSliceRounds, sink); }) *
            1e-9;
+}
+
+double slowest_integers(int threads, int slices) {
+    return slowest_rate(
+        threads, slices, [](int) {},
+        [](int, float *sink) { return integers(kSliceIntegers, sink); });
 }
 
 double slowest_read(int threads, int slices, int64_t bytes) {
@@ -246,6 +269,13 @@ AS_EXPORT double as_probe_slowest_read_bytes_per_s(int32_t threads, int32_t slic
     const bool has_room = bytes >= kGranule && bytes <= kMostNear;
     if (threads < 1 || threads > 1024 || slices < 1 || slices > 1000000 || !has_room) return AS_BAD_ARGUMENT;
     return slowest_read(threads, slices, bytes);
+} catch (...) {
+    return AS_INTERNAL;
+}
+
+AS_EXPORT double as_probe_slowest_integers_per_s(int32_t threads, int32_t slices) try {
+    if (threads < 1 || threads > 1024 || slices < 1 || slices > 1000000) return AS_BAD_ARGUMENT;
+    return slowest_integers(threads, slices);
 } catch (...) {
     return AS_INTERNAL;
 }

@@ -22,7 +22,7 @@
 extern "C" {
 #endif
 
-#define AS_ABI_VERSION 4
+#define AS_ABI_VERSION 5
 #define AS_MAX_INPUTS 8
 
 typedef struct as_program as_program;
@@ -205,9 +205,10 @@ double as_probe_read_bytes_per_s(int64_t bytes, double seconds);
    the first: the median over `slices` (9 or more) of some microseconds each. Takes a millisecond or so. */
 double as_probe_handover_ns(int32_t threads, int32_t slices);
 /* The rate of the slowest of `threads` pinned threads that work at once, the median over `slices` of some ten
-   microseconds each: GFLOP/s of fused multiply-adds; bytes per second of reading `bytes` of its own (1 KiB to
-   16 MiB) over and over. */
+   microseconds each: GFLOP/s of fused multiply-adds; integer instructions per second; bytes per second of reading
+   `bytes` of its own (1 KiB to 16 MiB) over and over. */
 double as_probe_slowest_gflops(int32_t threads, int32_t slices);
+double as_probe_slowest_integers_per_s(int32_t threads, int32_t slices);
 double as_probe_slowest_read_bytes_per_s(int32_t threads, int32_t slices, int64_t bytes);
 
 #ifdef __cplusplus

@@ -89,12 +89,13 @@ def test_this_host_can_be_looked_at() -> None:
 
 
 def test_a_core_that_somebody_else_uses_is_told_of() -> None:
-    full, slow = Pace(gflops=100.0, gbytes_per_s=90.0), Pace(gflops=99.0, gbytes_per_s=70.0)
+    full = Pace(gflops=100.0, gbytes_per_s=90.0, gintegers_per_s=9.5)
+    slow = Pace(gflops=99.0, gbytes_per_s=70.0, gintegers_per_s=9.4)
     often = History(handovers_ns=(40.0,) * 60, paces=(full,) * 30 + (slow,) * 10)
     _, found = check_states(2, prober=prober(lambda threads: 40.0, often), run_us=lambda: 1_000.0)
     assert found.severity == "warn"
     assert "of 40 probes 25% found a core that did less than 90% of what it can" in found.message
-    assert "100 GFLOP/s in f32 and 90 GB/s" in found.message
+    assert "100 GFLOP/s in f32, 90 GB/s from its cache and 9.5 integer instructions" in found.message
     seldom = History(handovers_ns=(40.0,) * 60, paces=(full,) * 50 + (slow,))
     _, found = check_states(2, prober=prober(lambda threads: 40.0, seldom), run_us=lambda: 1_000.0)
     assert (found.severity, found.remedy) == ("ok", "")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -11,7 +11,11 @@ from numpy.typing import NDArray
 
 from autosparse import hardware
 from autosparse.errors import UsageError
-from autosparse.kernels.probes import probe_slowest_gflops, probe_slowest_read_bytes_per_s
+from autosparse.kernels.probes import (
+    probe_slowest_gflops,
+    probe_slowest_integers_per_s,
+    probe_slowest_read_bytes_per_s,
+)
 from autosparse.measuring import states
 from autosparse.measuring.histories import load_histories, prober_for, save_history
 from autosparse.measuring.pace import Pace, full_pace, probe_pace
@@ -144,7 +148,8 @@ class TestProber:
         assert prober.history.slowed_share == pytest.approx(0.2)
 
     def test_a_limit_that_was_measured_counts_where_the_history_knows_less(self) -> None:
-        prober = Prober(2, KNOWN, lambda threads: 50.0, pace=lambda threads: FULL, limit_gflops=150.0)
+        known = replace(KNOWN, limit=Pace(gflops=150.0, gbytes_per_s=0.0))
+        prober = Prober(2, known, lambda threads: 50.0, pace=lambda threads: FULL)
         assert prober.held_against() == Marks(full=Pace(gflops=150.0, gbytes_per_s=90.0))
         assert prober().is_slowed
         assert prober.pace_share == pytest.approx(100 / 150)
@@ -162,9 +167,70 @@ def test_what_a_host_can_do_is_no_lucky_figure() -> None:
     assert full_pace((*(FULL,) * 60, *(BUSY,) * 39, lucky)) == FULL
 
 
+def test_a_neighbour_who_only_takes_instructions_shows() -> None:
+    full = Pace(gflops=160.0, gbytes_per_s=120.0, gintegers_per_s=10.0)
+    beside = Pace(gflops=155.0, gbytes_per_s=115.0, gintegers_per_s=6.4)
+    assert beside.over(full) == pytest.approx(0.64)
+    history = replace(KNOWN, paces=(full,) * 30 + (beside,) * 10)
+    assert history.slowed_share == pytest.approx(0.25)
+
+
+def test_a_figure_that_was_not_looked_at_says_nothing() -> None:
+    """Histories of earlier versions hold two of the three."""
+    new = Pace(gflops=98.0, gbytes_per_s=90.0, gintegers_per_s=10.0)
+    assert FULL.over(new) == FULL.over(FULL) == 1.0
+    assert full_pace((*(FULL,) * 10, new)) == Pace(
+        gflops=100.0, gbytes_per_s=90.0, gintegers_per_s=10.0
+    )
+
+
+class TestLimits:
+    """What a host can do with several threads is known from fewer, where its processors are alike."""
+
+    PACES = (Pace(gflops=100.0, gbytes_per_s=90.0, gintegers_per_s=10.0),) * 40
+
+    @pytest.fixture
+    def host(self, monkeypatch: pytest.MonkeyPatch) -> Callable[[bool], History]:
+        if hardware.usable_cores() < 2:
+            pytest.skip("one processor has no second thread")
+
+        def limited(virtual: bool) -> History:
+            here = hardware.detect()
+            cpu = replace(here.cpu, is_virtual=virtual, f32_gflops_core=100.0, f32_gflops_all=None)
+            cpu = replace(cpu, f32_gflops_all=cpu.cores_usable * 90.0)
+            monkeypatch.setattr(hardware, "detect", lambda: replace(here, cpu=cpu))
+            slow = Pace(gflops=80.0, gbytes_per_s=70.0, gintegers_per_s=6.0)
+            save_history(hardware.hardware_id(), 1, replace(KNOWN, paces=self.PACES))
+            save_history(hardware.hardware_id(), 2, replace(KNOWN, paces=(slow,) * 40))
+            found = prober_for(2)
+            assert found is not None
+            return found.history
+
+        return limited
+
+    def test_processors_of_a_virtual_machine_that_were_never_left_alone(
+        self, host: Callable[[bool], History]
+    ) -> None:
+        history = host(True)
+        full = history.marks.full
+        assert full is not None
+        clock = history.limit.gflops / 100.0
+        assert 0.85 <= clock <= 0.951
+        assert full.gintegers_per_s == pytest.approx(10.0 * clock)
+        assert full.gbytes_per_s == 70.0
+        assert history.slowed_share == 1.0
+
+    def test_cores_of_several_kinds_are_taken_as_they_were_seen(
+        self, host: Callable[[bool], History]
+    ) -> None:
+        full = host(False).marks.full
+        assert full is not None and full.gintegers_per_s == 6.0
+
+
 def test_this_host_has_a_pace() -> None:
     for threads in range(1, hardware.usable_cores() + 1):
         found = probe_pace(threads)
+        assert 0.1 < found.gintegers_per_s < 1_000
         assert 0.1 < found.gflops < 10_000
         assert 0.1 < found.gbytes_per_s < 10_000
 
@@ -173,6 +239,8 @@ def test_this_host_has_a_pace() -> None:
 def test_probes_refuse_what_they_cannot_do(threads: int, slices: int) -> None:
     with pytest.raises(UsageError, match=f"but got {threads} and {slices}"):
         probe_slowest_gflops(threads, slices)
+    with pytest.raises(UsageError, match=f"but got {threads} and {slices}"):
+        probe_slowest_integers_per_s(threads, slices)
     with pytest.raises(UsageError, match=f"but got {threads}, {slices} and 4096"):
         probe_slowest_read_bytes_per_s(threads, 4096, slices)
 

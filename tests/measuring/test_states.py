@@ -57,6 +57,7 @@ class TestSplit:
             ((100, 0.05, 100), (112, 0.05, 100)),  # nothing that matters
             ((50, 0.35, 100), (100, 0.35, 100)),  # no gap
             ((47, 0.07, 300), (240, 0.03, 2)),  # seen twice
+            ((95, 0.03, 500), (176, 0.03, 4)),  # a neighbour who held up four of five hundred
         ],
     )
     def test_one_mode_is_not(self, modes) -> None:
