@@ -22,7 +22,7 @@ from autosparse.searching.problem import Problem, in_words
 from autosparse.searching.trials import StudyResult
 from autosparse.statistics import median_ci
 
-_ROUNDS = 4
+_ROUNDS = 3
 # Shares of the budget to solve for: the first leaves room for the upper end of a measured interval, the
 # others for a table that promises too much.
 _SHARES = (0.97, 0.9, 0.8)
