@@ -5,8 +5,9 @@ kills     a search is killed (SIGKILL) at random moments and continued, as often
 together  two searches at once, of homes of their own, have to end as one alone.
 
 To end alike is: the same exit code, the same verdict, and fronts from the same fastest to the same
-slowest configuration, dense model included, within intervals and a tolerance. Ends with 1 if anything
-differed.
+slowest configuration, within intervals and a tolerance. Configurations are held against the dense
+model that ran in turn with them: how much the host did in those minutes is nothing a search decides.
+Ends with 1 if anything differed.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from typing import Any
 from tests.pipeline.conftest import DATA, MODEL, SPACE
 
 LIMIT_S = 1200.0
-# Latencies of two searches may differ by their intervals and by this much: by the layout in memory.
+# Two searches may differ by their intervals and by this much: by the layout in memory.
 TOLERANCE = 0.10
 
 
@@ -109,21 +110,16 @@ def differences(found: Ending, wanted: Ending) -> list[str]:
     return problems
 
 
-def _latency(document: Mapping[str, Any], end: Any) -> tuple[float, float]:
-    config = end(document["configs"], key=lambda each: each["measured_latency_ms"])
-    low, high = config["latency_ci_ms"]
-    return low, high
-
-
-def _dense(document: Mapping[str, Any]) -> tuple[float, float]:
-    latency = document["dense"]["latency"]
-    return latency["ci_low_ms"], latency["ci_high_ms"]
+def _speedup(document: Mapping[str, Any], end: Any) -> tuple[float, float]:
+    config = end(document["configs"], key=lambda each: each["speedup"])
+    low_ms, high_ms = config["latency_ci_ms"]
+    dense_ms = config["speedup"] * config["measured_latency_ms"]
+    return dense_ms / high_ms, dense_ms / low_ms
 
 
 _FIGURES: Mapping[str, Any] = {
-    "dense latency, ms": _dense,
-    "fastest configuration, ms": lambda document: _latency(document, min),
-    "slowest configuration, ms": lambda document: _latency(document, max),
+    "fastest configuration over dense": lambda document: _speedup(document, max),
+    "slowest configuration over dense": lambda document: _speedup(document, min),
 }
 
 
