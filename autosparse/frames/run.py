@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import json
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,7 +11,8 @@ from typing import Any
 import pandas as pd
 import plotly.graph_objects as go
 
-from autosparse.errors import UsageError
+from autosparse.errors import RunError, UsageError
+from autosparse.frames import typed
 from autosparse.plans.plan import Plan
 from autosparse.report import figures, table
 from autosparse.report.canvas import Figure
@@ -21,6 +21,8 @@ from autosparse.report.pareto_figure import pareto, search_view
 from autosparse.report.source import Source, read
 from autosparse.run_folders import LATEST, RunSummary, find_run, summarize
 from autosparse.storage.files import read_json, read_jsonl, read_rows_csv
+
+_TRIAL_COLUMNS = ("number", "state", "kind", "latency_ms", "feasible", "params")
 
 _Drawing = Callable[[Source], Figure | None]
 
@@ -144,11 +146,16 @@ class Run:
         Raises:
             RunError: the run has not got that far, or the file is damaged.
         """
-        rows = read_rows_csv(self.path / "trials.csv", ["number", "state", "kind", "latency_ms"])
-        plain = _typed(pd.DataFrame.from_records(rows), numbers=("number", "latency_ms", "accuracy"))
+        file = self.path / "trials.csv"
+        rows = read_rows_csv(file, _TRIAL_COLUMNS)
+        for row in rows:
+            if not (row["number"].isascii() and row["number"].isdecimal() and len(row["number"]) <= 18):
+                got = row["number"][:80]
+                raise RunError(f"{file}: trials must have numbers, but got {got!r}; it is damaged")
+        plain = typed.numbers(rows, ("number", "latency_ms", "accuracy"), file)
         plain["feasible"] = plain["feasible"].map({"true": True, "false": False}).astype("boolean")
-        params = pd.json_normalize([json.loads(row["params"] or "{}") for row in rows])
-        joined = plain.drop(columns="params").join(params.add_prefix("param_"))
+        params = pd.json_normalize(typed.objects(rows, "params", file))
+        joined = pd.concat([plain.drop(columns="params"), params.add_prefix("param_")], axis="columns")
         return joined.astype({"number": "int64"}).set_index("number")
 
     @functools.cached_property
@@ -158,9 +165,10 @@ class Run:
         Raises:
             RunError: the run has not got that far, or the file is damaged.
         """
-        rows = read_rows_csv(self.path / "latency_table.csv", ["layer", "shape", "label", "kernel"])
+        file = self.path / "latency_table.csv"
+        rows = read_rows_csv(file, ["layer", "shape", "label", "kernel"])
         numbers = ("threads", "median_us", "ci_low_us", "ci_high_us", "flops_kept")
-        return _typed(pd.DataFrame.from_records(rows), numbers=numbers)
+        return typed.numbers(rows, numbers, file)
 
     @functools.cached_property
     def metrics(self) -> pd.DataFrame:
@@ -247,11 +255,3 @@ def _frame(rows: list[dict[str, Any]], columns: tuple[str, ...]) -> pd.DataFrame
     return pd.DataFrame.from_records(
         [{name: row.get(name) for name in columns} for row in rows], columns=list(columns)
     ).infer_objects()
-
-
-def _typed(frame: pd.DataFrame, *, numbers: tuple[str, ...]) -> pd.DataFrame:
-    """Turns cells of text into numbers where a column holds them; empty cells are missing."""
-    for name in numbers:
-        if name in frame:
-            frame[name] = pd.to_numeric(frame[name].replace("", None))
-    return frame

@@ -8,6 +8,7 @@ import pandas as pd
 
 from autosparse.database.schema import MEASUREMENTS
 from autosparse.database.table import TuningDatabase, to_values
+from autosparse.frames.typed import moments
 
 
 def tuning_rows(database: str | None = None, **filters: Any) -> pd.DataFrame:
@@ -26,6 +27,7 @@ def tuning_rows(database: str | None = None, **filters: Any) -> pd.DataFrame:
     Raises:
         DatabaseError: there is no such database.
         UsageError: an unknown filter.
+        RunError: a row says that it was measured at something that is no moment.
     """
     with TuningDatabase(database, create=False) as opened:
         found = opened.rows(**filters)
@@ -33,6 +35,6 @@ def tuning_rows(database: str | None = None, **filters: Any) -> pd.DataFrame:
     columns = [column.name for column in MEASUREMENTS.columns if column.name != "id"]
     frame = pd.DataFrame.from_records([to_values(row) for row in found], columns=columns)
     frame["status"] = frame["status"].astype("string")
-    frame["measured_at"] = pd.to_datetime(frame["measured_at"].replace("", None), utc=True)
+    frame["measured_at"] = moments(frame["measured_at"], "measured_at of the tuning database")
     frame["is_current"] = pd.array(current, dtype="bool")
     return frame

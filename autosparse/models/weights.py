@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
 import pickle
@@ -66,9 +67,29 @@ def read_state(path: Path | str, own: Collection[str] | None = None) -> dict[str
             raise ModelError(
                 f"weights must be ordinary tensors, but {path} holds another kind in {name}"
             )
-        if tensor.is_floating_point() and bool(torch.isnan(_held(tensor)).any()):
+        if not _is_readable(tensor.dtype):
+            raise ModelError(
+                f"weights must be of a type that can be turned into float32, but {path} holds "
+                f"{str(tensor.dtype).removeprefix('torch.')} in {name}; save them as float32"
+            )
+        if tensor.is_floating_point() and bool(torch.isnan(_wide(_held(tensor))).any()):
             raise _not_finite(str(path), name)
     return state
+
+
+@functools.cache
+def _is_readable(dtype: torch.dtype) -> bool:
+    """Whether torch can turn values of a type into float32; of most below a byte it cannot."""
+    try:
+        torch.empty(1, dtype=dtype).float()
+    except (RuntimeError, NotImplementedError):
+        return False
+    return True
+
+
+def _wide(tensor: Tensor) -> Tensor:
+    """Gives values of a small type, such as the floats of eight bits, in one that torch computes in."""
+    return tensor.float() if tensor.element_size() < 2 else tensor
 
 
 def _is_ordinary(tensor: Tensor) -> bool:
@@ -131,7 +152,7 @@ def _check_finite(module: nn.Module, state: Mapping[str, Tensor], what: str) -> 
     weights = {name for name, _ in module.named_parameters(remove_duplicate=False)}
     for name, tensor in state.items():
         must_be = name in weights or name.endswith(_STATISTICS)
-        if must_be and tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+        if must_be and tensor.is_floating_point() and not bool(torch.isfinite(_wide(tensor)).all()):
             raise _not_finite(what, name)
 
 

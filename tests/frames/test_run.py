@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import csv
 import json
+import re
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
@@ -19,6 +22,12 @@ from autosparse.report.document import parse
 @pytest.fixture
 def run(root: Path) -> autosparse.Run:
     return autosparse.Run(root=root)
+
+
+@pytest.fixture
+def own(root: Path, tmp_path: Path) -> autosparse.Run:
+    """A run that a test may damage."""
+    return autosparse.Run(root=shutil.copytree(root, tmp_path / "results", symlinks=True))
 
 
 def _plain(run: autosparse.Run) -> dict[str, object]:
@@ -85,6 +94,69 @@ def test_latency_rows_keep_every_digit(run: autosparse.Run) -> None:
     assert run.latency_rows["median_us"].tolist() == [float(row["median_us"]) for row in rows]
     assert run.latency_rows["flops_kept"].tolist() == [int(row["flops_kept"]) for row in rows]
     assert run.latency_rows["layer"].tolist() == [row["layer"] for row in rows]
+
+
+def _rewrite(file: Path, change: Callable[[list[dict[str, str]]], None]) -> None:
+    with file.open(newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    change(rows)
+    with file.open("w", newline="") as stream:
+        writer = csv.DictWriter(stream, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+@pytest.mark.parametrize(
+    ("column", "cell", "words"),
+    [
+        ("number", "x", "trials must have numbers, but got 'x'"),
+        ("number", "", "trials must have numbers, but got ''"),
+        ("number", "-1", "trials must have numbers, but got '-1'"),
+        ("number", "9" * 400, "trials must have numbers, but got '999"),
+        ("latency_ms", "soon", "column latency_ms must hold a number in every row, but got 'soon'"),
+        ("accuracy", "0.9.1", "column accuracy must hold a number in every row, but got '0.9.1'"),
+        ("params", "{", "column params must hold a JSON object in every row, but got '{'"),
+        ("params", "[1]", "column params must hold a JSON object in every row"),
+        ("params", "[" * 100_000, "column params must hold a JSON object in every row"),
+    ],
+)
+def test_a_damaged_trial_is_named(own: autosparse.Run, column: str, cell: str, words: str) -> None:
+    _rewrite(own.path / "trials.csv", lambda rows: rows[-1].update({column: cell}))
+    with pytest.raises(RunError, match=re.escape(words)):
+        _ = own.trials
+
+
+@pytest.mark.parametrize("column", ["number", "feasible", "params"])
+def test_trials_without_a_column_are_damaged(own: autosparse.Run, column: str) -> None:
+    def drop(rows: list[dict[str, str]]) -> None:
+        for row in rows:
+            del row[column]
+
+    _rewrite(own.path / "trials.csv", drop)
+    with pytest.raises(RunError, match=f"lacks '{column}'"):
+        _ = own.trials
+
+
+def test_a_parameter_named_as_a_column_is_beside_it(own: autosparse.Run) -> None:
+    def add(rows: list[dict[str, str]]) -> None:
+        for row in rows:
+            row["param_x"], row["params"] = "1", '{"x": 2}'
+
+    _rewrite(own.path / "trials.csv", add)
+    assert list(own.trials.columns).count("param_x") == 2
+
+
+def test_a_damaged_latency_is_named(own: autosparse.Run) -> None:
+    _rewrite(own.path / "latency_table.csv", lambda rows: rows[0].update(median_us="1e"))
+    with pytest.raises(RunError, match="median_us must hold a number in every row, but got '1e'"):
+        _ = own.latency_rows
+
+
+def test_a_run_made_at_no_moment_is_named(own: autosparse.Run) -> None:
+    file = own.path / "state.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "created_at": "yesterday"}))
+    with pytest.raises(RunError, match=r"created_at of its runs must hold a moment .* got 'yesterday'"):
+        autosparse.runs(own.path.parent)
 
 
 def test_metrics_have_a_row_per_epoch(run: autosparse.Run) -> None:

@@ -95,7 +95,7 @@ def _bend(draw: Draw, holder: Any, key: Any) -> None:
         holder[key] = [holder[key]]
     elif how == 3 and isinstance(holder[key], int | float):
         holder[key] = draw.one(
-            (-holder[key], holder[key] * 1e300, holder[key] * 10**30, str(holder[key]))
+            (-holder[key], holder[key] * 10**300, holder[key] * 10**30, str(holder[key]))
         )
     else:
         holder[key] = odd(draw)

@@ -363,3 +363,35 @@ def test_tensors_of_other_kinds_are_named(make: Callable[[Any], Any], tmp_path: 
         ModelError, match=r"must be ordinary tensors, but .* holds another kind in conv1"
     ):
         resolve("resnet20", weights=path)
+
+
+FLOAT8 = [getattr(torch, name) for name in dir(torch) if name.startswith("float8_")]
+
+
+@pytest.mark.parametrize("dtype", FLOAT8, ids=str)
+def test_floats_of_eight_bits_are_widened(dtype: torch.dtype, tmp_path: Path) -> None:
+    state = source_module().state_dict()
+    state["linear.weight"] = small = state["linear.weight"].to(dtype)
+    loaded = resolve("resnet20", weights=save(state, tmp_path / "w.pt"))
+    assert torch.equal(loaded.module.state_dict()["linear.weight"], small.float())
+
+
+@pytest.mark.parametrize("dtype", FLOAT8, ids=str)
+def test_what_is_no_number_in_eight_bits_is_refused(dtype: torch.dtype, tmp_path: Path) -> None:
+    state = source_module().state_dict()
+    bits = torch.full(
+        state["linear.weight"].shape, 0x80 if "fnuz" in str(dtype) else 0xFF, dtype=torch.uint8
+    )
+    state["linear.weight"] = bits.view(dtype)
+    with pytest.raises(ModelError, match=r"finite numbers, but .* NaN or infinity in linear"):
+        resolve("resnet20", weights=save(state, tmp_path / "w.pt"))
+
+
+@pytest.mark.parametrize("name", ["float4_e2m1fn_x2", "bits8", "bits16"])
+def test_types_that_torch_does_not_turn_into_float32_are_named(name: str, tmp_path: Path) -> None:
+    if not hasattr(torch, name):
+        pytest.skip(f"this torch has no {name}")
+    state = source_module().state_dict()
+    state["linear.weight"] = torch.empty(state["linear.weight"].shape, dtype=getattr(torch, name))
+    with pytest.raises(ModelError, match=f"must be of a type .* but .* holds {name} in linear"):
+        resolve("resnet20", weights=save(state, tmp_path / "w.pt"))
