@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-GOOD_CODES = frozenset((0, 2, 3, 4, 6, 7))
+# 130: a model's own code may interrupt, and nobody can tell that from a user.
+GOOD_CODES = frozenset((0, 2, 3, 4, 6, 7, 130))
 _LINES = 12  # what a verb says of its progress and skips, its error included
 _CHARACTERS = 6_000
 _ERROR_CHARACTERS = 2_100
