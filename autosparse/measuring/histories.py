@@ -53,21 +53,31 @@ def prober_for(threads: int) -> Prober | None:
 
 
 def _limit(threads: int, known: Mapping[int, History]) -> Pace:
-    """Gives what each of so many threads can do, whatever was seen of so many.
+    """Gives what each of so many threads can do, whatever was seen of late.
 
-    A host that others use may never have been seen with all of its processors left alone. What one of
-    them can do was measured, though, and in a virtual machine they are all alike: only their clock may
-    fall when more of them work.
+    The processors of a virtual machine are all alike, and who shares them may stay for longer than a
+    history reaches back. So what fewer of them could do once all can do, but for their clock, which may
+    fall when more of them work; and what as many could do once they still can. Other machines may have
+    cores of several kinds, and grow slower by themselves, as they get warm: what they do counts.
     """
     cpu = hardware.detect().cpu
-    gflops = _gflops(cpu, threads)
-    gintegers_per_s = 0.0
+    limit = Pace(gflops=_gflops(cpu, threads), gbytes_per_s=0.0)
+    if not cpu.is_virtual:
+        return limit
     for fewer, history in known.items():
         full = history.marks.full
-        if cpu.is_virtual and fewer < threads and full is not None:
-            clock = min(1.0, gflops / _gflops(cpu, fewer)) if gflops else 1.0
-            gintegers_per_s = max(gintegers_per_s, clock * full.gintegers_per_s)
-    return Pace(gflops=gflops, gbytes_per_s=0.0, gintegers_per_s=gintegers_per_s)
+        if fewer > threads or full is None:
+            continue
+        before = _gflops(cpu, fewer)
+        clock = min(1.0, limit.gflops / before) if before else 1.0
+        limit = limit.best(
+            Pace(
+                gflops=0.0,
+                gbytes_per_s=full.gbytes_per_s if fewer == threads else 0.0,
+                gintegers_per_s=clock * full.gintegers_per_s,
+            )
+        )
+    return limit
 
 
 def _gflops(cpu: CpuProfile, threads: int) -> float:

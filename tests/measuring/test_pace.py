@@ -220,6 +220,25 @@ class TestLimits:
         assert full.gbytes_per_s == 70.0
         assert history.slowed_share == 1.0
 
+    @pytest.mark.parametrize("virtual", [True, False])
+    def test_a_neighbour_who_stays_for_longer_than_the_history_reaches(
+        self, virtual: bool, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        here = hardware.detect()
+        cpu = replace(here.cpu, is_virtual=virtual, f32_gflops_core=None, f32_gflops_all=None)
+        monkeypatch.setattr(hardware, "detect", lambda: replace(here, cpu=cpu))
+        slow = Pace(gflops=98.0, gbytes_per_s=60.0, gintegers_per_s=6.0)
+        save_history(hardware.hardware_id(), 1, replace(KNOWN, paces=self.PACES))
+        for _ in range(20):
+            found = prober_for(1)
+            assert found is not None
+            save_history(hardware.hardware_id(), 1, found.history.grown((), (slow,) * 40))
+        history = load_histories(hardware.hardware_id())[1]
+        assert set(history.paces) == {slow}
+        full = replace(self.PACES[0], gflops=98.0) if virtual else slow
+        assert history.marks.full == full
+        assert history.slowed_share == float(virtual)
+
     def test_cores_of_several_kinds_are_taken_as_they_were_seen(
         self, host: Callable[[bool], History]
     ) -> None:
