@@ -55,6 +55,9 @@ SCHEMA = 1
 CLOSE = 0.05
 """How far a prediction may be off."""
 
+_FEW = 0.1
+"""Share of the rows that may be disturbed: each layer takes the fastest of several."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Line(Record):
@@ -71,7 +74,8 @@ class Line(Record):
         predicted_us: with the correction fitted to the other configurations.
         measured_us: state of the host to median of the whole model.
         intervals_us: state to the 95 % interval of that median.
-        disturbed: what else ran on the host while the models ran; empty if nothing did.
+        disturbed: what else ran on the host while the models ran, and of how many of the rows; empty if
+            nothing did.
     """
 
     model: str
@@ -153,7 +157,16 @@ def measure(case: Case, sparsities: Sequence[float], database: Path, progress: P
         level: sum(option.median_us for option in each.values()) for level, each in chosen.items()
     }
     dense = session.of(names[0.0])
-    return list(_lines(case, state, rows_us, outside_us(dense, tuning.options), names, session))
+    lines = _lines(case, state, rows_us, outside_us(dense, tuning.options), names, session)
+    return [dataclasses.replace(line, disturbed=_disturbed(session, tuning)) for line in lines]
+
+
+def _disturbed(session: SessionResult, tuning: TuneResult) -> str:
+    """Says what was disturbed: models that ran whole, or so many rows that their sum is in doubt."""
+    timed = [row for row in tuning.rows if row.median_us is not None]
+    slowed = sum(bool(row.disturbed) for row in timed)
+    rows = f"{slowed / len(timed):.0%} of the rows were" if slowed > _FEW * len(timed) else ""
+    return "; ".join(filter(None, (session.disturbed, rows)))
 
 
 def _lines(
@@ -184,7 +197,7 @@ def _lines(
                 name: (1e3 * each.ci_low_ms, 1e3 * each.ci_high_ms)
                 for name, each in figure.states.items()
             },
-            disturbed=session.disturbed,
+            disturbed="",
         )
 
 
