@@ -28,6 +28,7 @@ from autosparse.graph import (  # noqa: F401
 )
 from autosparse.graph.convert import CONVERTERS, Call, Constant, Unsupported, Value
 from autosparse.graph.ir import Graph, Node, Op, Port, inside
+from autosparse.graph.silence import without_partial_graphs
 
 
 def trace(module: nn.Module, example_inputs: Sequence[torch.Tensor]) -> Graph:
@@ -122,7 +123,8 @@ def _export(module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> ExportedProg
     with evaluation_mode(module), torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            program: ExportedProgram = torch.export.export(module, inputs)
+            with without_partial_graphs():
+                program: ExportedProgram = torch.export.export(module, inputs)
             # Without a table of decompositions this only removes mutation: composite operators such as
             # conv2d, linear and hardswish stay whole.
             functional: ExportedProgram = program.run_decompositions({})

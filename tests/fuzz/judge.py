@@ -53,8 +53,8 @@ def fault(code: int, stdout: str, stderr: str, *, plain: bool = True) -> str:
     lines = stderr.rstrip("\n").split("\n") if stderr else []
     if len(lines) > _LINES or len(stderr) > _CHARACTERS:
         return f"{len(lines)} lines and {len(stderr)} characters on stderr"
-    if code and not lines:
-        return f"exit code {code} without a word"
+    if code and not lines:  # a doctor's findings are no errors of its own
+        return "" if stdout.strip() else f"exit code {code} without a word"
     if code and (not lines[-1].startswith("autosparse: ") or len(lines[-1]) > _ERROR_CHARACTERS):
         return f"the last line is no message, or has {len(lines[-1])} characters"
     odd = [letter for letter in stderr if not letter.isprintable() and letter not in "\n\t"]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -226,6 +228,30 @@ def test_a_model_must_be_a_module() -> None:
 def test_what_torch_cannot_export_is_a_model_error() -> None:
     with pytest.raises(ModelError, match="exportable"):
         trace(Calls(lambda x: x.relu() if x.sum() > 0 else x), (X,))
+
+
+def test_torch_prints_no_graph_of_what_it_cannot_export(capsys: pytest.CaptureFixture[str]) -> None:
+    def choose(x: torch.Tensor) -> torch.Tensor:
+        return x.relu() if x.sum() > 0 else x
+
+    with pytest.raises(ModelError, match="exportable"):
+        trace(Calls(choose), (X,))
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_what_a_model_says_meanwhile_is_heard(fails: bool, capsys: pytest.CaptureFixture[str]) -> None:
+    def speak(x: torch.Tensor) -> torch.Tensor:
+        print("look here", file=sys.stderr)
+        if fails:
+            raise ValueError("no")
+        return x.relu()
+
+    before = sys.stderr
+    with pytest.raises(ModelError) if fails else nullcontext():
+        trace(Calls(speak), (X,))
+    assert "look here\n" in capsys.readouterr().err
+    assert sys.stderr is before
 
 
 def test_a_wrong_input_size_is_a_model_error() -> None:
