@@ -164,12 +164,16 @@ def call(
     path, _ = _split(source, error)
     try:
         with _beside(path):
-            return factory(**chosen)
+            made = factory(**chosen)
     except KeyboardInterrupt:
         raise
     except BaseException as problem:  # a border to code that is not ours: anything may come
         given = ", ".join(f"{key}={value!r}" for key, value in chosen.items())
         raise error(f"{source}({given}) must return, but it raised {_told(problem)}") from problem
+    if inspect.iscoroutine(made):
+        made.close()
+        raise error(f"{source} must be a plain function, but it is async; call what it awaits itself")
+    return made
 
 
 def _told(problem: BaseException) -> str:

@@ -26,6 +26,8 @@ _OF_FILES = (
     *(errno.EACCES, errno.EPERM, errno.EROFS, errno.EISDIR, errno.ENOTDIR, errno.ELOOP),
     *(errno.ENAMETOOLONG, errno.ENXIO, errno.EINVAL),
 )
+_SIZES = ("COLUMNS", "LINES", "TERMINAL_WIDTH")
+_SIZE_DIGITS = 4
 # The command-line parser's own error. typer exports only its children, of which this is one.
 _ParserError: type[Exception] = typer.BadParameter.__mro__[2]
 
@@ -37,6 +39,7 @@ def run(arguments: Sequence[str]) -> int:
         The exit code; nothing is raised for anything that can go wrong inside.
     """
     settings, rest = split(arguments)
+    _check_width()
     try:
         start_logging(log_level(settings))
         return _finish(command().main(rest, PROGRAM, standalone_mode=False, obj=settings))
@@ -53,6 +56,14 @@ def run(arguments: Sequence[str]) -> int:
         return _missing_module(error, settings)
     except Exception as error:
         return _unexpected(error, settings)
+
+
+def _check_width() -> None:
+    """Forgets sizes of a terminal that none has: libraries take them as they are, and fail."""
+    for name in _SIZES:
+        value = os.environ.get(name, "1")
+        if not (value.isascii() and value.isdecimal() and len(value) <= _SIZE_DIGITS):
+            del os.environ[name]
 
 
 def _finish(code: object) -> int:

@@ -371,3 +371,13 @@ def test_only_shells_ask_for_completions(
     monkeypatch.setenv("_AUTOSPARSE_COMPLETE", value)
     assert run(["models"]) == 2
     assert "must be set by a shell alone" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["COLUMNS", "LINES", "TERMINAL_WIDTH"])
+@pytest.mark.parametrize("size", ["9" * 30, "99999", "-3", "wide", "", "\u0663", "1e9"])
+def test_terminals_of_sizes_that_none_has_are_not_asked(
+    name: str, size: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv(name, size)
+    assert run(["tune", "--help"]) == 0
+    assert "--model" in capsys.readouterr().out

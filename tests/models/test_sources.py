@@ -43,6 +43,9 @@ def breaks():
 def text():
     return "a network"
 
+async def later():
+    return build(3)
+
 def weightless():
     return nn.ReLU()
 """
@@ -113,9 +116,11 @@ def test_a_users_weights_decide_the_classes(file: Path, tmp_path: Path) -> None:
         ("LIMIT", "must name a function"),
         ("breaks", "RuntimeError: no such luck"),
         ("text", "must return a torch.nn.Module, but got str"),
+        ("later", "must be a plain function, but it is async"),
         ("weightless", "has none"),
     ],
 )
+@pytest.mark.filterwarnings("error")
 def test_a_users_mistakes_are_named(name: str, reason: str, file: Path) -> None:
     with pytest.raises(ModelError, match=reason):
         resolve(f"{file}:{name}")
