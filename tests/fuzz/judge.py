@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-# 130: a model's own code may interrupt, and nobody can tell that from a user.
-GOOD_CODES = frozenset((0, 2, 3, 4, 6, 7, 130))
+INTERRUPTED = 130  # a model's own code may interrupt, and nobody can tell that from a user
+GOOD_CODES = frozenset((0, 2, 3, 4, 6, 7, INTERRUPTED))
 _LINES = 12  # what a verb says of its progress and skips, its error included
 _CHARACTERS = 6_000
 _ERROR_CHARACTERS = 2_100
@@ -53,8 +53,11 @@ def fault(code: int, stdout: str, stderr: str, *, plain: bool = True) -> str:
     lines = stderr.rstrip("\n").split("\n") if stderr else []
     if len(lines) > _LINES or len(stderr) > _CHARACTERS:
         return f"{len(lines)} lines and {len(stderr)} characters on stderr"
+    if code == INTERRUPTED:
+        return "" if lines and lines[-1] == "autosparse: interrupted" else f"exit code {code}"
     if code and not lines:  # a doctor's findings are no errors of its own
-        return "" if stdout.strip() else f"exit code {code} without a word"
+        found = any(line.startswith("FAIL ") for line in stdout.splitlines())
+        return "" if found or '"fail"' in stdout else f"exit code {code} without a word"
     if code and (not lines[-1].startswith("autosparse: ") or len(lines[-1]) > _ERROR_CHARACTERS):
         return f"the last line is no message, or has {len(lines[-1])} characters"
     odd = [letter for letter in stderr if not letter.isprintable() and letter not in "\n\t"]
