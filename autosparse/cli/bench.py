@@ -160,7 +160,7 @@ def bench(
     ] = None,
     database: options.Database = None,
     layers: Annotated[
-        bool, typer.Option("--layers", help="Print every layer of our contestants.")
+        bool, typer.Option("--layers", help="Time every layer of ours alone too, and print them.")
     ] = False,
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Folder for JSON and pictures.", metavar="")
@@ -192,6 +192,7 @@ def bench(
         database=database,
         compact_weights=compact_weights,
         untuned=untuned,
+        layers_alone=layers,
     )
     from autosparse import compare  # brings torch once it is asked to compare
 
@@ -241,6 +242,7 @@ def _asked(
     database: str | None,
     compact_weights: bool,
     untuned: bool,
+    layers_alone: bool,
 ) -> Asked:
     from autosparse import hardware, values
     from autosparse.compare import Asked
@@ -278,6 +280,7 @@ def _asked(
         database=database,
         compact_weights=compact_weights,
         untuned=untuned,
+        layers_alone=layers_alone,
     )
 
 

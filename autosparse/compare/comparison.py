@@ -131,6 +131,7 @@ def _request(
         dense_weights=rates.dense_weights(layers),
         hardware=hardware,
         compact_weights=asked.compact_weights,
+        layers_alone=asked.layers_alone,
     )
 
 

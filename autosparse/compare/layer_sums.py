@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
@@ -13,6 +13,7 @@ from autosparse.engine import LayerReport
 from autosparse.measuring.states import UNMARKED, Prober, in_state
 from autosparse.measuring.stopwatch import LAYERS
 from autosparse.patterns import parse_pattern
+from autosparse.progress import Step
 from autosparse.sessions.operators import operators_us
 from autosparse.tuning import layer_job
 from autosparse.tuning.layer_job import LayerJob
@@ -75,10 +76,15 @@ class Alone:
         return self._known[job]
 
 
+def inside(model: OwnModel, prober: Prober | None, state: str) -> tuple[LayerTime, ...]:
+    """Times the layers of a compiled model within whole runs, in a state of the host."""
+    return _times(model, operators_us(model, prober, state), lambda layer: None)
+
+
 def measure(
-    model: OwnModel, alone: Alone, measured_us: float
+    model: OwnModel, alone: Alone, measured_us: float, step: Step
 ) -> tuple[tuple[LayerTime, ...], LayerSum | None]:
-    """Times the operators of a compiled model, and compares the layers' sum with the whole.
+    """Times the layers of a compiled model, and compares their sum with the whole.
 
     Layers are timed by themselves, so the sum is held against the whole by itself: before and after its
     layers, as the machine may change meanwhile.
@@ -87,13 +93,35 @@ def measure(
         model: compiled or loaded.
         alone: times layers alone.
         measured_us: the whole, measured in turn with others.
+        step: advanced by every layer, and asked whether to stop.
 
     Returns:
         Every layer, and the sum; no sum where no layer can be timed alone.
+
+    Raises:
+        Stopped: a stop was requested.
     """
+
+    def timed(layer: LayerReport) -> float | None:
+        step.check()
+        us = alone.us(layer)
+        step.advance()
+        return us
+
     operators = operators_us(model, alone.prober, alone.state)
     before = _runs_ns(model, alone)
-    times = tuple(
+    times = _times(model, operators, timed)
+    model.run_times(_RUNS)  # the layers have taken the caches
+    steady_us = float(np.median([*before, *_runs_ns(model, alone)])) / 1e3
+    return times, add_up(times, operators, steady_us, measured_us)
+
+
+def _times(
+    model: OwnModel,
+    operators: Mapping[str, float],
+    alone_us: Callable[[LayerReport], float | None],
+) -> tuple[LayerTime, ...]:
+    return tuple(
         LayerTime(
             name=layer.name,
             shape=layer.shape.key if layer.shape else "",
@@ -101,13 +129,10 @@ def measure(
             sparsity=layer.sparsity,
             kernel=layer.kernel,
             inside_us=operators.get(layer.name, 0.0),
-            alone_us=alone.us(layer),
+            alone_us=alone_us(layer),
         )
         for layer in model.layers
     )
-    model.run_times(_RUNS)  # the layers have taken the caches
-    steady_us = float(np.median([*before, *_runs_ns(model, alone)])) / 1e3
-    return times, add_up(times, operators, steady_us, measured_us)
 
 
 def _runs_ns(model: OwnModel, alone: Alone) -> list[int]:

@@ -70,6 +70,7 @@ class Asked(Record):
         compact_weights: leaves out kernels of ours that expand weights; peers do as they do.
         untuned: nothing is measured before, and no row that is known is read: our contestants run what
             the engine picks by its rules, one contestant per sparsity and pattern.
+        layers_alone: whether every layer of our contestants is timed alone too.
     """
 
     subject: Subject
@@ -87,6 +88,7 @@ class Asked(Record):
     database: str | None = None
     compact_weights: bool = False
     untuned: bool = added(False)
+    layers_alone: bool = added(False)
 
     def __post_init__(self) -> None:
         for pattern in self.patterns:
@@ -315,7 +317,7 @@ class Result(Record):
         weight_bytes: weights as they are held; None where the engine does not tell.
         weight_share: of what all layers' weights would take in this type without zeros; None likewise.
         layers: empty for peers.
-        layer_sum: None for peers, and where nothing was tuned.
+        layer_sum: None for peers, and where no layer was timed alone.
         note: anything a reader must know, such as that its figures are disturbed.
         elsewhere: state of the host to the figures in it, of the states that were seen beside that of
             `latency`.

@@ -13,13 +13,15 @@ import torch
 from numpy.typing import NDArray
 
 from autosparse.compare import layer_sums, rates, verify
-from autosparse.compare.own_engine import OwnRunning, open_own
+from autosparse.compare.own_engine import OwnModel, OwnRunning, open_own
 from autosparse.compare.peer import Running, Unsupported, Variant, find
 from autosparse.compare.records import (
     OURS,
     RIVAL_DTYPES,
     Contestant,
     Elsewhere,
+    LayerSum,
+    LayerTime,
     Memory,
     Own,
     Ratio,
@@ -33,7 +35,7 @@ from autosparse.compare.task import Task
 from autosparse.database import TuningDatabase
 from autosparse.measuring.stopwatch import MeasurementPolicy, Timing
 from autosparse.measuring.turns import disturbed_rounds, paired_ratio
-from autosparse.progress import Progress
+from autosparse.progress import Progress, Step
 from autosparse.records import HardwareProfile, Record
 from autosparse.sessions.in_turn import Entrant, InTurn, run_in_turn
 
@@ -60,6 +62,7 @@ class SessionRequest(Record):
         dense_weights: weight elements without zeros.
         hardware: the host, with its measured limits.
         compact_weights: as in `Asked`.
+        layers_alone: as in `Asked`.
     """
 
     subject: Subject
@@ -75,6 +78,7 @@ class SessionRequest(Record):
     dense_weights: int
     hardware: HardwareProfile
     compact_weights: bool = False
+    layers_alone: bool = False
 
     def task(self, zeros: Zeros | None = None) -> Task:
         """Gives the model with some zeros."""
@@ -118,6 +122,7 @@ def run(values: dict[str, Any], progress: Progress) -> dict[str, Any]:
 def run_session(request: SessionRequest, progress: Progress | None = None) -> Session:
     """Makes everybody ready, refuses wrong outputs, and runs the rest in turn, in this process."""
     torch.set_num_threads(request.threads)
+    progress = progress or Progress()
     with ExitStack() as stack:
         # Compiling reads the database, which a plan of the user's own does not make.
         stack.enter_context(TuningDatabase(request.database))
@@ -130,9 +135,9 @@ def run_session(request: SessionRequest, progress: Progress | None = None) -> Se
             request.policy,
             threads=request.threads,
             batch_size=request.subject.batch_size,
-            progress=progress or Progress(),
+            progress=progress,
         )
-        results = tuple(_result(request, each, taking_part.ready, found) for each in taking_part.ready)
+        results = tuple(_results(request, taking_part.ready, found, progress))
     return Session(
         threads=request.threads,
         rounds=len(results[0].turns_us),
@@ -258,8 +263,22 @@ def _ratios(
         yield dtype, Ratio(over=name, median=median, ci_low=low, ci_high=high)
 
 
+def _results(
+    request: SessionRequest, everyone: Sequence[_Ready], found: InTurn, progress: Progress
+) -> Iterator[Result]:
+    """Gives what everybody did; the layers of ours are timed meanwhile."""
+    layers = sum(len(ready.own.model.layers) for ready in everyone if ready.own)
+    with progress.step("time layers", layers) as step:
+        for ready in everyone:
+            yield _result(request, ready, everyone, found, step)
+
+
 def _result(
-    request: SessionRequest, ready: _Ready, everyone: Sequence[_Ready], found: InTurn
+    request: SessionRequest,
+    ready: _Ready,
+    everyone: Sequence[_Ready],
+    found: InTurn,
+    step: Step,
 ) -> Result:
     who, contestants = ready.contestant, [each.contestant for each in everyone]
     figures = {
@@ -292,27 +311,36 @@ def _result(
     )
     if ready.own is None:
         return result
+    facts = _own_facts(request, ready.own, timing, limit)
+    layers, layer_sum = _layers(request, ready.own.model, found, timing, step)
+    return replace(result, **facts, layers=layers, layer_sum=layer_sum)
+
+
+def _layers(
+    request: SessionRequest, model: OwnModel, found: InTurn, timing: Timing, step: Step
+) -> tuple[tuple[LayerTime, ...], LayerSum | None]:
+    """Times the layers inside the whole, and alone where that was asked for."""
+    if not request.layers_alone:
+        times = layer_sums.inside(model, found.prober, found.state)
+        step.advance(len(times))
+        return times, None
     alone = layer_sums.Alone(
-        who.dtype,
+        model.dtype,
         request.threads,
         request.dense_weights,
         request.hardware.cpu.l3_bytes,
         state=found.state,
         prober=found.prober,
     )
-    return replace(result, **_own_facts(request, ready.own, timing, limit, alone))
+    return layer_sums.measure(model, alone, timing.median_us, step)
 
 
 def _own_facts(
-    request: SessionRequest,
-    own: OwnRunning,
-    timing: Timing,
-    limit: float | None,
-    alone: layer_sums.Alone,
+    request: SessionRequest, own: OwnRunning, timing: Timing, limit: float | None
 ) -> dict[str, Any]:
     """Gives what is known of our own contestants alone."""
     model = own.model
-    facts: dict[str, Any] = {
+    return {
         "memory": own.memory,
         "weight_bytes": model.weight_bytes,
         "weight_share": rates.weight_share(model.weight_bytes, request.dense_weights, model.dtype),
@@ -320,5 +348,3 @@ def _own_facts(
             rates.kept_flops(model.layers), request.dense_flops, timing.median_us, limit
         ),
     }
-    facts["layers"], facts["layer_sum"] = layer_sums.measure(model, alone, timing.median_us)
-    return facts

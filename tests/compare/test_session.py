@@ -17,8 +17,9 @@ from autosparse.compare.own_engine import OwnRunning
 from autosparse.compare.records import OURS, Contestant, Memory, Own, Session, Zeros
 from autosparse.compare.session import SessionRequest, fastest_rivals, run, run_session
 from autosparse.engine import compile
+from autosparse.errors import Stopped
 from autosparse.plans.plan import Plan
-from autosparse.progress import Progress
+from autosparse.progress import Progress, ProgressEvent
 from autosparse.records import LayerChoice, onexn
 
 Make = Callable[..., SessionRequest]
@@ -98,7 +99,7 @@ def test_ours_is_timed_with_layers_rates_and_memory(
 ) -> None:
     with_peer(monkeypatch, good=("f32", right), good_bf16=("bf16", right))
     dense = Own(name=f"{OURS} dense", dtype="f32")
-    found = run_session(request_for(peers=("odd",), own=(dense, sparse())))
+    found = run_session(request_for(peers=("odd",), own=(dense, sparse()), layers_alone=True))
     peer_result, _, ours, pruned = found.results
     assert peer_result.layers == () and peer_result.weight_bytes is None
     assert [layer.name for layer in pruned.layers] == ["stem", "middle", "fc"]
@@ -116,6 +117,26 @@ def test_ours_is_timed_with_layers_rates_and_memory(
     assert pruned.ratios["f32"].over == "good" and pruned.ratios["bf16"].over == "good_bf16"
     assert peer_result.ratios["f32"].median == 1.0
     assert len(pruned.turns_us) == found.rounds >= 6
+
+
+def test_layers_are_timed_alone_only_when_asked(request_for: Make) -> None:
+    [result] = run_session(request_for(own=(sparse(),))).results
+    assert result.layer_sum is None
+    assert [layer.name for layer in result.layers] == ["stem", "middle", "fc"]
+    assert all(layer.inside_us > 0 and layer.alone_us is None for layer in result.layers)
+
+
+def test_a_stop_ends_the_timing_of_layers(request_for: Make) -> None:
+    stopped: list[str] = []
+
+    def sink(event: ProgressEvent) -> None:
+        if event.step == "time layers" and event.kind == "advance":
+            stopped.append(event.step)
+
+    progress = Progress(sink, should_stop=lambda: bool(stopped))
+    with pytest.raises(Stopped):
+        run_session(request_for(own=(sparse(),), layers_alone=True), progress)
+    assert len(stopped) == 1
 
 
 def test_peers_run_the_models_with_zeros_only_when_asked(
