@@ -278,7 +278,9 @@ def main() -> None:
             done = {line["sparsity"] for line in known.get(case.key, ())}
             if done >= {0.0, *options.sparsity}:
                 continue
-            lines = measure(case, options.sparsity, options.out / "tuning.db", Progress(sink))
+            # They are fitted to each other, so what is known of a case is measured with the rest.
+            wanted = sorted({*options.sparsity, *done} - {0.0})
+            lines = measure(case, wanted, options.out / "tuning.db", Progress(sink))
             known[case.key] = [line.to_json() for line in lines]
             content = {
                 "schema": SCHEMA,

@@ -50,6 +50,7 @@ __all__ = [
     "OpKind",
     "detect_isa",
     "isa_names",
+    "kernel_default",
     "kernel_source_hash",
     "kernel_table",
     "kernel_why_not",
@@ -168,6 +169,27 @@ def kernel_why_not(row: int, op: NativeOp, in_shape: Sequence[int]) -> tuple[str
     shape = (ctypes.c_int32 * 4)(*in_shape)
     checked(native().as_kernel_why_not(row, ctypes.byref(c_op(op)[0]), shape, buffer, len(buffer)))
     return tuple(buffer.value.decode().splitlines())
+
+
+def kernel_default(
+    op: NativeOp, dtype: str, in_shape: Sequence[int], out_shape: Sequence[int], kept: float
+) -> tuple[int, float]:
+    """Gives the row that the executor would choose for a convolution, and the cycles it expects of it.
+
+    Args:
+        op: the convolution, its weights left out.
+        dtype: arithmetic type.
+        in_shape: of its input.
+        out_shape: of its output.
+        kept: inputs kept per group of outputs, on average.
+    """
+    cycles = ctypes.c_double()
+    shapes = [(ctypes.c_int32 * 4)(*shape) for shape in (in_shape, out_shape)]
+    number = DTYPE_NAMES.index(dtype)
+    row = native().as_kernel_default(
+        ctypes.byref(c_op(op)[0]), number, *shapes, kept, ctypes.byref(cycles)
+    )
+    return checked(row), cycles.value
 
 
 class NativeProgram:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from autosparse.errors import ArtifactError, AutosparseError, MissingDependency, NoKernel, UsageError
 
-ABI_VERSION = 5
+ABI_VERSION = 6
 MAX_INPUTS = 8
 BAD_ARGUMENT, UNSUPPORTED, NO_MEMORY = -1, -2, -3
 BAD_FILE, BUSY = -5, -6
@@ -76,6 +76,17 @@ _SIGNATURES: dict[str, tuple[object, tuple[object, ...]]] = {
     "as_kernel_why_not": (
         ctypes.c_int,
         (ctypes.c_int, ctypes.POINTER(COp), IntPointer, ctypes.c_char_p, ctypes.c_size_t),
+    ),
+    "as_kernel_default": (
+        ctypes.c_int,
+        (
+            ctypes.POINTER(COp),
+            ctypes.c_int32,
+            IntPointer,
+            IntPointer,
+            ctypes.c_double,
+            ctypes.POINTER(ctypes.c_double),
+        ),
     ),
     "as_program_new": (ctypes.c_void_p, (ctypes.c_int32, ctypes.c_int32)),
     "as_program_free": (None, (ctypes.c_void_p,)),

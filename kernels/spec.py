@@ -5,11 +5,13 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import functools
+import math
 from dataclasses import dataclass
 
 from autosparse.errors import NoKernel, UsageError
 from autosparse.kernels import binding
 from autosparse.kernels.binding import NativeOp, OpKind
+from autosparse.kernels.native_op import ANY_KERNEL, COMPACT_KERNEL
 from autosparse.patterns import family_of
 from autosparse.patterns.pattern import Contract
 from autosparse.records import LayerShape, Pattern, Record
@@ -168,6 +170,30 @@ def kernels_for(shape: LayerShape, pattern: Pattern, dtype: str = "f32") -> tupl
             f"no {dtype} kernel runs {shape.key} with pattern {pattern.name}: {some}", reasons
         )
     return able
+
+
+def expected_cycles(
+    shape: LayerShape, pattern: Pattern, sparsity: float, dtype: str, *, compact_weights: bool = False
+) -> float:
+    """Gives the cycles that the executor expects of its own choice of kernel for a layer here.
+
+    They come from the model that it chooses by, and tell which way to store a layer is faster; they are
+    no times. Infinite where no kernel runs it.
+
+    Args:
+        shape: of the layer.
+        pattern: how it is stored.
+        sparsity: fraction of its blocks that are pruned.
+        dtype: arithmetic type; cycles of two types do not compare.
+        compact_weights: whether kernels that expand weights are left out.
+    """
+    op = native_op(shape, family_of(pattern).contract(pattern).group_out)
+    op = dataclasses.replace(op, kernel=COMPACT_KERNEL if compact_weights else ANY_KERNEL)
+    kept = (1 - sparsity) * shape.in_channels
+    try:
+        return binding.kernel_default(op, dtype, shape.input_shape, shape.output_shape, kept)[1]
+    except NoKernel:
+        return math.inf
 
 
 def source_hash(kernel: KernelSpec) -> str:

@@ -8,8 +8,12 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from autosparse.records import Pattern
 
 sys.path.insert(0, str(Path(__file__).parent))
 from captures import shared
@@ -43,6 +47,17 @@ def real_data() -> Path:
     if not named:
         pytest.skip("AUTOSPARSE_DATA does not name a folder with the real data")
     return Path(named)
+
+
+@pytest.fixture
+def largest_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs what prunes enough in its largest blocks, though dense or others be faster here."""
+    from autosparse.kernels import spec
+
+    def expected(shape: object, pattern: Pattern, *rest: object, **how: object) -> float:
+        return float(pattern.is_dense)
+
+    monkeypatch.setattr(spec, "expected_cycles", expected)
 
 
 @pytest.fixture

@@ -111,7 +111,14 @@ def compile(
         return _through_torch(captured.module, graph, graph.unsupported, example_inputs, count)
 
     def make(measured: MeasuredRows) -> CompiledModel:
-        selections = select(graph, plan, measured, dtype, use_zeros=use_zeros)
+        selections = select(
+            graph,
+            plan,
+            measured,
+            dtype,
+            use_zeros=use_zeros,
+            compact_weights=compact_weights,
+        )
         lowered = lower(
             graph,
             selections,

@@ -29,6 +29,10 @@ from autosparse.records import DENSE, LayerInfo, LayerShape, Pattern, onexn
 # and 1x1 layers of 16 to 1024 channels, 75 % pruned, each N with its default kernel on an AVX-512 core.
 BREAK_EVEN: Mapping[int, float] = {64: 0.1, 32: 0.1, 16: 0.2, 8: 0.2, 4: 0.25, 2: 0.45, 1: 0.7}
 
+# Larger blocks are kept, which take fewer indices, unless smaller ones are expected to be this much
+# faster: less than the model errs by.
+CLEARLY = 1.25
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Selection:
@@ -56,11 +60,12 @@ def select(
     dtype: str = "f32",
     *,
     use_zeros: bool = True,
+    compact_weights: bool = False,
 ) -> dict[str, Selection]:
     """Chooses for every layer of a fused graph to run in `dtype`; gives node name to selection.
 
     Order of precedence: the plan's kernel; the fastest measured kernel over all structures that express
-    the zeros, dense included; the executor's default for the largest such structure.
+    the zeros, dense included; the executor's default for the one that it expects to be fastest.
 
     A layer that the plan names as dense runs dense, and without `use_zeros` every layer does that the
     plan does not make sparse, whatever its weight holds. A kernel that the executor refuses in the end
@@ -83,7 +88,7 @@ def select(
             planned
             or _measured(layer.shape, candidates, measured)
             or (Selection(why=f"{told}; {note}: the executor's default") if told else None)
-            or _default(candidates, note)
+            or _expected(layer.shape, candidates, note, dtype, compact_weights)
         )
     return chosen
 
@@ -100,8 +105,8 @@ def held_zeros(graph: Graph) -> dict[str, Selection]:
     """Gives the layers whose weights hold enough blocks of zeros to run sparse, and how they would."""
     found = {}
     for node, layer in layer_nodes(graph):
-        if node.op is Op.CONV and (way := _default(ways(node), "")).structure is not None:
-            found[layer.name] = way
+        if node.op is Op.CONV and (worth := _worth_it(ways(node))):
+            found[layer.name] = worth[0]
     return found
 
 
@@ -223,17 +228,45 @@ def _why_fastest(found: Found, rivals: int) -> str:
 # --------------------------------------------------------------------------------------- by default
 
 
-def _default(candidates: tuple[Selection, ...], note: str) -> Selection:
-    best = candidates[0]
+def _worth_it(candidates: tuple[Selection, ...]) -> list[Selection]:
+    """Gives the sparse ways that prune enough for their blocks, if the best does; best first."""
+    sparse = [(way, way.structure) for way in candidates if way.structure is not None]
+    enough = [way for way, structure in sparse if way.sparsity >= BREAK_EVEN[structure.block_n]]
+    return enough if enough and enough[0] is candidates[0] else []
+
+
+def _expected(
+    shape: LayerShape | None,
+    candidates: tuple[Selection, ...],
+    note: str,
+    dtype: str,
+    compact_weights: bool,
+) -> Selection:
+    """Gives the way that the executor expects to be fastest, dense included."""
+    best, worth = candidates[0], _worth_it(candidates)
     if best.structure is None:
         return Selection(why=f"its zeros make no 1xN blocks; {note}: the executor's default")
-    needed = BREAK_EVEN[best.structure.block_n]
-    if best.sparsity < needed:
-        label = f"{best.pattern.name}@{best.sparsity:.3g}"
-        return Selection(why=f"{label} prunes less than {needed:g} of the blocks; {note}: dense")
-    return Selection(
-        pattern=best.pattern,
-        structure=best.structure,
-        sparsity=best.sparsity,
-        why=f"{note}: the executor's default for the largest blocks that the zeros allow",
+    if not worth:
+        needed = BREAK_EVEN[best.structure.block_n]
+        return Selection(why=f"{_label(best)} prunes less than {needed:g} of the blocks; {note}: dense")
+    if shape is None:
+        return dataclasses.replace(worth[0], why=f"{note}: the executor's default")
+
+    *sparse, dense = (
+        spec.expected_cycles(shape, way.pattern, way.sparsity, dtype, compact_weights=compact_weights)
+        for way in (*worth, Selection())
     )
+    index = next(i for i, cycles in enumerate(sparse) if cycles <= CLEARLY * min(sparse))
+    fastest, times = worth[index], sparse[index] / dense
+    if times > 1:
+        return Selection(why=f"{_label(fastest)} {_taking(times)}; {note}: dense")
+    why = f"{note}: the executor's default for {_label(fastest)}, which {_taking(times)}"
+    return dataclasses.replace(fastest, why=why)
+
+
+def _taking(times: float) -> str:
+    return f"is expected to take {times:.2g} times as long as dense"
+
+
+def _label(way: Selection) -> str:
+    return f"{way.pattern.name}@{way.sparsity:.3g}"

@@ -155,10 +155,9 @@ def _tiles(document: Document, chosen: Config | None) -> list[tuple[str, str, st
     return [
         (
             "Latency",
-            words.ms_ci(chosen.measured_latency_ms, chosen.latency_ci_ms)
-            if measured
-            else words.ms(chosen.predicted_latency_ms),
-            f"measured, whole model in {chosen.dtype}, 95 % interval"
+            words.ms(chosen.measured_latency_ms if measured else chosen.predicted_latency_ms),
+            f"measured, whole model in {chosen.dtype}, 95 % interval "
+            f"{words.span_ms(chosen.latency_ci_ms)}"
             if measured
             else f"predicted in {chosen.dtype}, not measured",
         ),

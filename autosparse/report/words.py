@@ -68,14 +68,19 @@ def budget(value: float | None) -> str:
 
 
 def ms_ci(value: float | None, interval: Sequence[float] | None) -> str:
-    """Milliseconds with the larger half of the 95 % interval, ``4.71 ± 0.04 ms``."""
+    """Milliseconds with their 95 % interval, ``4.71 ± 0.04 ms`` or ``4.71 ms (4.70 to 4.75)``.
+
+    One half for both would let an interval within a budget look as if it crossed it.
+    """
     if value is None or interval is None:
         return ms(value)
     places = _places(value)
-    half = max(interval[1] - value, value - interval[0], 0.0)
-    if 0 < half < 0.5 * 10.0**-places:
+    below, above = max(value - interval[0], 0.0), max(interval[1] - value, 0.0)
+    if 0 < max(below, above) < 0.5 * 10.0**-places:
         places += 1
-    return f"{value:.{places}f} ± {half:.{places}f} ms"
+    if f"{below:.{places}f}" == f"{above:.{places}f}":
+        return f"{value:.{places}f} ± {above:.{places}f} ms"
+    return f"{value:.{places}f} ms ({value - below:.{places}f} to {value + above:.{places}f})"
 
 
 def span_ms(interval: Sequence[float] | None) -> str:

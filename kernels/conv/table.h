@@ -43,7 +43,18 @@ inline int lanes_of(int isa) { return kLevels[isa].lanes; }
 // Why a row cannot run this operator here, on inputs of its own type; empty if it can.
 std::vector<std::string> why_not(const KernelRow &row, const as_op &op, const Shape &input, int isa);
 
-// The executor's own choice, of the rows that `op.kernel` leaves, for inputs of a type; -1 if none can run it.
-int default_kernel(const as_op &op, int dtype, const Shape &input, const Shape &output, int isa);
+// Kept inputs per group of outputs.
+double average_kept(const as_op &op, int in_channels, int out_channels);
+
+// A row, -1 for none, and the cycles that it is expected to take: good enough to choose by, and no times.
+struct Choice {
+    int row = -1;
+    double cycles = 0;
+};
+
+// The executor's own choice, of the rows that `op.kernel` leaves, for inputs of a type, of which it keeps so many
+// per group of outputs.
+Choice default_kernel(const as_op &op, int dtype, const Shape &input, const Shape &output, double kept,
+                      int isa);
 
 }  // namespace autosparse

@@ -167,6 +167,21 @@ AS_EXPORT int as_kernel_why_not(int row, const as_op *op, const int32_t in_shape
     });
 }
 
+AS_EXPORT int as_kernel_default(const as_op *op, int32_t dtype, const int32_t in_shape[4],
+                                const int32_t out_shape[4], double kept, double *cycles) {
+    return guarded([&] {
+        require(op != nullptr, "op must not be NULL");
+        require(cycles != nullptr, "cycles must not be NULL");
+        require(kept >= 0, "kept must be at least 0, but got " + std::to_string(kept));
+        const Choice choice = default_kernel(*op, dtype, checked_shape(in_shape), checked_shape(out_shape),
+                                             kept, usable_isa());
+        if (choice.row < 0)
+            throw Error(AS_UNSUPPORTED, "no kernel runs 1x" + std::to_string(op->block_n) + " patterns here");
+        *cycles = choice.cycles;
+        return choice.row;
+    });
+}
+
 AS_EXPORT as_program *as_program_new(int32_t threads, int32_t pin) {
     as_program *made = nullptr;
     guarded([&] {

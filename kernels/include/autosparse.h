@@ -22,7 +22,7 @@
 extern "C" {
 #endif
 
-#define AS_ABI_VERSION 5
+#define AS_ABI_VERSION 6
 #define AS_MAX_INPUTS 8
 
 typedef struct as_program as_program;
@@ -132,6 +132,11 @@ const char *as_kernel_source_hash(int row);
 /* Why a kernel cannot run this operator on this machine: reasons separated by newlines, empty if it can.
  * Returns the length needed, or a negative status. Tensor shapes are (batch, channels, height, width). */
 int as_kernel_why_not(int row, const as_op *op, const int32_t in_shape[4], char *reasons, size_t capacity);
+/* The row that the executor would choose here for a convolution on inputs of a type that keeps `kept` inputs per
+ * group of outputs on average, of those that `op->kernel` leaves. `cycles` becomes what it expects of it, by a model
+ * that tells which way to store a layer is faster, and no times. Weights are not read. Negative: a status. */
+int as_kernel_default(const as_op *op, int32_t dtype, const int32_t in_shape[4], const int32_t out_shape[4],
+                      double kept, double *cycles);
 
 /* `threads` >= 1 workers, the caller included. `pin` != 0 binds each of them to a processor while the program
  * runs: to one that no other run of this process is bound to, a core of its own first. Where fewer than

@@ -500,7 +500,8 @@ std::unique_ptr<Operator> make_convolution(const Program &program, const as_op &
                               " tensors, but the input is " + name_of_dtype(dtype));
         if (!reasons.empty()) throw Error(AS_UNSUPPORTED, row.name + ": " + reasons.front());
     } else {
-        kernel = default_kernel(op, dtype, input, output, program.isa());
+        const double kept = average_kept(op, input.channels, output.channels);
+        kernel = default_kernel(op, dtype, input, output, kept, program.isa()).row;
         if (kernel < 0)
             throw Error(AS_UNSUPPORTED, "no kernel runs 1x" + std::to_string(op.block_n) +
                                             " patterns; block_n must be 0, 1, 2, 4, 8, 16, 32 or 64");

@@ -224,6 +224,7 @@ class Tied(nn.Module):
         return self.other(torch.sigmoid(self.copy(x)))
 
 
+@pytest.mark.usefixtures("largest_blocks")
 @pytest.mark.parametrize("dtype", ["f32", "bf16"])
 @pytest.mark.parametrize("block_n", [0, 8])
 def test_weights_that_are_shared_are_held_once(block_n: int, dtype: str, tmp_path: Path) -> None:

@@ -127,6 +127,7 @@ def test_agrees_with_torch(name: str, check: Check, stir: Callable[..., nn.Modul
     check(stir(net), inputs)
 
 
+@pytest.mark.usefixtures("largest_blocks")
 @pytest.mark.parametrize("block_n", [1, 2, 4, 8, 16, 32])
 @pytest.mark.parametrize("sparsity", [0.5, 0.75, 1.0])
 @pytest.mark.parametrize(

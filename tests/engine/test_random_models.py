@@ -147,6 +147,7 @@ class RandomNet(nn.Module):
 QUICK = (0, 3, 9)
 
 
+@pytest.mark.usefixtures("largest_blocks")
 @pytest.mark.parametrize(
     "seed",
     [pytest.param(seed, marks=pytest.mark.smoke) if seed in QUICK else seed for seed in range(24)],

@@ -98,7 +98,7 @@ def some(shape: LayerShape, pattern: Pattern) -> tuple[KernelSpec, ...]:
     return spec.kernels_for(shape, pattern)
 
 
-def test_without_rows_the_default_for_the_largest_blocks(module: nn.Module) -> None:
+def test_without_rows_the_executor_chooses_sparse(module: nn.Module) -> None:
     found = chosen(module, None)
     assert (found.pattern, found.sparsity) == ("1x8", 0.75)
     assert "default" in found.why
@@ -227,6 +227,62 @@ def test_small_blocks_must_leave_out_much_to_be_used(prune_blocks: Callable[...,
     assert "1x1@0.25 prunes less than" in found.why
 
 
+def expecting(monkeypatch: pytest.MonkeyPatch, **cycles: float) -> None:
+    """Makes the executor expect so many cycles of each pattern, and a thousand of others."""
+
+    def expected(shape: LayerShape, pattern: Pattern, *rest: object, **how: object) -> float:
+        return cycles.get(pattern.name.replace("1x", "n"), 1000.0)
+
+    monkeypatch.setattr(spec, "expected_cycles", expected)
+
+
+def test_what_is_expected_to_be_slower_than_dense_stays_dense(
+    module: nn.Module, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expecting(monkeypatch, n8=300, n4=400, dense=200)
+    found = chosen(module, None)
+    assert (found.pattern, found.sparsity) == ("dense", 0.0)
+    assert "1x8@0.75 is expected to take 1.5 times as long as dense" in found.why
+
+
+def test_smaller_blocks_are_chosen_where_they_are_expected_to_be_faster(
+    module: nn.Module, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expecting(monkeypatch, n8=150, n4=50, dense=200)
+    found = chosen(module, None)
+    assert (found.pattern, found.sparsity) == ("1x4", 0.75)
+    assert "1x4@0.75, which is expected to take 0.25 times as long as dense" in found.why
+
+
+def test_expectations_of_compact_weights_leave_out_what_expands(
+    module: nn.Module, shape: LayerShape
+) -> None:
+    for pattern, sparsity in ((DENSE, 0.0), (onexn(8), SPARSITY)):
+        least = spec.expected_cycles(shape, pattern, sparsity, "f32")
+        compact = spec.expected_cycles(shape, pattern, sparsity, "f32", compact_weights=True)
+        assert 0 < least <= compact
+
+
+def test_blocks_too_small_for_matrix_tiles_must_prune_more_than_dense_ones_on_them() -> None:
+    shape = LayerShape(
+        op="conv2d",
+        batch_size=1,
+        in_channels=64,
+        out_channels=64,
+        in_height=56,
+        in_width=56,
+        kernel=(3, 3),
+        padding=(1, 1),
+    )
+    if not any(kernel.isa == "amx" for kernel in spec.kernels_for(shape, DENSE, "bf16")):
+        pytest.skip("needs AMX, which this processor lacks or the operating system does not grant")
+    dense = spec.expected_cycles(shape, DENSE, 0.0, "bf16")
+    assert spec.expected_cycles(shape, onexn(8), 0.5, "bf16") > dense
+    assert spec.expected_cycles(shape, onexn(8), 0.95, "bf16") < dense
+    assert spec.expected_cycles(shape, onexn(16), 0.5, "bf16") < dense
+
+
+@pytest.mark.usefixtures("largest_blocks")
 @pytest.mark.parametrize("block_n", CANDIDATES)
 def test_every_block_height_is_recognised(block_n: int, prune_blocks: Callable[..., None]) -> None:
     conv = nn.Conv2d(32, 64, 3)

@@ -17,6 +17,7 @@ CASES = ((1, 37, 53), (3, 33, 32))
 HEAVY = ("vgg16_bn", "resnet34", "resnet50", "resnet56")
 
 
+@pytest.mark.usefixtures("largest_blocks")
 @pytest.mark.parametrize("name", models.names())
 def test_zoo_model_agrees_with_torch(
     name: str,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import dataclasses
 import os
 import subprocess
 import sys
@@ -109,6 +110,44 @@ def test_kernels_refuse_with_their_reasons() -> None:
     assert set(caught.value.reasons) == {k.name for k in spec.all_kernels() if k.dtype == "f32"}
     with pytest.raises(PlanError, match="not runs of 2"):
         spec.why_not(sparse, SHAPE, Pattern(group_out=4, unit_in=2))
+
+
+@pytest.mark.parametrize("dtype", binding.DTYPE_NAMES)
+@pytest.mark.parametrize("block_n", [0, 1, 8, 64])
+def test_the_default_is_told_before_a_program_has_it(block_n: int, dtype: str) -> None:
+    """It is the row that a program takes, and more kept inputs never make it cheaper."""
+    if dtype == "bf16" and (why := spec.why_not_native(dtype)):
+        pytest.skip(why)
+    op = spec.native_op(SHAPE, block_n, output=1)
+    kept = SHAPE.in_channels
+    borders = SHAPE.input_shape, SHAPE.output_shape
+    row, cycles = binding.kernel_default(op, dtype, *borders, kept)
+    groups = -(-SHAPE.out_channels // block_n) if block_n else 0
+    weight = np.ones((SHAPE.out_channels, SHAPE.in_channels, *SHAPE.kernel), np.float32)
+    whole = {
+        "group_start": np.arange(groups + 1, dtype=np.int32) * kept,
+        "kept": np.tile(np.arange(kept, dtype=np.int32), groups),
+    }
+    made = NativeProgram(1)
+    source, target = made.tensor(borders[0], dtype), made.tensor(borders[1], dtype)
+    made.input(source)
+    made.op(dataclasses.replace(op, weight=weight, **(whole if block_n else {})))
+    made.output(target)
+    made.finish()
+    assert made.op_kernels() == (spec.all_kernels()[row].name,)
+    less = binding.kernel_default(op, dtype, *borders, kept / 2)[1]
+    assert 0 < less <= cycles
+    assert block_n == 0 or binding.kernel_default(op, dtype, *borders, 0)[1] == 0
+
+
+def test_a_default_of_nothing_is_refused() -> None:
+    op, borders = spec.native_op(SHAPE, 8), (SHAPE.input_shape, SHAPE.output_shape)
+    with pytest.raises(UsageError, match="kept must be at least 0"):
+        binding.kernel_default(op, "f32", *borders, -1)
+    with pytest.raises(UsageError, match="at least 1"):
+        binding.kernel_default(op, "f32", (1, 0, 3, 3), borders[1], 4)
+    with pytest.raises(NoKernel, match="1x3 patterns"):
+        binding.kernel_default(dataclasses.replace(op, block_n=3), "f32", *borders, 4)
 
 
 def test_lowered_isa_hides_wider_kernels() -> None:
