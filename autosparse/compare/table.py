@@ -139,7 +139,8 @@ def remarks(session: Session) -> Iterator[str]:
 def _circumstances(found: Circumstances) -> Iterator[str]:
     for state, rounds in found.too_short.items():
         where = words.state(state) or "one state"
-        yield f"{where}: seen for {rounds} rounds only, which is too short to tell anything"
+        seen = f"{rounds} rounds only" if rounds else "less than a round"
+        yield f"{where}: seen for {seen}, which is too short to tell anything"
     if found.why_disturbed:
         yield f"the host was busy with something else: {found.why_disturbed}; figures suffered"
 

@@ -286,7 +286,7 @@ def test_blocks_too_small_for_matrix_tiles_must_prune_more_than_dense_ones_on_th
 @pytest.mark.parametrize("block_n", CANDIDATES)
 def test_every_block_height_is_recognised(block_n: int, prune_blocks: Callable[..., None]) -> None:
     conv = nn.Conv2d(32, 64, 3)
-    prune_blocks(conv.weight, block_n, 0.75, torch.Generator().manual_seed(block_n))
+    prune_blocks(conv.weight, block_n, 0.85, torch.Generator().manual_seed(block_n))
     assert chosen(conv, None).pattern == f"1x{block_n}"
 
 
