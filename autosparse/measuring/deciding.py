@@ -78,9 +78,9 @@ def decide(
         return Decision(timings=found, seconds=0.0)
     few = dataclasses.replace(policy, warmup_us=0.0, target_ci=_UNREACHABLE)
     quiet = Progress(should_stop=progress.stop_requested)
-    with progress.step(f"decide {len(left)} close to the budget", cap_us / 1e6) as step:
+    with progress.step("decide what is close to the budget", len(left)) as step:
         while left and (spent_us := 1e6 * (time.monotonic() - begun)) < cap_us:
-            step.show(spent_us / 1e6)
+            step.check()
             names = [canary, *left]
             more = interleave(
                 {name: runners[name] for name in names},
@@ -92,7 +92,8 @@ def decide(
             if more is not None and more[canary].median_us <= DISTURBED * timings[canary].median_us:
                 for name in left:
                     found[name] = _joined(found.get(name, timings[name]), more[name], policy)
-                left = _open({**timings, **found}, bound_us, canary)
+                were_left, left = left, _open({**timings, **found}, bound_us, canary)
+                step.advance(len(were_left) - len(left))
     return Decision(timings=found, seconds=time.monotonic() - begun)
 
 

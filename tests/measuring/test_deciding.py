@@ -14,7 +14,7 @@ from autosparse.measuring.deciding import crosses, decide
 from autosparse.measuring.states import APART, NEAR, History, Prober
 from autosparse.measuring.stopwatch import WHOLE, Runner, Timing
 from autosparse.measuring.turns import interleave
-from autosparse.progress import Progress
+from autosparse.progress import Progress, ProgressEvent
 
 FAST = replace(WHOLE, warmup_us=0.0, rest_us=0.0, max_repeats=60)
 CAP_US = 2e6
@@ -43,7 +43,10 @@ def test_what_crosses_is_measured_until_it_lies_on_one_side() -> None:
     }
     timings = first(runners)
     assert crosses(timings["below"], 5_000) and crosses(timings["above"], 5_000)
-    found = decide(runners, timings, 5_000, FAST, Progress(), canary="dense", cap_us=60e6, state="")
+    told: list[ProgressEvent] = []
+    progress = Progress(told.append)
+    found = decide(runners, timings, 5_000, FAST, progress, canary="dense", cap_us=60e6, state="")
+    assert [(event.kind, event.done, event.total) for event in told][-1] == ("end", 2, 2)
     assert set(found.timings) == {"below", "above"}
     assert found.timings["below"].ci_high_us <= 5_000 < found.timings["above"].ci_low_us
     assert found.timings["below"].median_us == pytest.approx(4_960, rel=0.005)
@@ -66,8 +69,10 @@ def swinging(us: float) -> Runner:
 def test_a_cap_ends_it_and_it_stays_open() -> None:
     runners = {"dense": runner(10_000, 0.01, 0), "open": swinging(5_000)}
     timings = first(runners)
-    begun = time.monotonic()
-    found = decide(runners, timings, 5_000, FAST, Progress(), canary="dense", cap_us=CAP_US, state="")
+    begun, told = time.monotonic(), list[ProgressEvent]()
+    progress = Progress(told.append)
+    found = decide(runners, timings, 5_000, FAST, progress, canary="dense", cap_us=CAP_US, state="")
+    assert [(event.kind, event.done, event.total) for event in told][-1] == ("end", 0, 1)
     assert crosses(found.timings["open"], 5_000)
     assert found.seconds >= CAP_US / 1e6
     assert time.monotonic() - begun < 20
