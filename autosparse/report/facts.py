@@ -60,7 +60,16 @@ def host_state(document: Document) -> str:
     if not others:
         return f"{here}, all the while"
     which = "slowest" if document.judged == "worst" else "fastest"
-    return f"{here}, the {which} one seen, unless another is named; also seen: {', '.join(others)}"
+    seen = f"{here}, the {which} one seen, unless another is named; also seen: {', '.join(others)}"
+    return seen + _state_of_predictions(document)
+
+
+def _state_of_predictions(document: Document) -> str:
+    """Says which state predictions are of, where latencies beside them are of another one."""
+    state = "" if document.calibration is None else document.calibration.state
+    if state in ("", document.host_state):
+        return ""
+    return f"; predictions are of {words.state(state)}"
 
 
 def dense_accuracies(document: Document) -> list[tuple[str, ...]]:

@@ -29,6 +29,7 @@ struct ConvCall {
     int32_t rows;          // outputs that exist, 1..tiles * tile_out
     int32_t output_dtype;  // of output and residual, an as_dtype
     float low, high;       // clamp, applied last
+    bool shares_lines;     // px, wg, wf: others may have written the output's lines last
     int32_t first, last;   // px: vectors of flattened pixels; mx: 16 of them; oc: output
                            // rows; wg, wf: vectors of tiles
     int32_t width;         // oc, wg, wf: output pixels per row

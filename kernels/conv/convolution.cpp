@@ -371,6 +371,7 @@ ConvCall Convolution::call_for(const Task &task, const Program &program) const {
     call.tiles = strip.tiles;
     call.tap_count = layer_.taps / layer_.row_taps;
     call.rows = strip.rows;
+    call.shares_lines = program.threads() > 1;
     call.low = clamps() ? 0.0f : -INFINITY;
     call.high = op_.activation == AS_ACT_RELU6 ? 6.0f : INFINITY;
     call.first = task.first;

@@ -56,6 +56,15 @@ AS_INLINE void px_position(Vec (&acc)[R][V], const float *x, const float *w) {
     }
 }
 
+// Asks for what px_store will write of the R outputs from `first_row` on.
+template <class T, int R, int V>
+AS_INLINE void px_prefetch(const ConvCall &call, int first_row, ptrdiff_t pixel) {
+    for (int row = first_row; row < first_row + R && row < call.rows; ++row) {
+        T *out = static_cast<T *>(call.output) + row * call.output_plane + pixel;
+        prefetch_written(out, out + V * kLanes);
+    }
+}
+
 template <class A, int R, int V>
 static void px_block(const ConvCall &call, int tile, int vector) {
     const ptrdiff_t pixel = static_cast<ptrdiff_t>(vector) * kLanes;
@@ -67,6 +76,7 @@ static void px_block(const ConvCall &call, int tile, int vector) {
     }
     const float *w = call.weights + static_cast<ptrdiff_t>(tile) * call.kept * call.tap_count * R;
     const float *input = call.input + pixel;
+    if (call.shares_lines && call.output_dtype == AS_F32) px_prefetch<float, R, V>(call, tile * R, pixel);
     if (call.tap_count == 1) {
         input += call.taps[0];
         for (int c = 0; c < call.kept; ++c, w += R) {

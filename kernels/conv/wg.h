@@ -334,6 +334,41 @@ AS_INLINE void wg_store(const ConvCall &call, const float *lines, ptrdiff_t line
     }
 }
 
+// Where wg_store will write the tiles of a block: of every stretch of an output's row, a pixel of each cache line.
+struct WgLines {
+    static constexpr int kMost = 96;
+    ptrdiff_t at[kMost];
+    int count = 0;
+};
+
+template <class W>
+AS_INLINE void wg_find_lines(const ConvCall &call, int tile, int count, WgLines &lines) {
+    constexpr int kLine = 16;  // floats
+    int tile_y = tile / call.tile_columns, tile_x = tile % call.tile_columns;
+    for (; count > 0 && tile_y < call.tile_rows; ++tile_y, tile_x = 0) {
+        const int run = call.tile_columns - tile_x < count ? call.tile_columns - tile_x : count;
+        const int pixels = W::kOut * run;
+        for (int y = W::kOut * tile_y; y < W::kOut * (tile_y + 1) && y < call.height; ++y) {
+            const ptrdiff_t at = y * call.output_row + W::kOut * tile_x;
+            if (lines.count + pixels / kLine + 2 > WgLines::kMost) return;
+            for (int x = 0; x < pixels; x += kLine) lines.at[lines.count++] = at + x;
+            lines.at[lines.count++] = at + pixels - 1;
+        }
+        count -= run;
+    }
+}
+
+// Asks for these lines of output `row` and of its residual.
+AS_INLINE void wg_prefetch(const ConvCall &call, const WgLines &lines, int row) {
+    if (row >= call.rows) return;
+    constexpr int kWillWrite = 1;
+    float *output = static_cast<float *>(call.output) + row * call.output_plane;
+    for (int i = 0; i < lines.count; ++i) __builtin_prefetch(output + lines.at[i], kWillWrite);
+    if (!call.residual) return;
+    const float *residual = static_cast<const float *>(call.residual) + row * call.residual_plane;
+    for (int i = 0; i < lines.count; ++i) __builtin_prefetch(residual + lines.at[i]);
+}
+
 #if defined(AS_QUARTERS)
 // As wg_store for images of four tiles a row: `pixels` are those of output rows 2 g + i, g from 0 to 3, eight a row,
 // pixels[i] of g = 0 and 1, pixels[2 + i] of the others.
@@ -358,13 +393,17 @@ AS_INLINE void wg_store_four(const ConvCall &call, const Vec (&pixels)[4], int r
 }
 #endif
 
+// Outputs that are transformed back while the lines of one arrive: some hundred cycles each.
+constexpr int kOutputsAhead = 2;
+
 // Products of `R` outputs with V vectors of tiles, transformed back; `m` is that of the first position.
 template <class W, int R, int V>
-AS_INLINE void wg_output(const ConvCall &call, int first_row, int vector, const float *m,
-                         ptrdiff_t position, float *lines) {
+AS_INLINE void wg_output(const ConvCall &call, const WgLines &written, int first_row, int vector,
+                         const float *m, ptrdiff_t position, float *lines) {
     constexpr int kIn = W::kIn, kOut = W::kOut;
     constexpr ptrdiff_t kLine = kOut * V * kLanes;
     for (int r = 0; r < R && first_row + r < call.rows; ++r) {
+        wg_prefetch(call, written, first_row + r + kOutputsAhead);
         const Vec bias = broadcast(call.bias[first_row + r]);
         for (int v = 0; v < V; ++v) {
             const float *from = m + (r * V + v) * kLanes;
@@ -438,12 +477,15 @@ static void wg_block(const ConvCall &call, int first_tile, int count, int vector
     // A cache line more spreads the positions over the sets of the caches.
     const ptrdiff_t position = static_cast<ptrdiff_t>(count) * R * V * kLanes + 16;
     float *lines = call.scratch + kPositions * position;
+    WgLines written;
+    if (call.shares_lines) wg_find_lines<W>(call, vector * kLanes, V * kLanes, written);
+    for (int r = 0; r < kOutputsAhead; ++r) wg_prefetch(call, written, first_tile * R + r);
     for (int p = 0; p < kPositions; ++p, input += call.position)
         for (int t = 0; t < count; ++t, w += static_cast<ptrdiff_t>(call.kept) * R)
             wg_position<R, V>(call, input, w, call.scratch + p * position + t * (R * V * kLanes));
     for (int t = 0; t < count; ++t)
-        wg_output<W, R, V>(call, (first_tile + t) * R, vector, call.scratch + t * (R * V * kLanes), position,
-                           lines);
+        wg_output<W, R, V>(call, written, (first_tile + t) * R, vector, call.scratch + t * (R * V * kLanes),
+                           position, lines);
 }
 
 template <class W, int R, int V>

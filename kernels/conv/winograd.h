@@ -96,6 +96,7 @@ private:
     const float *transformed(const Program &, const Task &, int worker);
     WinogradInput source(const Tensor &input, int image, int slot, int first) const;
     WinogradInput phase_source(const Block &, int slot, const float *phases) const;
+    void prefetch_input(const Program &program, const Task &task, int slot) const;
     int64_t cost(const Strip &, int vectors) const;
     void touch_task(const Task &, const Program &, LineMoves &) const;
     void run_strip(const Task &, const float *transformed, const Program &, int worker) const;

@@ -50,4 +50,21 @@ AS_INLINE void prefetch_weights(const float *weights, int count) {
     for (int i = 0; i < count; i += 16) __builtin_prefetch(weights + kAhead + i, 0, kSecondLevel);
 }
 
+// Asks for the lines of [begin, end), which are about to be written: one that another processor wrote last takes
+// long to come, and stores wait in order.
+template <class T>
+AS_INLINE void prefetch_written(T *begin, T *end) {
+    constexpr int kWillWrite = 1, kLine = 64 / sizeof(T);
+    for (T *line = begin; line < end; line += kLine) __builtin_prefetch(line, kWillWrite);
+    __builtin_prefetch(end - 1, kWillWrite);
+}
+
+// The same of a row some way behind the one at `row`, of planes that are written row by row up to `end`.
+template <class T>
+AS_INLINE void prefetch_row_ahead(T *row, ptrdiff_t pitch, T *end) {
+    constexpr int kAhead = 512 / sizeof(T);
+    const ptrdiff_t ahead = (kAhead + pitch - 1) / pitch * pitch;
+    if (end - row > ahead) prefetch_written(row + ahead, row + ahead + pitch);
+}
+
 }  // namespace autosparse::AS_ISA_NS

@@ -58,7 +58,9 @@ void export_rows(const void *in, ptrdiff_t in_pitch, float *out, ptrdiff_t out_p
 // overwritten by it.
 template <class Out, class Load>
 void write_rows(Out *out, ptrdiff_t out_pitch, int rows, int columns, Load &&load_at) {
-    for (int r = 0; r < rows; ++r, out += out_pitch)
+    Out *const end = out + rows * out_pitch;
+    for (int r = 0; r < rows; ++r, out += out_pitch) {
+        prefetch_row_ahead(out, out_pitch, end);
         for (ptrdiff_t j = 0; j < out_pitch; j += kLanes) {
             const ptrdiff_t rest = columns - j;
             if (rest >= kLanes)
@@ -66,6 +68,7 @@ void write_rows(Out *out, ptrdiff_t out_pitch, int rows, int columns, Load &&loa
             else
                 store(out + j, rest > 0 ? first_lanes_of(load_at(r, j), static_cast<int>(rest)) : zero());
         }
+    }
 }
 
 template <class In, class Out>

@@ -117,7 +117,9 @@ template <class T, class Reduction, class Scale>
 static void pool(const PoolCall &call, Scale &&scale) {
     float *lines[2] = {call.scratch, call.scratch + pool_line(call)};
     for (float *line : lines) pad_line<Reduction>(call, line);
+    T *const output = static_cast<T *>(call.output);
     for (int y = call.first_row; y <= call.last_row; ++y) {
+        prefetch_row_ahead(output + y * call.out_pitch, call.out_pitch, output + call.last_row * call.out_pitch);
         if (y < call.last_row) reduce_rows<T, Reduction>(call, y, lines[y & 1]);
         if (y > call.first_row)
             reduce_line<T, Reduction>(

@@ -76,6 +76,18 @@ def test_the_state_that_decides_is_named_and_the_other_one_shown(make_run: RunWr
     assert "State of the host: processors apart" in " ".join(summary(document).split())
 
 
+@pytest.mark.parametrize(("state", "told"), [("shared", True), ("apart", False), ("", False)])
+def test_predictions_of_another_state_are_told_as_such(
+    make_run: RunWriter, state: str, told: bool
+) -> None:
+    def edit(document: dict[str, Any]) -> None:
+        in_two_states(document)
+        document["calibration"]["state"] = state
+
+    shown = " ".join(summary(load(make_run(edit=edit))).split())
+    assert ("predictions are of processors sharing a cache" in shown) == told
+
+
 def test_dense_runs_of_both_states_are_listed_those_that_count_first(make_run: RunWriter) -> None:
     rows = dense_rows(load(make_run(edit=in_two_states)))
     assert [(row[0], row[4].rpartition(", ")[2]) for row in rows] == [
