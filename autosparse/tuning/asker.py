@@ -36,6 +36,8 @@ _BUILD_BYTES_PER_S = 20e6
 # that the host is busy, and rows only say so. Both are for a host that is left alone: see
 # `History.undisturbed_share`.
 _BUSY = 30
+# How long the host may be away from the state that rows are wanted in before those of the other are taken.
+_AWAY_S = 3.0
 # For a neighbour who leaves the processors alone now and then; one who never does is not waited for.
 _SLOW_S = 60.0
 _ENDINGS = {"error": Status.ERROR, "crashed": Status.CRASHED, "timeout": Status.TIMEOUT}
@@ -46,11 +48,13 @@ class StateLeft(Exception):
 
     Attributes:
         state: the one that it is in.
+        is_new: whether the row that was taken in it instead was not known before.
     """
 
-    def __init__(self, state: str) -> None:
+    def __init__(self, state: str, is_new: bool) -> None:
         super().__init__(state)
         self.state = state
+        self.is_new = is_new
 
 
 @dataclass(slots=True)
@@ -82,7 +86,7 @@ class Asker:
     deadline: float
     prober: Prober | None = None
     state: str = ""
-    patience_s: float = PATIENCE_S
+    patience_s: float = _AWAY_S
     slow_left_s: float = _SLOW_S
     repeats_left: int = _BUSY
     progress: Progress = field(default_factory=Progress)
@@ -111,9 +115,10 @@ class Asker:
             row = min(row, self._measure(option, key, rival_us), key=_doubt)
         # A row of a busy host, and one that failed and shall be tried again, gives way to the new one.
         self.database.put(row, replace=True)
+        is_new = row.key not in self.known
         self.known[row.key] = self.timed[row.key] = row
         if row.key.state != self.state and row.status is Status.OK:
-            raise StateLeft(row.key.state)
+            raise StateLeft(row.key.state, is_new)
         return row
 
     def counts(self, row: Measurement) -> bool:
@@ -210,8 +215,10 @@ def asking(
 def in_one_state(asker: Asker, work: Callable[[], T], progress: Progress) -> T:
     """Has work done that asks for rows, again if the host leaves the state that they are wanted in.
 
-    Rows of one state are not lost when the other one is wanted, and the host gets twice as long each
-    time to come back.
+    Rows of one state are not lost when the other one is wanted: work that is done again finds those of
+    its state, and goes on from there. So nothing is gained by waiting for long, and the state whose rows
+    are complete first is the one that counts. Only where a change brought nothing new does the host get
+    twice as long to come back.
     """
     while True:
         try:
@@ -221,7 +228,9 @@ def in_one_state(asker: Asker, work: Callable[[], T], progress: Progress) -> T:
                 f"the host has left the state {asker.state!r} for over {asker.patience_s:g} s; "
                 f"rows are taken in the state {left.state!r} from now on"
             )
-            asker.state, asker.patience_s = left.state, 2 * asker.patience_s
+            asker.state = left.state
+            if not left.is_new:
+                asker.patience_s *= 2
 
 
 def _doubt(row: Measurement) -> tuple[bool, bool]:

@@ -39,11 +39,12 @@ std::size_t header_bytes(const std::uint8_t *file, std::size_t size) {
                                    " bytes; export or copy it again");
     std::uint64_t bytes = 0;
     for (std::size_t i = 0; i < kLengthBytes; ++i) bytes |= std::uint64_t{file[i]} << (8 * i);
-    check(file[kLengthBytes] == '{', "an artifact must be a file that autosparse exported, but this is of "
-                                     "another kind; name an .autosparse file");
-    check(bytes <= size - kLengthBytes,
-          "an artifact must be whole, but this file ends after " + std::to_string(size) +
-              " bytes, within its header of " + std::to_string(bytes) + "; export or copy it again");
+    check(file[kLengthBytes] == '{',
+          "an artifact must be a file that autosparse exported, but this is of "
+          "another kind; name an .autosparse file");
+    check(bytes <= size - kLengthBytes, "an artifact must be whole, but this file ends after " +
+                                            std::to_string(size) + " bytes, within its header of " +
+                                            std::to_string(bytes) + "; export or copy it again");
     return static_cast<std::size_t>(bytes);
 }
 
@@ -119,7 +120,8 @@ void Container::check_places() const {
     std::int64_t end = 0;
     for (const auto &[begin, after] : places) {
         check(begin == end, "arrays of an artifact must lie one behind the other, but one begins at byte " +
-                                std::to_string(begin) + " and the one before ends at " + std::to_string(end));
+                                std::to_string(begin) + " and the one before ends at " +
+                                std::to_string(end));
         end = after;
     }
     const auto have = static_cast<std::int64_t>(data_bytes_);
@@ -142,9 +144,9 @@ Array Container::array(const std::string &name, ElementType wanted) const {
 
 std::vector<std::int32_t> Container::integers(const std::string &name, std::size_t dimensions) const {
     const Array found = array(name, ElementType::i32);
-    check(found.shape.size() == dimensions,
-          "an artifact's " + name + " must have " + std::to_string(dimensions) + " dimensions, but has " +
-              std::to_string(found.shape.size()));
+    check(found.shape.size() == dimensions, "an artifact's " + name + " must have " +
+                                                std::to_string(dimensions) + " dimensions, but has " +
+                                                std::to_string(found.shape.size()));
     std::vector<std::int32_t> values(found.bytes / sizeof(std::int32_t));
     if (!values.empty()) std::memcpy(values.data(), found.data, found.bytes);
     return values;

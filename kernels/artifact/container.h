@@ -1,8 +1,8 @@
 // An artifact as a set of named arrays: a safetensors file with hashes, checked before anything is used.
 //
 //     bytes 0..7      length of the header, little endian
-//     header          flat JSON (header.h), padded with spaces to a multiple of 64 bytes from the file's begin
-//     data section    the arrays one behind the other, each at a multiple of 64
+//     header          flat JSON (header.h), padded with spaces to a multiple of 64 bytes from the file's
+//     begin data section    the arrays one behind the other, each at a multiple of 64
 //
 // __metadata__ holds `format` ("autosparse"), `format_version`, `data_sha256` (of the data section),
 // `header_sha256` (of the header, its own 64 digits read as zeros) and `manifest` (JSON, for people and

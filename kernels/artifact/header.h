@@ -1,6 +1,7 @@
 // The header of a safetensors file: one flat JSON object, so that no general JSON reader is needed.
 //
-//     {"__metadata__": {"key": "text", ...}, "name": {"dtype": "F32", "shape": [2, 3], "data_offsets": [0, 24]}, ...}
+//     {"__metadata__": {"key": "text", ...}, "name": {"dtype": "F32", "shape": [2, 3], "data_offsets": [0,
+//     24]}, ...}
 #pragma once
 
 #include <cstddef>

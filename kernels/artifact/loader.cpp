@@ -18,11 +18,12 @@ constexpr std::size_t kTensorColumns = 5;
 // One operator's line in program.ops.
 constexpr int32_t as_op::*kBefore[] = {&as_op::kind, &as_op::input_count};
 constexpr int32_t as_op::*kAfter[] = {
-    &as_op::output,     &as_op::residual,        &as_op::activation,        &as_op::kernel,
-    &as_op::kernel_h,   &as_op::kernel_w,        &as_op::stride_h,          &as_op::stride_w,
-    &as_op::pad_top,    &as_op::pad_left,        &as_op::pad_bottom,        &as_op::pad_right,
-    &as_op::dilation_h, &as_op::dilation_w,      &as_op::groups,            &as_op::channels_before,
-    &as_op::count_include_pad, &as_op::block_n};
+    &as_op::output,          &as_op::residual,          &as_op::activation,
+    &as_op::kernel,          &as_op::kernel_h,          &as_op::kernel_w,
+    &as_op::stride_h,        &as_op::stride_w,          &as_op::pad_top,
+    &as_op::pad_left,        &as_op::pad_bottom,        &as_op::pad_right,
+    &as_op::dilation_h,      &as_op::dilation_w,        &as_op::groups,
+    &as_op::channels_before, &as_op::count_include_pad, &as_op::block_n};
 constexpr std::size_t kOpColumns = std::size(kBefore) + AS_MAX_INPUTS + std::size(kAfter);
 static_assert(kOpColumns == 28, "the format fixes the columns; another number is another format version");
 
@@ -42,7 +43,8 @@ std::vector<std::string> lines_of(const Array &text) {
     std::vector<std::string> lines;
     const auto *at = reinterpret_cast<const char *>(text.data), *end = at + text.bytes;
     while (at < end) {
-        const auto *stop = static_cast<const char *>(std::memchr(at, '\n', static_cast<std::size_t>(end - at)));
+        const auto *stop =
+            static_cast<const char *>(std::memchr(at, '\n', static_cast<std::size_t>(end - at)));
         lines.emplace_back(at, stop ? stop : end);
         at = stop ? stop + 1 : end;
     }
@@ -100,8 +102,9 @@ private:
         check(file_.array("program.tensors", ElementType::i32).shape[1] == kTensorColumns,
               "an artifact's program.tensors must have 5 columns");
         for (std::size_t i = 0; i < cells.size(); i += kTensorColumns) {
-            check(cells[i] == AS_F32 || cells[i] == AS_BF16, "tensors of an artifact must be of a type that this autosparse knows, but got " +
-                                     std::to_string(cells[i]) + "; install a newer autosparse");
+            check(cells[i] == AS_F32 || cells[i] == AS_BF16,
+                  "tensors of an artifact must be of a type that this autosparse knows, but got " +
+                      std::to_string(cells[i]) + "; install a newer autosparse");
             into_.program.add_tensor(checked_shape(&cells[i + 1]), cells[i]);
         }
     }
@@ -143,7 +146,8 @@ private:
 
     void add_operator(as_op op) {
         into_.program.check_op(op);  // ids are valid from here on
-        check(shared_.empty() || (shared_[number_] >= 0 && static_cast<std::size_t>(shared_[number_]) <= number_),
+        check(shared_.empty() ||
+                  (shared_[number_] >= 0 && static_cast<std::size_t>(shared_[number_]) <= number_),
               "an operator may share the weights of earlier operators only");
         std::string note;
         op.kernel = kernel_here(op, note);
@@ -165,7 +169,8 @@ private:
     int32_t kernel_here(const as_op &op, std::string &note) const {
         if (op.kernel < 0) return AS_KERNEL_ANY;
         check(static_cast<std::size_t>(op.kernel) < kernels_.size(),
-              "an artifact may refer only to kernels that it names, but refers to " + std::to_string(op.kernel));
+              "an artifact may refer only to kernels that it names, but refers to " +
+                  std::to_string(op.kernel));
         const std::string &wanted = kernels_[static_cast<std::size_t>(op.kernel)];
         const auto &rows = kernel_table();
         for (std::size_t row = 0; row < rows.size(); ++row) {
@@ -195,12 +200,15 @@ private:
               "group_start must have " + std::to_string(groups + 1) + " entries, but has " +
                   std::to_string(group_start.size()));
         check(group_start.back() == static_cast<int64_t>(kept.size()),
-              "kept must have as many entries as group_start ends with, but has " + std::to_string(kept.size()));
+              "kept must have as many entries as group_start ends with, but has " +
+                  std::to_string(kept.size()));
         const int32_t inputs = into_.program.tensor(op.inputs[0]).shape.channels;
         for (std::size_t g = 0; g + 1 < group_start.size(); ++g)
-            check(group_start[g] >= 0 && group_start[g] <= group_start[g + 1], "group_start must ascend from 0");
+            check(group_start[g] >= 0 && group_start[g] <= group_start[g + 1],
+                  "group_start must ascend from 0");
         for (int32_t channel : kept)
-            check(channel >= 0 && channel < inputs, "kept must name input channels, but names " + std::to_string(channel));
+            check(channel >= 0 && channel < inputs,
+                  "kept must name input channels, but names " + std::to_string(channel));
     }
 
     // Weights as as_op takes them.
@@ -208,7 +216,8 @@ private:
         const ElementType type = file_.type(owned("weight"));
         check(type == ElementType::f32 || type == ElementType::bf16, "weights must be F32 or BF16");
         const Array stored = file_.array(owned("weight"), type);
-        const Shape &in = into_.program.tensor(op.inputs[0]).shape, &out = into_.program.tensor(op.output).shape;
+        const Shape &in = into_.program.tensor(op.inputs[0]).shape,
+                    &out = into_.program.tensor(op.output).shape;
         const bool convolves = op.kind == AS_OP_CONV || op.kind == AS_OP_CONV_GROUPED;
         if (convolves)
             check(op.groups >= 1 && op.kernel_h >= 1 && op.kernel_w >= 1,
@@ -226,7 +235,8 @@ private:
             return made;
         }
         check(stored.shape == dense, "weights must have the shape that their operator needs");
-        for (std::size_t i = 0; i < static_cast<std::size_t>(count); ++i) made->data()[i] = element(stored, i);
+        for (std::size_t i = 0; i < static_cast<std::size_t>(count); ++i)
+            made->data()[i] = element(stored, i);
         return made;
     }
 
@@ -243,7 +253,8 @@ private:
                     for (int64_t r = 0; r < op.block_n; ++r, ++from) {
                         const int64_t row = static_cast<int64_t>(g) * op.block_n + r;
                         if (row < dense[0])
-                            to[(row * inputs + kept[static_cast<std::size_t>(k)]) * taps + t] = element(stored, from);
+                            to[(row * inputs + kept[static_cast<std::size_t>(k)]) * taps + t] =
+                                element(stored, from);
                     }
     }
 

@@ -30,7 +30,7 @@ struct Descriptor {
 
 MappedFile::MappedFile(const std::string &path) {
     const Descriptor file(path.c_str());
-    struct stat info {};
+    struct stat info{};
     if (file.number < 0 || fstat(file.number, &info) != 0) refuse(std::strerror(errno));
     if (!S_ISREG(info.st_mode)) refuse("it is no ordinary file");
     if (info.st_size == 0) refuse("it is empty");

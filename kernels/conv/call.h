@@ -30,14 +30,15 @@ struct ConvCall {
     int32_t output_dtype;  // of output and residual, an as_dtype
     float low, high;       // clamp, applied last
     bool shares_lines;     // px, wg, wf: others may have written the output's lines last
+    bool shares_inputs;    // px: the same of the inputs
     int32_t first, last;   // px: vectors of flattened pixels; mx: 16 of them; oc: output
                            // rows; wg, wf: vectors of tiles
     int32_t width;         // oc, wg, wf: output pixels per row
     int32_t stride_w;      // oc: 1 or 2
     ptrdiff_t input_row;   // oc: from the input row of one output row to that of the next
     ptrdiff_t output_row;  // oc, wg, wf: from one output row to the next
-    int32_t depth;         // mx: pairs per matrix multiplication; `kept`, those of a tap, is a multiple of it
-    ptrdiff_t pair;        // mx: from one pair of kept inputs to the next; taps may be kernel rows
+    int32_t depth;   // mx: pairs per matrix multiplication; `kept`, those of a tap, is a multiple of it
+    ptrdiff_t pair;  // mx: from one pair of kept inputs to the next; taps may be kernel rows
     // wg, wf: `input` holds the transformed tiles of a block, [position][channel][tile]
     ptrdiff_t position;               // from one transformed position to the next
     int32_t tile_rows, tile_columns;  // of the block
@@ -78,7 +79,7 @@ using MatrixPanelFill = void (*)(const MatrixPanelCall &);
 
 // What one instruction set has.
 struct ConvKernels {
-    bool fuses;  // multiplies and adds in one instruction
+    bool fuses;              // multiplies and adds in one instruction
     const ConvKernel *rows;  // one entry per row of variants.inc, null where it is of another set
     InputTransform transform_input[kMethodCount];  // null for methods that multiply directly
     MatrixPanelFill fill_matrix_panel;

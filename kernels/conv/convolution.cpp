@@ -14,15 +14,15 @@ namespace {
 constexpr int64_t kInputBytesPerTask = 256 << 10;
 // A block of one vector has too few sums to keep the arithmetic busy.
 constexpr int kLeastUnits = 2;
-// The same of processors with matrix tiles, whose second-level caches have 2 MiB: the panel holds every input
-// several times, and every task streams all weights.
+// The same of processors with matrix tiles, whose second-level caches have 2 MiB: the panel holds every
+// input several times, and every task streams all weights.
 constexpr int64_t kMatrixPanelBytes = 512 << 10;
 // Rows of pixels become at most this much longer for the sake of matrix panels.
 constexpr double kMostLengthening = 1.15;
 // Tasks per thread that let uneven groups even out.
 constexpr int kTasksPerThread = 4;
-// Whole vectors are loaded a little before the first and beyond the last pixel.
-constexpr ptrdiff_t kScratchGuard = 64;
+// Tasks that must wait before a thread splits the inputs of another thread's tasks once more.
+constexpr int kWorthASplit = 3;
 
 int pad_after(int out, int stride, int kernel, int dilation, int pad_before, int size) {
     return std::max(0, (out - 1) * stride + (kernel - 1) * dilation - pad_before - (size - 1));
@@ -84,20 +84,16 @@ void Convolution::prefer_whole_lines(Program &program) const {
     if (whole <= pitch * kMostLengthening) program.widen(op_.output, whole);
 }
 
-std::size_t Convolution::workspace(const Program &program) {
-    if (!splits_phases()) return 0;
-    // Phase planes have the output's pitch.
-    phases_ = phase_planes(op_, output_shape_, program.tensor(op_.output).pitch);
+std::size_t Convolution::workspace(const Program &) {
+    if (splitting_ != Splitting::step) return 0;
     const int64_t elements =
         static_cast<int64_t>(input_shape_.batch) * input_shape_.channels * phases_.channel;
-    require(phases_.channel * input_shape_.channels < INT32_MAX / 2,
-            "one image of a strided convolution must stay below 2^30 elements");
-    return splits_locally() ? 0 : static_cast<std::size_t>(elements * bytes_of(dtype_));
+    return static_cast<std::size_t>(elements * bytes_of(dtype_));
 }
 
 std::size_t Convolution::scratch(const Program &program) {
-    if (splits_locally())
-        return static_cast<std::size_t>(phases_.channel + 2 * kScratchGuard) * sizeof(float);
+    if (splitting_ == Splitting::channel || splitting_ == Splitting::task)
+        return static_cast<std::size_t>(split_floats() + 2 * kScratchGuard) * sizeof(float);
     const std::size_t spare =
         split_bands_ > 1 ? static_cast<std::size_t>(spare_floats(phases_)) * sizeof(float) : 0;
     if (!takes_pairs()) return spare;
@@ -130,13 +126,6 @@ void Convolution::locate_direct(const Tensor &input) {
     input_base_ = input.origin(0, 0);
     input_image_ = input.image;
     input_channel_ = input.plane;
-}
-
-void Convolution::locate_phases(const void *workspace) {
-    taps_ = phases_.taps;
-    input_base_ = offset(workspace, dtype_, phases_.front);
-    input_image_ = phases_.channel * input_shape_.channels;
-    input_channel_ = splits_locally() ? 0 : phases_.channel;
 }
 
 // Kept pairs lie one after another, whichever they are.
@@ -173,47 +162,6 @@ Panel Convolution::lay_out(const std::vector<ptrdiff_t> &planes, const std::vect
     return lay_out_matrix_panel(planes, tap_plane, tap_shift, layer_.row_taps, most_pairs(), span);
 }
 
-void Convolution::split_channel(const Tensor &input, int isa, int n, int c, const Rows &rows, float *spare,
-                                void *to) const {
-    split_phases(phases_, op_, input, output_shape_.width, isa, widens(), n, c,
-                 {rows.first, rows.last, spare}, to);
-}
-
-// Rows of the phase planes in the band of as many rows of outputs; the last has what is below them too.
-Rows Convolution::split_rows(int band) const {
-    Rows rows = Program::band(output_shape_, band, split_bands_);
-    if (band == split_bands_ - 1) rows.last = phases_.rows;
-    return rows;
-}
-
-void Convolution::plan_split(Program &program, int op, void *workspace) {
-    const Tensor &input = program.tensor(op_.inputs[0]);
-    const int channels = input_shape_.channels;
-    const int tasks = input_shape_.batch * split_bands_ * channels;
-    // Calls `body(image, channel, band)`, bands outside of channels.
-    const auto with = [channels, bands = split_bands_](int task, auto &&body) {
-        const int band = task / channels % bands;
-        body(task / channels / bands, Program::turn(task % channels, channels, band), band);
-    };
-    const auto planes = [this, workspace](int n, int c) {
-        return offset(workspace, dtype_,
-                      (static_cast<ptrdiff_t>(n) * input_shape_.channels + c) * phases_.channel);
-    };
-    program.add_step(
-        op, std::vector<int64_t>(static_cast<std::size_t>(tasks), 1),
-        [this, &program, &input, with, planes](int task, int worker) {
-            with(task, [&](int n, int c, int band) {
-                split_channel(input, program.isa(), n, c, split_rows(band), program.scratch(worker),
-                              planes(n, c));
-            });
-        },
-        [this, &input, with, planes](int task, LineMoves &moves) {
-            with(task, [&](int n, int c, int band) {
-                touch_split(input, n, c, split_rows(band), planes(n, c), moves);
-            });
-        });
-}
-
 int Convolution::units(const Program &program) const {
     const int lanes = row_.lanes;
     if (row_.method == Method::oc) return output_shape_.height;
@@ -228,18 +176,20 @@ int64_t Convolution::bytes_per_unit(const Program &program) const {
         const int64_t copies = copies_rows() ? std::min(op_.stride_h, op_.kernel_h) : planes;
         return (px ? row_.lanes : input_row(program)) * copies * most_pairs() * 4;
     }
+    const int64_t copies = splits_phases() ? static_cast<int64_t>(phases_.planes.size())
+                                           : static_cast<int64_t>(op_.stride_h) * op_.stride_w;
     return static_cast<int64_t>(px ? row_.lanes : output_shape_.width) * input_shape_.channels /
-           op_.groups * (is_strided() ? op_.stride_h * op_.stride_w : 1) *
-           static_cast<int64_t>(sizeof(float));
+           op_.groups * copies * static_cast<int64_t>(sizeof(float));
 }
 
 int64_t Convolution::input_bytes() const { return image_bytes(input_shape_, dtype_); }
 
-// Workers that share an image fetch all of each other's inputs if they divide the outputs among them, and read the same
-// weights if they divide the pixels. Either way they fetch half of what a neighbour divides otherwise.
+// Workers that share an image fetch all of each other's inputs if they divide the outputs among them, and
+// read the same weights if they divide the pixels. Either way they fetch half of what a neighbour divides
+// otherwise.
 bool Convolution::prefers_bands(const Program &program) const {
     const int threads = program.threads();
-    if (threads == 1 || splits_locally()) return false;
+    if (threads == 1 || (splits_phases() && is_depthwise())) return false;
     const Tensor &output = program.tensor(op_.output);
     const int64_t before = input_bytes(), behind = image_bytes(output_shape_, output.dtype) / threads;
     int64_t spared = program.tensor(op_.inputs[0]).is_in_bands ? before : before - before / threads;
@@ -253,7 +203,12 @@ int Convolution::parts_of_outputs(const Program &program) const {
 }
 
 void Convolution::divide(Program &program) {
+    // Phase planes have the output's pitch.
+    if (splits_phases()) phases_ = phase_planes(op_, output_shape_, program.tensor(op_.output).pitch);
+    require(phases_.channel * input_shape_.channels < INT32_MAX / 2,
+            "one image of a strided convolution must stay below 2^30 elements");
     prefers_bands_ = prefers_bands(program);
+    choose_splitting(program);
     const int all = units(program), step = units_per_task(program);
     Tensor &output = program.tensor(op_.output);
     output.is_in_bands = program.threads() > 1 && parts_of_outputs(program) == 1 &&
@@ -263,7 +218,7 @@ void Convolution::divide(Program &program) {
 
 int Convolution::units_per_task(const Program &program) const {
     const int all = units(program);
-    if (splits_locally()) return all;
+    if (splitting_ == Splitting::channel) return all;
     const int granule = row_.is_flat() ? row_.tile_pixels / row_.lanes : 1;
     const auto round_up = [granule](int64_t value) {
         return std::max<int64_t>(granule, (value + granule - 1) / granule * granule);
@@ -285,8 +240,9 @@ int Convolution::units_per_task(const Program &program) const {
     return static_cast<int>(std::min<int64_t>(most, all));
 }
 
-// Bands end where those of other operators do, but for what is left of a cache line, of which two workers would write a
-// part each. Vectors along pixels cut any number of them into equal blocks; matrix tiles waste what is no whole tile.
+// Bands end where those of other operators do, but for what is left of a cache line, of which two workers
+// would write a part each. Vectors along pixels cut any number of them into equal blocks; matrix tiles
+// waste what is no whole tile.
 int Convolution::band_granule(const Program &program) const {
     if (!row_.is_flat()) return 1;
     if (row_.method == Method::mx) return row_.tile_pixels / row_.lanes;
@@ -323,7 +279,7 @@ std::vector<Convolution::Task> Convolution::cut_tasks(const Program &program,
 
 void Convolution::plan(Program &program, int op, void *workspace) {
     if (splits_phases()) {
-        if (!splits_locally()) plan_split(program, op, workspace);
+        if (splitting_ == Splitting::step) plan_split(program, op, workspace);
         locate_phases(workspace);
     } else {
         locate_direct(program.tensor(op_.inputs[0]));
@@ -332,7 +288,7 @@ void Convolution::plan(Program &program, int op, void *workspace) {
         locate_panel();
     else
         for (int32_t channel : layer_.channels)
-            channel_offsets_.push_back(static_cast<int32_t>(channel * input_channel_));
+            channel_offsets_.push_back(static_cast<int32_t>(slot_of(channel) * input_channel_));
     std::vector<int64_t> costs;
     tasks_ = cut_tasks(program, costs);
     Step &step = program.add_step(
@@ -343,10 +299,11 @@ void Convolution::plan(Program &program, int op, void *workspace) {
         [this, &program](int task, LineMoves &moves) {
             touch_task(tasks_[static_cast<std::size_t>(task)], program, moves);
         });
-    if (!takes_pairs()) return;
-    // A run's panels are worth nothing to the next.
+    if (!takes_pairs() && splitting_ != Splitting::task) return;
+    // What workers hold of a run's inputs is worth nothing to the next.
     holders_.resize(static_cast<std::size_t>(program.threads()));
-    step.prepare = [this](int worker) { holders_[static_cast<std::size_t>(worker)].image = -1; };
+    step.prepare = [this](int worker) { holders_[static_cast<std::size_t>(worker)].held.image = -1; };
+    if (splitting_ == Splitting::task) step.queue->take_only_from(kWorthASplit);
 }
 
 ConvCall Convolution::call_for(const Task &task, const Program &program) const {
@@ -372,6 +329,7 @@ ConvCall Convolution::call_for(const Task &task, const Program &program) const {
     call.tap_count = layer_.taps / layer_.row_taps;
     call.rows = strip.rows;
     call.shares_lines = program.threads() > 1;
+    call.shares_inputs = program.threads() > 1 && !prefers_bands_;
     call.low = clamps() ? 0.0f : -INFINITY;
     call.high = op_.activation == AS_ACT_RELU6 ? 6.0f : INFINITY;
     call.first = task.first;
@@ -388,23 +346,19 @@ ptrdiff_t Convolution::start_of(const Task &task, const Program &program) const 
     return task.first * (row_.is_flat() ? static_cast<ptrdiff_t>(row_.lanes) : input_row(program));
 }
 
-// Whether a worker's panel is that of this task; from now on it is.
-bool Convolution::holds_panel(const Task &task, int worker) {
-    const Strip &strip = layer_.strips[static_cast<std::size_t>(task.strip)];
-    PanelHolder &holder = holders_[static_cast<std::size_t>(worker)];
-    if (holder.image == task.image && holder.first == task.first && holder.kept_begin == strip.kept_begin &&
-        holder.kept == strip.kept)
-        return true;
-    holder.image = task.image;
-    holder.first = task.first;
-    holder.kept_begin = strip.kept_begin;
-    holder.kept = strip.kept;
-    return false;
+// Whether a worker's scratch holds this already; from now on it does.
+bool Convolution::holds(const Held &wanted, int worker) {
+    Held &held = holders_[static_cast<std::size_t>(worker)].held;
+    const bool is_held = held.image == wanted.image && held.first == wanted.first &&
+                         held.kept_begin == wanted.kept_begin && held.kept == wanted.kept;
+    held = wanted;
+    return is_held;
 }
 
 void Convolution::take_panel(const Task &task, const Program &program, int worker, ConvCall &call) {
     float *panel = program.scratch(worker);
-    const bool is_filled = holds_panel(task, worker);
+    const Strip &strip = layer_.strips[static_cast<std::size_t>(task.strip)];
+    const bool is_filled = holds({task.image, task.first, strip.kept_begin, strip.kept}, worker);
     if (!is_filled && copies_rows())
         fill_matrix_panel(task, call.input, panel);
     else if (!is_filled)
@@ -421,9 +375,9 @@ void Convolution::fill_panel(const Task &task, const Program &program, const voi
     const auto interleave = plane_kernels(program.isa(), AS_BF16).interleave;
     const int32_t *kept = layer_.channels.data() + strip.kept_begin;
     const auto at = [&](int k, ptrdiff_t plane) {
-        return k < strip.kept ? offset(input, AS_BF16,
-                                       kept[k] * input_channel_ + plane + start - panel_.reach_before)
-                              : nullptr;
+        return k < strip.kept
+                   ? offset(input, AS_BF16, kept[k] * input_channel_ + plane + start - panel_.reach_before)
+                   : nullptr;
     };
     // Matrix tiles read pairs beyond the last: their weights are zero, but what they meet must be finite.
     const int pairs = depth_of(strip.kept, packing(), 1);
@@ -455,16 +409,12 @@ void Convolution::fill_matrix_panel(const Task &task, const void *input, float *
 
 void Convolution::run_task(const Task &task, const Program &program, int worker) {
     ConvCall call = call_for(task, program);
-    if (splits_locally()) {
-        const Strip &strip = layer_.strips[static_cast<std::size_t>(task.strip)];
-        float *planes = program.scratch(worker) + kScratchGuard;
-        split_channel(program.tensor(op_.inputs[0]), program.isa(), task.image,
-                      layer_.channels[static_cast<std::size_t>(strip.kept_begin)], {0, phases_.rows},
-                      nullptr, planes);
-        call.input = planes + phases_.front;
-    } else if (takes_pairs()) {
+    if (splitting_ == Splitting::channel)
+        take_channel(task, program, worker, call);
+    else if (splitting_ == Splitting::task)
+        take_rows(task, program, worker, call);
+    else if (takes_pairs())
         take_panel(task, program, worker, call);
-    }
     row_.run(call);
     const Tensor &output = program.tensor(op_.output);
     if (op_.activation != AS_ACT_NONE && !clamps()) activate(call, output, program.isa());

@@ -12,6 +12,9 @@
 
 namespace autosparse {
 
+// Whole vectors are loaded a little before the first and beyond the last pixel.
+constexpr ptrdiff_t kScratchGuard = 64;
+
 class Convolution : public Operator {
 public:
     // `dtype` is the input tensor's; `kernel` is the row that runs it, `is_listed` whether that row is the
@@ -42,10 +45,18 @@ private:
         int32_t image, first, last, strip;
     };
 
-    // Whose panel lies in a worker's scratch: strips that share kept inputs share it. One per cache line.
-    struct alignas(64) PanelHolder {
+    // What lies in a worker's scratch: strips that share kept inputs share a panel, and all share phase
+    // planes.
+    struct Held {
         int32_t image = -1, first, kept_begin, kept;
     };
+    // One per cache line.
+    struct alignas(64) Holder {
+        Held held;
+    };
+    // Who makes phase planes: a step of its own, for all; or the task that reads them, in its worker's
+    // scratch, those of its one channel, or its rows of all channels.
+    enum class Splitting { none, step, channel, task };
 
     bool is_strided() const { return op_.stride_h > 1 || op_.stride_w > 1; }
     // bf16 arithmetic takes kept inputs two at a time, from a panel in the worker's scratch.
@@ -67,8 +78,6 @@ private:
     // Depthwise convolutions of bf16 compute in float: a channel is widened on the way.
     bool widens() const { return dtype_ == AS_BF16 && !takes_pairs(); }
     bool splits_phases() const { return row_.is_flat() && (is_strided() || widens()); }
-    // Depthwise: one task reads one channel, and splits it into its worker's scratch.
-    bool splits_locally() const { return splits_phases() && is_depthwise(); }
     bool clamps() const { return op_.activation == AS_ACT_RELU || op_.activation == AS_ACT_RELU6; }
     Padding padding() const;
     int64_t input_row(const Program &program) const {
@@ -77,10 +86,18 @@ private:
     void prefer_whole_lines(Program &program) const;
     std::vector<int32_t> direct_taps(const Tensor &input) const;
     void locate_direct(const Tensor &input);
+    void choose_splitting(const Program &);
+    int most_split_rows(const Program &) const;
+    Rows split_rows_of(const Task &) const;
+    ptrdiff_t split_floats() const;
+    int32_t slot_of(int32_t channel) const;
     void locate_phases(const void *workspace);
     void locate_panel();
     void make_panel(const Program &);
-    void split_channel(const Tensor &input, int isa, int n, int c, const Rows &, float *spare, void *to) const;
+    void split_channel(const Tensor &input, int isa, int n, int c, const Rows &, float *spare,
+                       void *to) const;
+    void take_channel(const Task &, const Program &, int worker, ConvCall &) const;
+    void take_rows(const Task &, const Program &, int worker, ConvCall &);
     Rows split_rows(int band) const;
     void plan_split(Program &, int op, void *workspace);
     std::vector<Task> cut_tasks(const Program &, std::vector<int64_t> &costs) const;
@@ -104,12 +121,13 @@ private:
     };
     std::vector<Reach> reaches(const Program &) const;
     void touch_input(const Task &, const Program &, LineMoves &) const;
-    void touch_split(const Tensor &input, int n, int c, const Rows &, const void *planes, LineMoves &) const;
+    void touch_split(const Tensor &input, int n, int c, const Rows &, const void *planes,
+                     LineMoves &) const;
     void touch_task(const Task &, const Program &, LineMoves &) const;
     Panel lay_out(const std::vector<ptrdiff_t> &planes, const std::vector<int32_t> &tap_plane,
                   const std::vector<int32_t> &tap_shift, ptrdiff_t span) const;
     ptrdiff_t start_of(const Task &, const Program &) const;
-    bool holds_panel(const Task &, int worker);
+    bool holds(const Held &wanted, int worker);
     void take_panel(const Task &, const Program &, int worker, ConvCall &);
     void fill_panel(const Task &, const Program &, const void *input, float *panel) const;
     void fill_matrix_panel(const Task &, const void *input, float *panel) const;
@@ -130,8 +148,11 @@ private:
     Panel panel_;
     bool prefers_bands_ = false;
     int split_bands_ = 1;  // of the phase planes
-    int task_units_ = 0;                // that the panel has room for
-    std::vector<PanelHolder> holders_;  // per worker
+    int task_units_ = 0;   // that the panel has room for
+    Splitting splitting_ = Splitting::none;
+    std::vector<int32_t> split_;   // channels that some strip keeps, where tasks split them
+    ptrdiff_t task_plane_ = 0;     // from one of their phase planes to the next
+    std::vector<Holder> holders_;  // per worker
     std::vector<int32_t> taps_, channel_offsets_;
     const void *input_base_ = nullptr;  // origin of image 0
     ptrdiff_t input_image_ = 0;

@@ -11,14 +11,15 @@ namespace {
 
 // Pixels per task: small planes are taken together.
 constexpr int kPixelsPerTask = 2048;
-// Rows of the input. Fewer cost more than fetching them all from another processor does: a band reads the rows above
-// and below it once more, and jumps from plane to plane so often that the next lines are not foreseen (28 rows in two
-// bands 1.3 times as long, 14 rows 1.45 times).
+// Rows of the input. Fewer cost more than fetching them all from another processor does: a band reads the
+// rows above and below it once more, and jumps from plane to plane so often that the next lines are not
+// foreseen (28 rows in two bands 1.3 times as long, 14 rows 1.45 times).
 constexpr int kRowsPerBand = 28;
 
 }  // namespace
 
-DepthwiseConvolution::DepthwiseConvolution(const as_op &op, int dtype, const Shape &input, const Shape &output)
+DepthwiseConvolution::DepthwiseConvolution(const as_op &op, int dtype, const Shape &input,
+                                           const Shape &output)
     : op_(op), input_shape_(input), output_shape_(output) {
     const std::size_t channels = static_cast<std::size_t>(input.channels);
     weights_.assign(op.weight, op.weight + channels * static_cast<std::size_t>(op.kernel_h * op.kernel_w));

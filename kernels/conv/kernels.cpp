@@ -50,10 +50,10 @@ constexpr ConvKernel rows[] = {
 }  // namespace
 
 extern const ConvKernels conv_kernels;
-const ConvKernels conv_kernels = {kFuses,
-                                  rows,
-                                  {nullptr, nullptr, wg_transform_input<Wg>, wg_transform_input<Wf>, nullptr,
-                                   wg_transform_input<Wp>},
-                                  mx_fill_panel};
+const ConvKernels conv_kernels = {
+    kFuses,
+    rows,
+    {nullptr, nullptr, wg_transform_input<Wg>, wg_transform_input<Wf>, nullptr, wg_transform_input<Wp>},
+    mx_fill_panel};
 
 }  // namespace autosparse::AS_ISA_NS

@@ -24,8 +24,8 @@ struct MethodFacts {
 
 // By Method.
 constexpr MethodFacts kMethods[] = {
-    {"px", Unit::one, Unit::vector, {0, 0, 0}, 0, 0},   {"oc", Unit::vector, Unit::one, {0, 0, 0}, 0, 0},
-    {"wg", Unit::one, Unit::vector, {4, 2, 3}, 3, 1},   {"wf", Unit::one, Unit::vector, {6, 4, 3}, 3, 1},
+    {"px", Unit::one, Unit::vector, {0, 0, 0}, 0, 0},    {"oc", Unit::vector, Unit::one, {0, 0, 0}, 0, 0},
+    {"wg", Unit::one, Unit::vector, {4, 2, 3}, 3, 1},    {"wf", Unit::one, Unit::vector, {6, 4, 3}, 3, 1},
     {"mx", Unit::matrix, Unit::matrix, {0, 0, 0}, 0, 0}, {"wp", Unit::one, Unit::vector, {7, 4, 4}, 7, 2}};
 
 constexpr std::size_t kMethodCount = sizeof kMethods / sizeof *kMethods;

@@ -2,9 +2,9 @@
 //
 // Outputs are rows, pixels columns, and kept inputs, in pairs, what is summed over. The panel of kept
 // inputs (conv/panel.h) is the second factor as it lies: 16 pixels of `depth` pairs are a tile whose rows
-// are a pair of channels apart, and a kernel position is a constant shift of its address. Dense layers, all of
-// whose outputs read one panel, have a copy per position of a kernel row in it: their taps are kernel rows, and
-// the pairs of a tap those of all its positions.
+// are a pair of channels apart, and a kernel position is a constant shift of its address. Dense layers, all
+// of whose outputs read one panel, have a copy per position of a kernel row in it: their taps are kernel
+// rows, and the pairs of a tap those of all its positions.
 //
 //     for block of V x 16 pixels, for tile of O x 16 outputs:
 //         c[O][V] = 0

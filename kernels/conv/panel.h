@@ -33,14 +33,15 @@ Panel lay_out_panel(std::vector<ptrdiff_t> planes, const std::vector<int32_t> &t
                     const std::vector<int32_t> &tap_shift, ptrdiff_t span);
 
 // The same for matrix tiles (conv/mx.h), whose rows should begin with a cache line: otherwise each of them
-// crosses two, and loading a tile takes three times as long as multiplying two. So every pair is copied once
-// per position of a kernel row, shifted by it, and kernel rows differ by whole cache lines:
+// crosses two, and loading a tile takes three times as long as multiplying two. So every pair is copied
+// once per position of a kernel row, shifted by it, and kernel rows differ by whole cache lines:
 //
 //     for set of kernel rows that do, for position of the row, for pair of kept channels:
 //         panel[set][position][pair][x] = (first[shift + x], second[shift + x])
 //
-// With pitches of whole cache lines all kernel rows of stride 1 are one set. The positions of a row are summed
-// over together, so that few inputs, such as an image's three, fill tiles as well. `pairs`: the most of a row.
+// With pitches of whole cache lines all kernel rows of stride 1 are one set. The positions of a row are
+// summed over together, so that few inputs, such as an image's three, fill tiles as well. `pairs`: the most
+// of a row.
 Panel lay_out_matrix_panel(const std::vector<ptrdiff_t> &planes, const std::vector<int32_t> &tap_plane,
                            const std::vector<int32_t> &tap_shift, int row_taps, int pairs, ptrdiff_t span);
 

@@ -132,8 +132,8 @@ ptrdiff_t plane_of_rows(const PhasePlanes &phases, int rows) {
 }
 
 void split_phase_rows(const PhasePlanes &phases, const as_op &op, const Tensor &input, int out_width,
-                      int isa, int image, int channel, int first, int rows, float *to) {
-    const ptrdiff_t front = front_of_rows(phases), plane = plane_of_rows(phases, rows);
+                      int isa, int image, int channel, int first, int rows, ptrdiff_t plane, float *to) {
+    const ptrdiff_t front = front_of_rows(phases), written = plane_of_rows(phases, rows);
     for (const PhasePlanes::Plane &p : phases.planes) {
         const int have = phase_rows(phases, p, input.shape.height, op.stride_h);
         const int columns =
@@ -150,7 +150,7 @@ void split_phase_rows(const PhasePlanes &phases, const as_op &op, const Tensor &
         if (end > begin)
             plane_kernels(isa, input.dtype)
                 .split_rows(from, step, top, phases.pitch, end - begin, columns, op.stride_w);
-        std::fill(below, to + plane, 0.0f);
+        std::fill(below, to + written, 0.0f);
         to += plane;
     }
 }

@@ -22,7 +22,7 @@ struct Axis {
 
 Axis split_axis(int kernel, int stride, int dilation, int padding);
 
-// The phase planes of one channel, made before the convolution runs.
+// The phase planes of one channel, made before its inputs are multiplied.
 struct PhasePlanes {
     struct Plane {
         int phase_y, phase_x;
@@ -43,8 +43,8 @@ struct PhasePlanes {
 int phase_pitch(const as_op &op, const Shape &input, const Shape &output);
 PhasePlanes phase_planes(const as_op &op, const Shape &output, int pitch);
 
-// Rows [first, last) of phase planes, with what is above the first row of all and below the last. Where the others may
-// be written at the same time, `spare` has room for spare_floats().
+// Rows [first, last) of phase planes, with what is above the first row of all and below the last. Where the
+// others may be written at the same time, `spare` has room for spare_floats().
 struct PhaseBand {
     int first, last;
     float *spare;
@@ -57,10 +57,10 @@ void split_phases(const PhasePlanes &phases, const as_op &op, const Tensor &inpu
                   bool widens, int image, int channel, const PhaseBand &band, void *to);
 
 // Rows [first, first + rows) of a channel's phase planes, as split_phases makes them, with zeros outside
-// the image. Row `first` of plane p begins at `to + p * plane_of_rows(phases, rows) +
-// front_of_rows(phases)`.
+// the image. Row `first` of plane p begins at `to + p * plane + front_of_rows(phases)`, where `plane` is at
+// least plane_of_rows(phases, rows).
 void split_phase_rows(const PhasePlanes &phases, const as_op &op, const Tensor &input, int out_width,
-                      int isa, int image, int channel, int first, int rows, float *to);
+                      int isa, int image, int channel, int first, int rows, ptrdiff_t plane, float *to);
 ptrdiff_t front_of_rows(const PhasePlanes &phases);
 ptrdiff_t plane_of_rows(const PhasePlanes &phases, int rows);
 

@@ -56,12 +56,21 @@ AS_INLINE void px_position(Vec (&acc)[R][V], const float *x, const float *w) {
     }
 }
 
-// Asks for what px_store will write of the R outputs from `first_row` on.
-template <class T, int R, int V>
+// Asks for what px_store will write of the R outputs from `first_row` on, as floats.
+template <int R, int V>
 AS_INLINE void px_prefetch(const ConvCall &call, int first_row, ptrdiff_t pixel) {
     for (int row = first_row; row < first_row + R && row < call.rows; ++row) {
-        T *out = static_cast<T *>(call.output) + row * call.output_plane + pixel;
+        float *out = static_cast<float *>(call.output) + row * call.output_plane + pixel;
         prefetch_written(out, out + V * kLanes);
+    }
+}
+
+// Asks for what px_position will read of an input at all kernel positions.
+template <int V>
+AS_INLINE void px_prefetch_input(const ConvCall &call, const float *plane) {
+    for (int t = 0; t < call.tap_count; ++t) {
+        __builtin_prefetch(plane + call.taps[t]);
+        __builtin_prefetch(plane + call.taps[t] + V * kLanes - 1);
     }
 }
 
@@ -76,17 +85,24 @@ static void px_block(const ConvCall &call, int tile, int vector) {
     }
     const float *w = call.weights + static_cast<ptrdiff_t>(tile) * call.kept * call.tap_count * R;
     const float *input = call.input + pixel;
-    if (call.shares_lines && call.output_dtype == AS_F32) px_prefetch<float, R, V>(call, tile * R, pixel);
+    // Inputs that are multiplied while one comes from another processor, of which the first tile is the
+    // first reader.
+    constexpr int kInputsAhead = 4;
+    const int asked = call.shares_inputs && tile == 0 ? call.kept - kInputsAhead : 0;
+    if (call.shares_lines && call.output_dtype == AS_F32) px_prefetch<R, V>(call, tile * R, pixel);
     if (call.tap_count == 1) {
         input += call.taps[0];
         for (int c = 0; c < call.kept; ++c, w += R) {
             prefetch_weights(w, R);
+            if (c < asked)
+                px_prefetch_input<V>(call, input - call.taps[0] + call.channels[c + kInputsAhead]);
             px_position<A, R, V>(acc, input + call.channels[c], w);
         }
     } else {
         for (int c = 0; c < call.kept; ++c) {
             const float *plane = input + call.channels[c];
             prefetch_weights(w, call.tap_count * R);
+            if (c < asked) px_prefetch_input<V>(call, input + call.channels[c + kInputsAhead]);
             for (int t = 0; t < call.tap_count; ++t, w += R)
                 px_position<A, R, V>(acc, plane + call.taps[t], w);
         }

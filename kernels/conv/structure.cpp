@@ -147,7 +147,8 @@ struct TilePacker {
             for (int r = 0; r < rows; ++r) {
                 double u[49];
                 winograd.transform(kernel(r, k), u);
-                for (int p = 0; p < winograd.positions(); ++p) to[p * position + r] = static_cast<float>(u[p]);
+                for (int p = 0; p < winograd.positions(); ++p)
+                    to[p * position + r] = static_cast<float>(u[p]);
             }
     }
 };
@@ -162,7 +163,8 @@ int64_t words_per_tile(const TiledLayer &layer, int kept, Packing packing) {
 }
 
 // Tiles [tile - tile % together, ..) lie interleaved by position.
-void pack_winograd(const TilePacker &packer, const WinogradKernel &winograd, int tile, float *strip_weights) {
+void pack_winograd(const TilePacker &packer, const WinogradKernel &winograd, int tile,
+                   float *strip_weights) {
     const Strip &strip = packer.strip;
     const int first = tile - tile % strip.together;
     const ptrdiff_t words = static_cast<ptrdiff_t>(strip.kept) * packer.layer.tile_out;
@@ -181,8 +183,8 @@ void pack_strip(const as_op &op, int inputs_per_group, int first_in, Packing pac
                                 first_in,
                                 strip.first_out + first,
                                 std::min(layer.tile_out, strip.rows - first)};
-        float *to =
-            layer.packed->weights.data() + strip.weights + tile * words_per_tile(layer, strip.kept, packing);
+        float *to = layer.packed->weights.data() + strip.weights +
+                    tile * words_per_tile(layer, strip.kept, packing);
         if (packing == Packing::plain)
             packer.plain(to);
         else if (packing == Packing::pairs)
@@ -190,14 +192,16 @@ void pack_strip(const as_op &op, int inputs_per_group, int first_in, Packing pac
         else if (packing == Packing::matrix)
             packer.matrix(to);
         else
-            pack_winograd(packer, WinogradKernel(packing), tile, layer.packed->weights.data() + strip.weights);
+            pack_winograd(packer, WinogradKernel(packing), tile,
+                          layer.packed->weights.data() + strip.weights);
     }
-    if (op.bias) std::copy_n(op.bias + strip.first_out, strip.rows, layer.packed->bias.begin() + strip.bias);
+    if (op.bias)
+        std::copy_n(op.bias + strip.first_out, strip.rows, layer.packed->bias.begin() + strip.bias);
 }
 
-// Equal rounds of at most `most` tiles. Tiles done together read their inputs from the first-level cache, but
-// their products lie beyond it: with few kept inputs per product that costs more (Zen 3, tiles of 4 outputs:
-// 8 and 12 kept inputs 1.05 and 1.1 times as long, 16 to 128 of them 1.04 to 1.4 times as fast).
+// Equal rounds of at most `most` tiles. Tiles done together read their inputs from the first-level cache,
+// but their products lie beyond it: with few kept inputs per product that costs more (Zen 3, tiles of 4
+// outputs: 8 and 12 kept inputs 1.05 and 1.1 times as long, 16 to 128 of them 1.04 to 1.4 times as fast).
 int tiles_together(const Strip &strip, int tile_out, int most) {
     if (strip.kept < 4 * tile_out) return 1;
     const int rounds = (strip.tiles + most - 1) / most;

@@ -41,8 +41,8 @@ enum class Packing {
     winograd_2x2,
     winograd_4x4,
     winograd_phases,
-    // [tile][tap][chunk][16 outputs at a time][output][pair], as the rows of matrix tiles (conv/mx.h); a tap
-    // may be a kernel row, whose pairs are those of its first position, then of its second ..
+    // [tile][tap][chunk][16 outputs at a time][output][pair], as the rows of matrix tiles (conv/mx.h); a
+    // tap may be a kernel row, whose pairs are those of its first position, then of its second ..
     matrix
 };
 

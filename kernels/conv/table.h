@@ -52,8 +52,8 @@ struct Choice {
     double cycles = 0;
 };
 
-// The executor's own choice, of the rows that `op.kernel` leaves, for inputs of a type, of which it keeps so many
-// per group of outputs.
+// The executor's own choice, of the rows that `op.kernel` leaves, for inputs of a type, of which it keeps
+// so many per group of outputs.
 Choice default_kernel(const as_op &op, int dtype, const Shape &input, const Shape &output, double kept,
                       int isa);
 

@@ -30,12 +30,19 @@ void Convolution::touch_input(const Task &task, const Program &program, LineMove
     const Tensor &input = program.tensor(op_.inputs[0]);
     const Strip &strip = layer_.strips[static_cast<std::size_t>(task.strip)];
     const int32_t *kept = layer_.channels.data() + strip.kept_begin;
-    if (splits_locally()) return moves.read(input, task.image, kept[0], 0, input.span());
+    if (splitting_ == Splitting::channel) return moves.read(input, task.image, kept[0], 0, input.span());
+    if (splitting_ == Splitting::task) {
+        const Rows rows = split_rows_of(task);
+        for (int32_t channel : split_)
+            moves.read_rows(input, task.image, channel, rows.first * op_.stride_h,
+                            rows.last * op_.stride_h);
+        return;
+    }
     const ptrdiff_t unit = row_.is_flat() ? row_.lanes : input_row(program);
     const ptrdiff_t begin = task.first * unit;
     const ptrdiff_t end = row_.is_flat()
-                        ? task.last * unit
-                        : (task.last - 1) * unit + (output_shape_.width - 1) * op_.stride_w + 1;
+                              ? task.last * unit
+                              : (task.last - 1) * unit + (output_shape_.width - 1) * op_.stride_w + 1;
     if (copies_rows()) {
         const ptrdiff_t length = panel_.length - (task_units_ - (task.last - task.first)) * unit;
         for (const ptrdiff_t shift : panel_.planes)
@@ -90,8 +97,8 @@ void DepthwiseConvolution::touch_rows(const Program &program, int image, int cha
     moves.write_rows(program.tensor(op_.output), image, channel, rows.first, rows.last);
 }
 
-// Counts whole rows of tiles, of which a task may do a part, and whole blocks of inputs, which the worker may
-// have transformed for an earlier task.
+// Counts whole rows of tiles, of which a task may do a part, and whole blocks of inputs, which the worker
+// may have transformed for an earlier task.
 void WinogradConvolution::touch_task(const Task &task, const Program &program, LineMoves &moves) const {
     const Tensor &input = program.tensor(op_.inputs[0]), &output = program.tensor(op_.output);
     const Block &block = blocks_[static_cast<std::size_t>(task.block)];
@@ -105,7 +112,8 @@ void WinogradConvolution::touch_task(const Task &task, const Program &program, L
     const int lanes = lanes_of(row_.isa);
     const int first = out_ * (block.first + task.first * lanes / tile_columns_);
     const int behind =
-        out_ * (block.first + std::min(block.rows, (task.last * lanes + tile_columns_ - 1) / tile_columns_));
+        out_ *
+        (block.first + std::min(block.rows, (task.last * lanes + tile_columns_ - 1) / tile_columns_));
     const int last = std::min(behind, output_shape_.height);
     for (int c = strip.first_out; c < strip.first_out + strip.rows; ++c) {
         if (op_.residual >= 0) moves.read_rows(program.tensor(op_.residual), task.image, c, first, last);

@@ -107,10 +107,11 @@ struct Wp {
     AS_INLINE void forward(const Vec (&d)[7], Vec (&v)[7]) {
 #pragma GCC unroll 7
         for (int r = 0; r < 7; ++r) {
-            v[r] = broadcast(kForward[r][r < 6 ? 5 : 6]) * d[r < 6 ? 5 : 6];
-#pragma GCC unroll 7
-            for (int c = 0; c < (r < 6 ? 5 : 6); ++c)
-                if (kForward[r][c] != 0) v[r] = fma(broadcast(kForward[r][c]), d[c], v[r]);
+            const int last = r < 6 ? 5 : 6;
+            v[r] = broadcast(kForward[r][last]) * d[last];
+#pragma GCC unroll 6
+            for (int c = 0; c < 6; ++c)
+                if (c != last && kForward[r][c] != 0) v[r] = fma(broadcast(kForward[r][c]), d[c], v[r]);
         }
     }
     AS_INLINE void inverse(const Vec (&m)[7], Vec (&y)[4]) {
@@ -254,8 +255,8 @@ AS_INLINE Vec wg_four_tiles(Vec x) {
     return fma(permute(x, kSecond), load(kSign), permute(x, kFirst));
 }
 
-// Images of four tiles a row, such as the 7x7 ones of ResNets: four rows of tiles fill a vector, a row of their
-// inputs another one.
+// Images of four tiles a row, such as the 7x7 ones of ResNets: four rows of tiles fill a vector, a row of
+// their inputs another one.
 static void wg_transform_four(const WinogradInput &in) {
     constexpr int kTiles = 4, kRows = 2 * kTiles + 2;
     for (int y = 0; y < in.tile_rows; y += kTiles) {
@@ -334,7 +335,8 @@ AS_INLINE void wg_store(const ConvCall &call, const float *lines, ptrdiff_t line
     }
 }
 
-// Where wg_store will write the tiles of a block: of every stretch of an output's row, a pixel of each cache line.
+// Where wg_store will write the tiles of a block: of every stretch of an output's row, a pixel of each
+// cache line.
 struct WgLines {
     static constexpr int kMost = 96;
     ptrdiff_t at[kMost];
@@ -370,8 +372,8 @@ AS_INLINE void wg_prefetch(const ConvCall &call, const WgLines &lines, int row) 
 }
 
 #if defined(AS_QUARTERS)
-// As wg_store for images of four tiles a row: `pixels` are those of output rows 2 g + i, g from 0 to 3, eight a row,
-// pixels[i] of g = 0 and 1, pixels[2 + i] of the others.
+// As wg_store for images of four tiles a row: `pixels` are those of output rows 2 g + i, g from 0 to 3,
+// eight a row, pixels[i] of g = 0 and 1, pixels[2 + i] of the others.
 AS_INLINE void wg_store_four(const ConvCall &call, const Vec (&pixels)[4], int row, int tile_y) {
     const Vec low = broadcast(call.low), high = broadcast(call.high);
     float *output = static_cast<float *>(call.output) + row * call.output_plane;
@@ -388,7 +390,8 @@ AS_INLINE void wg_store_four(const ConvCall &call, const Vec (&pixels)[4], int r
         if (call.residual) value = value + load_some(residual + at, call.width);
         value = first_lanes_of(min(high, max(low, value)), call.width);
         store_some(output + at, value, y + 1 < call.height ? whole : call.width);
-        for (ptrdiff_t gap = kLanes; gap < call.output_row && y + 1 < call.height; ++gap) output[at + gap] = 0.0f;
+        for (ptrdiff_t gap = kLanes; gap < call.output_row && y + 1 < call.height; ++gap)
+            output[at + gap] = 0.0f;
     }
 }
 #endif

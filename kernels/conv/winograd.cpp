@@ -8,14 +8,15 @@
 namespace autosparse {
 namespace {
 
-// Transformed inputs of a block should stay in the second-level cache while every strip passes over them, and
-// so should the products of the tiles of outputs that are done together.
+// Transformed inputs of a block should stay in the second-level cache while every strip passes over them,
+// and so should the products of the tiles of outputs that are done together.
 constexpr ptrdiff_t kBytesPerBlock = 512 << 10, kBytesOfProducts = 160 << 10;
-// In multiply-adds of vectors: reading one weight from behind the second-level cache and from there, transforming
-// one vector of inputs to one position, and fetching a cache line that another processor wrote. Weights come from
-// behind it once per inference and worker: on two processors of a Zen 3, 75 % pruned layers of 256 channels took
-// 1.44 times as long where both read all of them.
-constexpr double kCostOfReading = 0.8, kCostOfReadingAgain = 0.2, kCostOfTransform = 5.0, kCostOfLine = 16.0;
+// In multiply-adds of vectors: reading one weight from behind the second-level cache and from there,
+// transforming one vector of inputs to one position, and fetching a cache line that another processor
+// wrote. Weights come from behind it once per inference and worker: on two processors of a Zen 3, 75 %
+// pruned layers of 256 channels took 1.44 times as long where both read all of them.
+constexpr double kCostOfReading = 0.8, kCostOfReadingAgain = 0.2, kCostOfTransform = 5.0,
+                 kCostOfLine = 16.0;
 // Inputs that are transformed while one comes from another processor.
 constexpr int kInputsAhead = 3;
 // Tasks per thread that let uneven groups even out.
@@ -283,7 +284,7 @@ const float *WinogradConvolution::transformed(const Program &program, const Task
         if (splits_phases() && channel != split)
             split_phase_rows(phases_, op_, program.tensor(op_.inputs[0]), output_shape_.width,
                              program.isa(), task.image, channel, out_ * block.first + phases_.first_row,
-                             phase_rows_of(block), phases);
+                             phase_rows_of(block), plane_of_rows(phases_, phase_rows_of(block)), phases);
         split = channel;
         prefetch_input(program, task, slot + kInputsAhead);
         WinogradInput call =
@@ -299,16 +300,14 @@ const float *WinogradConvolution::transformed(const Program &program, const Task
     return inputs;
 }
 
-// Asks for the rows of an input that the transform of a task's block will read: others may have written them.
+// Asks for the rows of an input that the transform of a task's block will read: others may have written
+// them.
 void WinogradConvolution::prefetch_input(const Program &program, const Task &task, int slot) const {
     if (program.threads() == 1 || splits_phases() || slot >= static_cast<int>(used_.size())) return;
     const Block &block = blocks_[static_cast<std::size_t>(task.block)];
-    const Tensor &input = program.tensor(op_.inputs[0]);
     const int top = out_ * block.first - op_.pad_top;
-    const int first = std::max(0, top), last = std::min(input_shape_.height, top + out_ * block.rows + 2);
-    const auto *plane = static_cast<const float *>(input.origin(task.image, used_[static_cast<std::size_t>(slot)]));
-    constexpr ptrdiff_t kLine = static_cast<ptrdiff_t>(kCacheLine / sizeof(float));
-    for (ptrdiff_t at = first * input.pitch; at < last * input.pitch; at += kLine) __builtin_prefetch(plane + at);
+    prefetch_rows(program.tensor(op_.inputs[0]), task.image, used_[static_cast<std::size_t>(slot)], top,
+                  top + out_ * block.rows + filtering_.in - out_);
 }
 
 int64_t WinogradConvolution::cost(const Strip &strip, int vectors) const {

@@ -80,9 +80,10 @@ AS_GRANTS(amx) {
 uint32_t granted_levels() {
     static const uint32_t granted = [] {
         uint32_t found = 0;
-#define AS_ASK(level)                                                                             \
-    if ((kLevels[level##_level].extends == level##_level || found >> kLevels[level##_level].extends & 1) && \
-        grants_##level())                                                                         \
+#define AS_ASK(level)                                       \
+    if ((kLevels[level##_level].extends == level##_level || \
+         found >> kLevels[level##_level].extends & 1) &&    \
+        grants_##level())                                   \
         found |= 1u << level##_level;
         AS_BUILT_LEVELS(AS_ASK)
 #undef AS_ASK

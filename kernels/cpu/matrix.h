@@ -41,7 +41,10 @@ public:
     // The same past the first-level cache, which then keeps what is read again sooner.
     template <int I>
     void stream(const float *rows, ptrdiff_t row_bytes) {
-        __asm__ volatile("tileloaddt1 (%0,%1,1), %%tmm%c2" : : "r"(rows), "r"(row_bytes), "i"(I) : "memory");
+        __asm__ volatile("tileloaddt1 (%0,%1,1), %%tmm%c2"
+                         :
+                         : "r"(rows), "r"(row_bytes), "i"(I)
+                         : "memory");
     }
     template <int C, int A, int B>
     void multiply() {

@@ -1,4 +1,5 @@
-// bf16 dot products by an instruction of their own: AVX512-BF16's, or matrix tiles where the level has them.
+// bf16 dot products by an instruction of their own: AVX512-BF16's, or matrix tiles where the level has
+// them.
 #include "cpu/matrix.h"
 #include "cpu/probe.h"
 

@@ -1,13 +1,14 @@
-// Vectors of float for the instruction set that this file is compiled for: AS_VECTORS is their header. The same
-// kernels are compiled once per instruction set; everything here lies in a namespace of that set's own, AS_ISA_NS, so that no inline
-// function compiled with wider instructions can be picked by the linker for a narrower CPU.
+// Vectors of float for the instruction set that this file is compiled for: AS_VECTORS is their header. The
+// same kernels are compiled once per instruction set; everything here lies in a namespace of that set's
+// own, AS_ISA_NS, so that no inline function compiled with wider instructions can be picked by the linker
+// for a narrower CPU.
 //
 // Every header gives: Vec, kLanes, kRegisters (architectural vector registers), load/store (unaligned),
 // load_some/store_some (first `count` lanes; the rest reads as 0 and is not written), load_every_second,
 // first_lanes_of (the rest zero), broadcast, fma (a*b+c), max/min (returning the second argument when
-// either is NaN), max_or_nan (NaN when either is), and_mask, sum, transpose (kLanes x kLanes, in place), zip
-// and unzip (of two vectors; by_four: of four), shift_in. Loads and stores take float or Bf16 in memory; a
-// store to Bf16 rounds to nearest even.
+// either is NaN), max_or_nan (NaN when either is), and_mask, sum, transpose (kLanes x kLanes, in place),
+// zip and unzip (of two vectors; by_four: of four), shift_in. Loads and stores take float or Bf16 in
+// memory; a store to Bf16 rounds to nearest even.
 //
 // dot_pairs takes vectors whose 32-bit lanes are pairs of bf16 (first of the pair in the low half): acc +
 // first products + second products in float. interleave makes such pairs from two runs of bf16.
@@ -50,8 +51,8 @@ AS_INLINE void prefetch_weights(const float *weights, int count) {
     for (int i = 0; i < count; i += 16) __builtin_prefetch(weights + kAhead + i, 0, kSecondLevel);
 }
 
-// Asks for the lines of [begin, end), which are about to be written: one that another processor wrote last takes
-// long to come, and stores wait in order.
+// Asks for the lines of [begin, end), which are about to be written: one that another processor wrote last
+// takes long to come, and stores wait in order.
 template <class T>
 AS_INLINE void prefetch_written(T *begin, T *end) {
     constexpr int kWillWrite = 1, kLine = 64 / sizeof(T);
@@ -59,12 +60,19 @@ AS_INLINE void prefetch_written(T *begin, T *end) {
     __builtin_prefetch(end - 1, kWillWrite);
 }
 
-// The same of a row some way behind the one at `row`, of planes that are written row by row up to `end`.
+// Planes that are written row by row up to `end`: while one row is written, a later one is asked for.
 template <class T>
-AS_INLINE void prefetch_row_ahead(T *row, ptrdiff_t pitch, T *end) {
-    constexpr int kAhead = 512 / sizeof(T);
-    const ptrdiff_t ahead = (kAhead + pitch - 1) / pitch * pitch;
-    if (end - row > ahead) prefetch_written(row + ahead, row + ahead + pitch);
-}
+struct RowsAhead {
+    RowsAhead(ptrdiff_t pitch, T *end)
+        : pitch_(pitch), ahead_((kAhead + pitch - 1) / pitch * pitch), end_(end) {}
+    void ask(T *row) const {
+        if (end_ - row > ahead_) prefetch_written(row + ahead_, row + ahead_ + pitch_);
+    }
+
+private:
+    static constexpr int kAhead = 512 / sizeof(T);
+    const ptrdiff_t pitch_, ahead_;
+    T *const end_;
+};
 
 }  // namespace autosparse::AS_ISA_NS

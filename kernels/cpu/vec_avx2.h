@@ -104,9 +104,9 @@ AS_INLINE void transpose_halves(const Vec (&x)[4], Vec (&d)[4]) {
 
 #define AS_ZIPS_BY_FOUR  // see cpu/vec.h; crossing halves is what costs
 AS_INLINE void unzip_by_four(const Vec (&x)[4], Vec (&d)[4]) {
-    const Vec rows[4] = {
-        _mm256_permute2f128_ps(x[0], x[2], 0x20), _mm256_permute2f128_ps(x[0], x[2], 0x31),
-        _mm256_permute2f128_ps(x[1], x[3], 0x20), _mm256_permute2f128_ps(x[1], x[3], 0x31)};
+    const Vec rows[4] = {_mm256_permute2f128_ps(x[0], x[2], 0x20), _mm256_permute2f128_ps(x[0], x[2], 0x31),
+                         _mm256_permute2f128_ps(x[1], x[3], 0x20),
+                         _mm256_permute2f128_ps(x[1], x[3], 0x31)};
     transpose_halves(rows, d);
 }
 AS_INLINE void zip_by_four(const Vec (&d)[4], Vec (&x)[4]) {

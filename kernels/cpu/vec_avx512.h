@@ -89,8 +89,10 @@ AS_INLINE Vec permute(Vec v, const int32_t (&order)[16]) {
 
 // Quarter i of q[j] becomes quarter j of q[i].
 AS_INLINE void transpose_quarters(Vec (&q)[4]) {
-    const Vec low01 = _mm512_shuffle_f32x4(q[0], q[1], 0x44), high01 = _mm512_shuffle_f32x4(q[0], q[1], 0xee);
-    const Vec low23 = _mm512_shuffle_f32x4(q[2], q[3], 0x44), high23 = _mm512_shuffle_f32x4(q[2], q[3], 0xee);
+    const Vec low01 = _mm512_shuffle_f32x4(q[0], q[1], 0x44),
+              high01 = _mm512_shuffle_f32x4(q[0], q[1], 0xee);
+    const Vec low23 = _mm512_shuffle_f32x4(q[2], q[3], 0x44),
+              high23 = _mm512_shuffle_f32x4(q[2], q[3], 0xee);
     q[0] = _mm512_shuffle_f32x4(low01, low23, 0x88);
     q[1] = _mm512_shuffle_f32x4(low01, low23, 0xdd);
     q[2] = _mm512_shuffle_f32x4(high01, high23, 0x88);

@@ -51,7 +51,8 @@ Shape checked_shape(const int32_t *shape) {
         require(elements < (int64_t{1} << 31), "a tensor must stay below 2^31 elements");
     }
     // What is added to extents and offsets further on must not leave 32 bits.
-    require(elements / shape[0] < (int64_t{1} << 30), "one image of a tensor must stay below 2^30 elements");
+    require(elements / shape[0] < (int64_t{1} << 30),
+            "one image of a tensor must stay below 2^30 elements");
     return {shape[0], shape[1], shape[2], shape[3]};
 }
 
@@ -176,7 +177,8 @@ AS_EXPORT int as_kernel_default(const as_op *op, int32_t dtype, const int32_t in
         const Choice choice = default_kernel(*op, dtype, checked_shape(in_shape), checked_shape(out_shape),
                                              kept, usable_isa());
         if (choice.row < 0)
-            throw Error(AS_UNSUPPORTED, "no kernel runs 1x" + std::to_string(op->block_n) + " patterns here");
+            throw Error(AS_UNSUPPORTED,
+                        "no kernel runs 1x" + std::to_string(op->block_n) + " patterns here");
         *cycles = choice.cycles;
         return choice.row;
     });

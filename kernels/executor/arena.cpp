@@ -22,11 +22,20 @@ bool overlaps_in_time(const Block &a, const Block &b) {
     return a.first_op <= b.last_op && b.first_op <= a.last_op;
 }
 
-// Lowest gap between the placed blocks that live at the same time.
+// Where a block of the same size lies at another time, if that is free, else the lowest gap between the
+// placed blocks that live at the same time. Tensors of one shape then have their bands on the same lines,
+// which stay with their workers.
 std::size_t find_gap(const Block &block, const std::vector<Block> &placed) {
     std::vector<const Block *> living;
     for (const Block &other : placed)
         if (overlaps_in_time(block, other)) living.push_back(&other);
+    const auto is_free = [&](std::size_t offset) {
+        return std::none_of(living.begin(), living.end(), [&](const Block *other) {
+            return *other->offset < offset + block.bytes && offset < *other->offset + other->bytes;
+        });
+    };
+    for (const Block &other : placed)
+        if (other.bytes == block.bytes && is_free(*other.offset)) return *other.offset;
     std::sort(living.begin(), living.end(),
               [](const Block *a, const Block *b) { return *a->offset < *b->offset; });
     std::size_t offset = kGuard;

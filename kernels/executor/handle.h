@@ -35,8 +35,8 @@ std::unique_ptr<as_program> new_program(int32_t threads, int32_t pin);
 // Four extents as a shape. Throws AS_BAD_ARGUMENT unless all are positive and their product fits.
 Shape checked_shape(const int32_t *shape);
 
-// Keeps a program for one call. Throws AS_BUSY where another one has it. A child that was forked in the middle
-// of a call of its parent's has a copy that nobody uses: it takes it over.
+// Keeps a program for one call. Throws AS_BUSY where another one has it. A child that was forked in the
+// middle of a call of its parent's has a copy that nobody uses: it takes it over.
 class Exclusive {
 public:
     explicit Exclusive(as_program &program) : program_(program) {
@@ -44,9 +44,10 @@ public:
         pid_t user = program.user.load(std::memory_order_relaxed);
         do {
             if (user == self)
-                throw Error(AS_BUSY,
-                            "one call at a time must build or run a program, but another thread's is at work on "
-                            "this one; make one program per thread, or hold a lock");
+                throw Error(
+                    AS_BUSY,
+                    "one call at a time must build or run a program, but another thread's is at work on "
+                    "this one; make one program per thread, or hold a lock");
         } while (!program.user.compare_exchange_weak(user, self, std::memory_order_acquire,
                                                      std::memory_order_relaxed));
     }

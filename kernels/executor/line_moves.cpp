@@ -51,7 +51,8 @@ void LineMoves::read_rows(const Tensor &tensor, int n, int c, int first, int las
 
 void LineMoves::write_rows(const Tensor &tensor, int n, int c, int first, int last) {
     const ptrdiff_t from = first, to = last;
-    write_part(tensor, n, c, from * tensor.pitch, to * tensor.pitch, first == 0, last == tensor.shape.height);
+    write_part(tensor, n, c, from * tensor.pitch, to * tensor.pitch, first == 0,
+               last == tensor.shape.height);
 }
 
 // The first of two inferences finds nothing written; the second stands for all later ones.

@@ -1,7 +1,8 @@
 // Cache lines of the arena that move between processors, by what tasks are stated to read and write.
 //
-// Every worker is a processor with a cache of its own in which everything stays: a worker that reads or writes
-// a line which another one wrote since it last had it fetches it, once. Writing takes the line from all others.
+// Every worker is a processor with a cache of its own in which everything stays: a worker that reads or
+// writes a line which another one wrote since it last had it fetches it, once. Writing takes the line from
+// all others.
 #pragma once
 
 #include <cstddef>
@@ -31,12 +32,12 @@ public:
     void write_plane(const Tensor &tensor, int n, int c) {
         write(tensor, n, c, -tensor.front, tensor.plane - tensor.front);
     }
-    // Rows [first, last) of a plane, as many as there are, and what surrounds them: all that lies between, and for
-    // writers above the first and below the last.
+    // Rows [first, last) of a plane, as many as there are, and what surrounds them: all that lies between,
+    // and for writers above the first and below the last.
     void read_rows(const Tensor &tensor, int n, int c, int first, int last);
     void write_rows(const Tensor &tensor, int n, int c, int first, int last);
-    // What an operator writes that does elements [begin, end), of whose plane the first or the last part: it
-    // zeroes the padding beyond it too.
+    // What an operator writes that does elements [begin, end), of whose plane the first or the last part:
+    // it zeroes the padding beyond it too.
     void write_part(const Tensor &tensor, int n, int c, ptrdiff_t begin, ptrdiff_t end, bool is_first,
                     bool is_last) {
         write(tensor, n, c, is_first ? -tensor.front : begin, is_last ? tensor.plane - tensor.front : end);

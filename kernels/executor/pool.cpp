@@ -67,8 +67,8 @@ struct PoolShelf {
 
 PoolShelf &shelf();
 
-// Never destroyed: threads may outlive static destructors. A child that is forked while another thread holds
-// the lock would find it locked for ever, so forks hold it themselves.
+// Never destroyed: threads may outlive static destructors. A child that is forked while another thread
+// holds the lock would find it locked for ever, so forks hold it themselves.
 PoolShelf &make_shelf() {
     PoolShelf &made = *new PoolShelf;
     const auto unlock = [] { shelf().mutex.unlock(); };
@@ -90,7 +90,8 @@ void forget_foreign_pools(PoolShelf &s) {
     s.process = getpid();
 }
 
-// Takes an idle pool that `suits` off the shelf, if there is one, the last used first. Call with the lock held.
+// Takes an idle pool that `suits` off the shelf, if there is one, the last used first. Call with the lock
+// held.
 template <class Suits>
 std::unique_ptr<Pool> take_idle(PoolShelf &s, Suits &&suits) {
     const auto found =
@@ -126,7 +127,10 @@ void Barrier::wait(int64_t *arrival_ns) {
 }
 
 Pool::Pool(int threads, std::vector<int> allowed, std::vector<int> processors)
-    : threads_(threads), allowed_(std::move(allowed)), processors_(std::move(processors)), barrier_(threads) {
+    : threads_(threads),
+      allowed_(std::move(allowed)),
+      processors_(std::move(processors)),
+      barrier_(threads) {
     workers_.reserve(static_cast<std::size_t>(threads - 1));
     try {
         for (int worker = 1; worker < threads; ++worker)
@@ -198,7 +202,8 @@ PoolLease::PoolLease(int threads, bool pin) {
     {
         std::lock_guard<std::mutex> lock(s.mutex);
         forget_foreign_pools(s);
-        // Threads of a bound pool are where its processors are. One thread is the caller alone, and can be anywhere.
+        // Threads of a bound pool are where its processors are. One thread is the caller alone, and can be
+        // anywhere.
         if (pin && threads > 1) {
             pool_ = take_idle(s, [&](const Pool &pool) {
                 return pool.suits(threads, true, allowed) && s.bound.are_free(pool.processors());

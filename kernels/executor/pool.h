@@ -29,8 +29,8 @@ private:
     alignas(64) std::atomic<uint32_t> phase_{0};
 };
 
-// The first exception of a job that several threads do: none may leave its thread, and all have to meet at the
-// end before the caller hears of it.
+// The first exception of a job that several threads do: none may leave its thread, and all have to meet at
+// the end before the caller hears of it.
 class FirstFailure {
 public:
     // Keeps the exception that is being handled.
@@ -54,8 +54,8 @@ private:
 // asleep.
 class Pool {
 public:
-    // Workers may run on `allowed`, and are bound to one of `processors` each: worker 0, the caller, is to the first by
-    // whoever calls. None are bound if there are none.
+    // Workers may run on `allowed`, and are bound to one of `processors` each: worker 0, the caller, is to
+    // the first by whoever calls. None are bound if there are none.
     Pool(int threads, std::vector<int> allowed, std::vector<int> processors);
     ~Pool();
     Pool(const Pool &) = delete;
@@ -68,8 +68,8 @@ public:
     bool suits(int threads, bool is_bound, const std::vector<int> &allowed) const {
         return threads == threads_ && is_bound == this->is_bound() && allowed == allowed_;
     }
-    // Runs job(worker) on every worker; the caller is worker 0. Returns when all are done. Throws what the job
-    // threw first on any of them; a job whose workers wait for each other must not throw between.
+    // Runs job(worker) on every worker; the caller is worker 0. Returns when all are done. Throws what the
+    // job threw first on any of them; a job whose workers wait for each other must not throw between.
     void run(const std::function<void(int)> &job);
     Barrier &barrier() { return barrier_; }
 

@@ -62,7 +62,8 @@ std::vector<int> BoundProcessors::choose(const std::vector<int> &allowed, int co
     CPU_ZERO(&busy);
     for (int i : allowed)
         if (CPU_ISSET(i, &bound_)) CPU_SET(core_of(i), &busy);
-    // From where this thread is: the system has spread threads over processors, those of other processes too.
+    // From where this thread is: the system has spread threads over processors, those of other processes
+    // too.
     const auto here = std::find(allowed.begin(), allowed.end(), sched_getcpu());
     const std::size_t start = here == allowed.end() ? 0 : static_cast<std::size_t>(here - allowed.begin());
     std::vector<int> chosen;

@@ -1,4 +1,5 @@
-// Which processors a run is bound to. The runs of a process share them out: no two are bound to the same one.
+// Which processors a run is bound to. The runs of a process share them out: no two are bound to the same
+// one.
 #pragma once
 
 #include <sched.h>
@@ -17,8 +18,8 @@ bool bind_to(int processor);
 class BoundProcessors {
 public:
     bool are_free(const std::vector<int> &processors) const;
-    // `count` of the allowed that nobody is bound to, the one that this thread runs on first and whole cores before
-    // halves; empty where fewer are left.
+    // `count` of the allowed that nobody is bound to, the one that this thread runs on first and whole
+    // cores before halves; empty where fewer are left.
     std::vector<int> choose(const std::vector<int> &allowed, int count) const;
     void take(const std::vector<int> &processors);
     void give_back(const std::vector<int> &processors);

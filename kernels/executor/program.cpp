@@ -20,32 +20,6 @@ void require(bool condition, const std::string &rule) {
     if (!condition) throw Error(AS_BAD_ARGUMENT, rule);
 }
 
-void zero_elements(const Tensor &tensor, void *origin, ptrdiff_t begin, ptrdiff_t count) {
-    if (count > 0)
-        std::memset(offset(origin, tensor.dtype, begin), 0,
-                    static_cast<std::size_t>(count * bytes_of(tensor.dtype)));
-}
-
-void zero_front(const Tensor &tensor, void *origin) {
-    zero_elements(tensor, origin, -tensor.front, tensor.front);
-}
-
-void zero_tail(const Tensor &tensor, void *origin, ptrdiff_t end) {
-    zero_elements(tensor, origin, end, tensor.plane - tensor.front - end);
-}
-
-void zero_padding_of_rows(const Tensor &tensor, void *origin, int first, int last) {
-    if (first == 0) zero_front(tensor, origin);
-    const ptrdiff_t gap = tensor.pitch - tensor.shape.width;
-    for (int y = first; y < std::min(last, tensor.shape.height - 1); ++y)
-        zero_elements(tensor, origin, static_cast<ptrdiff_t>(y) * tensor.pitch + tensor.shape.width, gap);
-    if (last == tensor.shape.height) zero_tail(tensor, origin, tensor.span());
-}
-
-void zero_padding(const Tensor &tensor, void *origin) {
-    zero_padding_of_rows(tensor, origin, 0, tensor.shape.height);
-}
-
 Program::Program(int threads, bool pin) : threads_(threads), pin_(pin), isa_(usable_isa()) {
     retain_pools();
 }
@@ -93,7 +67,8 @@ int Program::add_op_again(int earlier, int input, int residual, int output) {
     op.residual = residual;
     op.output = output;
     check_op(op);
-    require((residual < 0) == (known.residual < 0), "an operator added again must have a residual if the first has");
+    require((residual < 0) == (known.residual < 0),
+            "an operator added again must have a residual if the first has");
     require(is_alike(input, known.inputs[0]) && is_alike(output, known.output) &&
                 (residual < 0 || is_alike(residual, known.residual)),
             "an operator added again must have tensors of the same shapes and types");
@@ -213,9 +188,9 @@ void Program::finish() {
     check_dataflow();
     for (auto &op : operators_) op->constrain(*this);
     lay_out();
+    divide();
     plan_arena();
     place_weights();
-    divide();
     for (const auto &op : operators_) scratch_bytes_ = std::max(scratch_bytes_, op->scratch(*this));
     scratch_bytes_ = (scratch_bytes_ + 2 * kCacheLine - 1) / kCacheLine * kCacheLine;
     scratch_ = Buffer(scratch_bytes_ * static_cast<std::size_t>(threads_));
@@ -279,23 +254,24 @@ void Program::plan_inputs() {
         const Tensor &t = tensor(inputs_[i]);
         const int count = bands(t.shape), channels = t.shape.channels;
         const int tasks = t.shape.batch * count * channels;
-        add_step(-1, std::vector<int64_t>(static_cast<std::size_t>(tasks), 1),
-                 [this, i, count, channels, &t](int task, int) {
-                     const int n = task / channels / count, c = task % channels;
-                     const Rows rows = band(t.shape, task / channels % count, count);
-                     const ptrdiff_t above =
-                         (static_cast<ptrdiff_t>(n) * channels + c) * t.shape.height + rows.first;
-                     void *origin = t.origin(n, c);
-                     plane_kernels(isa_, t.dtype)
-                         .import_rows(run_inputs_[i] + above * t.shape.width, t.shape.width,
-                                      offset(origin, t.dtype, static_cast<ptrdiff_t>(rows.first) * t.pitch),
-                                      t.pitch, rows.last - rows.first, t.shape.width);
-                     zero_padding_of_rows(t, origin, rows.first, rows.last);
-                 },
-                 [count, channels, &t](int task, LineMoves &moves) {
-                     const Rows rows = band(t.shape, task / channels % count, count);
-                     moves.write_rows(t, task / channels / count, task % channels, rows.first, rows.last);
-                 });
+        add_step(
+            -1, std::vector<int64_t>(static_cast<std::size_t>(tasks), 1),
+            [this, i, count, channels, &t](int task, int) {
+                const int n = task / channels / count, c = task % channels;
+                const Rows rows = band(t.shape, task / channels % count, count);
+                const ptrdiff_t above =
+                    (static_cast<ptrdiff_t>(n) * channels + c) * t.shape.height + rows.first;
+                void *origin = t.origin(n, c);
+                plane_kernels(isa_, t.dtype)
+                    .import_rows(run_inputs_[i] + above * t.shape.width, t.shape.width,
+                                 offset(origin, t.dtype, static_cast<ptrdiff_t>(rows.first) * t.pitch),
+                                 t.pitch, rows.last - rows.first, t.shape.width);
+                zero_padding_of_rows(t, origin, rows.first, rows.last);
+            },
+            [count, channels, &t](int task, LineMoves &moves) {
+                const Rows rows = band(t.shape, task / channels % count, count);
+                moves.write_rows(t, task / channels / count, task % channels, rows.first, rows.last);
+            });
     }
 }
 
@@ -306,19 +282,20 @@ void Program::plan_outputs() {
         // Planes of one pixel are copied in long runs.
         const int run = std::max(1, 256 / (t.shape.height * t.shape.width));
         const int tasks = (planes + run - 1) / run;
-        add_step(-1, std::vector<int64_t>(static_cast<std::size_t>(tasks), 1),
-                 [this, i, run, planes, &t](int task, int) {
-                     const ptrdiff_t pixels = static_cast<ptrdiff_t>(t.shape.height) * t.shape.width;
-                     for (int plane = task * run; plane < std::min(planes, (task + 1) * run); ++plane)
-                         plane_kernels(isa_, t.dtype)
-                             .export_rows(t.origin(plane / t.shape.channels, plane % t.shape.channels),
-                                          t.pitch, run_outputs_[i] + plane * pixels, t.shape.width,
-                                          t.shape.height, t.shape.width);
-                 },
-                 [run, planes, &t](int task, LineMoves &moves) {
-                     for (int plane = task * run; plane < std::min(planes, (task + 1) * run); ++plane)
-                         moves.read(t, plane / t.shape.channels, plane % t.shape.channels, 0, t.span());
-                 });
+        add_step(
+            -1, std::vector<int64_t>(static_cast<std::size_t>(tasks), 1),
+            [this, i, run, planes, &t](int task, int) {
+                const ptrdiff_t pixels = static_cast<ptrdiff_t>(t.shape.height) * t.shape.width;
+                for (int plane = task * run; plane < std::min(planes, (task + 1) * run); ++plane)
+                    plane_kernels(isa_, t.dtype)
+                        .export_rows(t.origin(plane / t.shape.channels, plane % t.shape.channels), t.pitch,
+                                     run_outputs_[i] + plane * pixels, t.shape.width, t.shape.height,
+                                     t.shape.width);
+            },
+            [run, planes, &t](int task, LineMoves &moves) {
+                for (int plane = task * run; plane < std::min(planes, (task + 1) * run); ++plane)
+                    moves.read(t, plane / t.shape.channels, plane % t.shape.channels, 0, t.span());
+            });
     }
 }
 

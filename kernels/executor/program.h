@@ -46,24 +46,24 @@ struct Rows {
     int first, last;
 };
 
-// Lines of weights that are read in the time in which one that another processor wrote is fetched: weights follow each
-// other, and nobody writes them. Where processors share no cache it is more.
+// Lines of weights that are read in the time in which one that another processor wrote is fetched: weights
+// follow each other, and nobody writes them. Where processors share no cache it is more.
 constexpr int64_t kWeightsPerForeignLine = 4;
 
 class Operator {
 public:
     virtual ~Operator() = default;
-    // The same operator with the same weights on other tensors, as `op` names them; before finish(). Null for
-    // operators that are as soon made anew.
+    // The same operator with the same weights on other tensors, as `op` names them; before finish(). Null
+    // for operators that are as soon made anew.
     virtual std::unique_ptr<Operator> again(const as_op &) const { return nullptr; }
     // States what it needs of its tensors' layout: padding, equal pitches.
     virtual void constrain(Program &) {}
     // Whether it would rather read inputs in bands than share its outputs out, however its neighbours do.
     virtual bool suits_bands(const Program &) const { return true; }
-    // Decides how its tasks divide its output among the workers, given how its inputs are divided, and says so in
-    // the output's is_in_bands; after workspace(), in the order of operators.
+    // Decides how its tasks divide its output among the workers, given how its inputs are divided, and says
+    // so in the output's is_in_bands; after layout, in the order of operators.
     virtual void divide(Program &) {}
-    // Bytes of arena that it needs while it runs; after layout. Bytes of scratch per worker; after divide().
+    // After divide(): bytes of arena that it needs while it runs, and of scratch per worker.
     virtual std::size_t workspace(const Program &) { return 0; }
     virtual std::size_t scratch(const Program &) { return 0; }
     // Adds its steps; the arena exists.
@@ -111,8 +111,9 @@ public:
     bool has_same_borders(const Program &other) const;
     int op_kernel(int op) const;
     int64_t weight_bytes() const;
-    // Per operator, and then for copying inputs and outputs: cache lines of the arena that move between workers
-    // to be read and to be written, in one of many inferences, if each worker does its own run of tasks.
+    // Per operator, and then for copying inputs and outputs: cache lines of the arena that move between
+    // workers to be read and to be written, in one of many inferences, if each worker does its own run of
+    // tasks.
     void moved_lines(int64_t *read, int64_t *written) const;
     int64_t arena_bytes() const { return static_cast<int64_t>(arena_.bytes()); }
 
@@ -122,11 +123,10 @@ public:
     void pad(int id, const Padding &padding);
     void widen(int id, int pitch);
     void share_pitch(int a, int b);
-    // `costs`: one per task, any unit. `touch` states what a task reads and writes in the arena, the lines of
-    // weights and of the worker's scratch aside; never less, and what it says too much stands there. The
+    // `costs`: one per task, any unit. `touch` states what a task reads and writes in the arena, the lines
+    // of weights and of the worker's scratch aside; never less, and what it says too much stands there. The
     // reference holds until the next call.
-    Step &add_step(int op, const std::vector<int64_t> &costs,
-                   std::function<void(int task, int worker)> run,
+    Step &add_step(int op, const std::vector<int64_t> &costs, std::function<void(int task, int worker)> run,
                    std::function<void(int task, LineMoves &)> touch);
     // Horizontal bands, one per worker where the image is high enough, for operators whose tasks are
     // planes: with tasks in the order of bands, a worker reads what it wrote.
@@ -135,8 +135,9 @@ public:
     }
     // Whether the first operator that reads a tensor would rather do so in bands.
     bool next_suits_bands(const Tensor &) const;
-    // Which of `count` channels is done after `before` others in a band: where a line holds the end of one band and the
-    // start of the next, two workers that went the same way would write it at the same time, over and over.
+    // Which of `count` channels is done after `before` others in a band: where a line holds the end of one
+    // band and the start of the next, two workers that went the same way would write it at the same time,
+    // over and over.
     static int turn(int before, int count, int band) { return band % 2 ? count - 1 - before : before; }
     static Rows band(const Shape &shape, int index, int count) {
         return {shape.height * index / count, shape.height * (index + 1) / count};

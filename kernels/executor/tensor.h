@@ -55,7 +55,8 @@ struct Tensor {
     int32_t first_op = 0;       // operator that writes it; -1 for inputs
     int32_t next_op = -1;       // first operator that reads it; -1 if none does
     int32_t last_op = 0;        // last operator that reads it
-    bool is_in_bands = false;   // whether each worker wrote the same part of every plane, or planes of its own
+    bool is_in_bands =
+        false;  // whether each worker wrote the same part of every plane, or planes of its own
     bool is_written = false, is_input = false, is_output = false;
 
     // Settled by Layout:
@@ -73,6 +74,9 @@ struct Tensor {
     ptrdiff_t rounded_span() const { return (span() + 15) / 16 * 16; }
     ptrdiff_t bytes() const { return shape.batch * image * bytes_of(dtype); }
 };
+
+// Asks for rows [first, last) of a plane, which another processor may have written.
+void prefetch_rows(const Tensor &tensor, int image, int channel, int first, int last);
 
 // Zeroes `count` elements from `begin` on, counted from the origin.
 void zero_elements(const Tensor &tensor, void *origin, ptrdiff_t begin, ptrdiff_t count);

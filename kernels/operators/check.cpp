@@ -150,8 +150,8 @@ void check_subsample(const Program &program, const as_op &op) {
     const Shape &in = program.tensor(op.inputs[0]).shape, &out = program.tensor(op.output).shape;
     require(op.channels_before >= 0 && out.channels - in.channels >= op.channels_before,
             "the output must have room for channels_before and all input channels");
-    check_shape({in.batch, out.channels, (in.height - 1) / op.stride_h + 1, (in.width - 1) / op.stride_w + 1},
-                out);
+    check_shape(
+        {in.batch, out.channels, (in.height - 1) / op.stride_h + 1, (in.width - 1) / op.stride_w + 1}, out);
 }
 
 }  // namespace

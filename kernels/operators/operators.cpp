@@ -21,7 +21,7 @@ namespace autosparse {
 AS_LEVELS_WITH_planes(AS_DECLARE)
 #undef AS_DECLARE
 
-const PlaneKernels &plane_kernels(int isa, int dtype) {
+    const PlaneKernels &plane_kernels(int isa, int dtype) {
     for (;; isa = kLevels[isa].extends) {
 #define AS_FIND(level) \
     if (isa == level##_level) return level::plane_kernels(dtype);
@@ -289,9 +289,9 @@ protected:
     void touch_input(const Program &program, int n, int c, const Rows &rows,
                      LineMoves &moves) const override {
         const int first = rows.first * op_.stride_h - op_.pad_top;
-        moves.read_rows(program.tensor(op_.inputs[0]), n, c, first,
-                        first + (rows.last - rows.first - 1) * op_.stride_h +
-                            (op_.kernel_h - 1) * op_.dilation_h + 1);
+        moves.read_rows(
+            program.tensor(op_.inputs[0]), n, c, first,
+            first + (rows.last - rows.first - 1) * op_.stride_h + (op_.kernel_h - 1) * op_.dilation_h + 1);
     }
     void run_rows(Program &program, int n, int c, int worker, const Rows &rows) override {
         PoolCall one = call(program);
@@ -391,8 +391,8 @@ protected:
     }
 
 private:
-    // Behind the last row that can be written as whole vectors: the next band or plane may be another worker's, and
-    // done already.
+    // Behind the last row that can be written as whole vectors: the next band or plane may be another
+    // worker's, and done already.
     static int rows_as_vectors(const Tensor &out, const Rows &rows) {
         const ptrdiff_t room = rows.last == out.shape.height
                                    ? out.plane - out.front

@@ -58,9 +58,9 @@ void export_rows(const void *in, ptrdiff_t in_pitch, float *out, ptrdiff_t out_p
 // overwritten by it.
 template <class Out, class Load>
 void write_rows(Out *out, ptrdiff_t out_pitch, int rows, int columns, Load &&load_at) {
-    Out *const end = out + rows * out_pitch;
+    const RowsAhead<Out> later(out_pitch, out + rows * out_pitch);
     for (int r = 0; r < rows; ++r, out += out_pitch) {
-        prefetch_row_ahead(out, out_pitch, end);
+        later.ask(out);
         for (ptrdiff_t j = 0; j < out_pitch; j += kLanes) {
             const ptrdiff_t rest = columns - j;
             if (rest >= kLanes)

@@ -26,7 +26,8 @@ static void pad_line(const PoolCall &call, float *line) {
     for (ptrdiff_t i = call.pad_left + call.in_width; i < length; ++i) line[i] = Reduction::identity();
 }
 
-// to[x] = reduction over `count` rows at column x. Small windows have a loop of their own: `kCount` rows, 0 for any.
+// to[x] = reduction over `count` rows at column x. Small windows have a loop of their own: `kCount` rows, 0
+// for any.
 template <class T, class Reduction, int kCount>
 static void join_rows(const T *rows, ptrdiff_t step, int count, int width, float *to) {
     const int rows_joined = kCount ? kCount : count;
@@ -118,8 +119,9 @@ static void pool(const PoolCall &call, Scale &&scale) {
     float *lines[2] = {call.scratch, call.scratch + pool_line(call)};
     for (float *line : lines) pad_line<Reduction>(call, line);
     T *const output = static_cast<T *>(call.output);
+    const RowsAhead<T> later(call.out_pitch, output + call.last_row * call.out_pitch);
     for (int y = call.first_row; y <= call.last_row; ++y) {
-        prefetch_row_ahead(output + y * call.out_pitch, call.out_pitch, output + call.last_row * call.out_pitch);
+        later.ask(output + y * call.out_pitch);
         if (y < call.last_row) reduce_rows<T, Reduction>(call, y, lines[y & 1]);
         if (y > call.first_row)
             reduce_line<T, Reduction>(

@@ -54,7 +54,8 @@ void seal(Bytes &file) {
     const std::size_t end = kLengthBytes + static_cast<std::size_t>(length);
     put_digits(file, end, "data_sha256", autosparse::sha256(file.data() + end, file.size() - end));
     put_digits(file, end, "header_sha256", std::string(kDigits, '0'));
-    put_digits(file, end, "header_sha256", autosparse::sha256(file.data() + kLengthBytes, end - kLengthBytes));
+    put_digits(file, end, "header_sha256",
+               autosparse::sha256(file.data() + kLengthBytes, end - kLengthBytes));
 }
 
 std::int64_t elements(const std::int32_t (&shape)[4]) {
@@ -79,7 +80,8 @@ void run(as_program *program) {
     std::vector<float *> to;
     for (const auto &input : inputs) from.push_back(input.data());
     for (auto &output : outputs) to.push_back(output.data());
-    if (as_program_run(program, from.data(), to.data()) != AS_OK) fail(std::string("run: ") + as_last_error());
+    if (as_program_run(program, from.data(), to.data()) != AS_OK)
+        fail(std::string("run: ") + as_last_error());
 }
 
 // Tells whether the file was taken. A copy of exactly its size lets the sanitizer see every byte too far.
@@ -123,10 +125,28 @@ public:
 
     // Headers of random length, of random bytes or of random pieces of JSON.
     void invent_headers(int rounds) {
-        static const char *const pieces[] = {"{",     "}",      "[",   "]",  ":",       ",",    "\"",   "\\u",
-                                             "\\ud8", "\"F32\"", "12",  "-1", "1e9",     " ",    "null", "\\",
-                                             "\"a\"", "\"__metadata__\":{", "\"dtype\":", "\"shape\":[",
-                                             "\"data_offsets\":[0,", "99999999999999999999"};
+        static const char *const pieces[] = {"{",
+                                             "}",
+                                             "[",
+                                             "]",
+                                             ":",
+                                             ",",
+                                             "\"",
+                                             "\\u",
+                                             "\\ud8",
+                                             "\"F32\"",
+                                             "12",
+                                             "-1",
+                                             "1e9",
+                                             " ",
+                                             "null",
+                                             "\\",
+                                             "\"a\"",
+                                             "\"__metadata__\":{",
+                                             "\"dtype\":",
+                                             "\"shape\":[",
+                                             "\"data_offsets\":[0,",
+                                             "99999999999999999999"};
         for (int i = 0; i < rounds; ++i) {
             std::string header = "{";
             const std::size_t length = below(400);
@@ -175,16 +195,17 @@ private:
 
     // An aligned int32 near the begin of the data, where the tables lie, becomes an interesting number.
     void change_number(Bytes &file, std::size_t data) {
-        static const std::int32_t numbers[] = {0,    1,    2,     3,       4,         8,         16,       -1,
-                                               -2,   7,    255,   1 << 15, 1 << 20,   1 << 30,   INT32_MAX, INT32_MIN,
-                                               1024, 4096, 4097,  65536,   INT32_MAX - 1};
+        static const std::int32_t numbers[] = {
+            0,       1,       2,         3,         4,    8,    16,   -1,    -2,           7, 255, 1 << 15,
+            1 << 20, 1 << 30, INT32_MAX, INT32_MIN, 1024, 4096, 4097, 65536, INT32_MAX - 1};
         const std::size_t words = (file.size() - data) / 4, near = std::min<std::size_t>(words, 512);
         if (!words) return;
         const std::size_t at = data + 4 * below(below(4) ? near : words);
         std::int32_t value;
         std::memcpy(&value, &file[at], sizeof value);
-        value = below(2) ? numbers[below(std::size(numbers))]
-                         : static_cast<std::int32_t>(static_cast<std::uint32_t>(value) + (below(2) ? 1u : ~0u));
+        value = below(2)
+                    ? numbers[below(std::size(numbers))]
+                    : static_cast<std::int32_t>(static_cast<std::uint32_t>(value) + (below(2) ? 1u : ~0u));
         std::memcpy(&file[at], &value, sizeof value);
     }
 

@@ -75,7 +75,8 @@ void expect_run(autosparse::Program &program) {
 // A step of the program throws in some of its tasks; steps before and behind it wait for all workers.
 void step_throws(int threads) {
     autosparse::Program program(threads, false);
-    const int input = program.add_tensor({1, 1, 2, 2}, AS_F32), sum = program.add_tensor({1, 1, 2, 2}, AS_F32);
+    const int input = program.add_tensor({1, 1, 2, 2}, AS_F32),
+              sum = program.add_tensor({1, 1, 2, 2}, AS_F32);
     program.add_input(input);
     std::atomic<bool> fails{true};
     std::atomic<int> preparations{0};
@@ -86,9 +87,9 @@ void step_throws(int threads) {
             if (fails.load() && task % 5 == 0) throw std::bad_alloc();
         },
         touches_nothing);
-    program.add_step(-1, std::vector<int64_t>(8, 1), [](int, int) {}, touches_nothing).prepare = [&](int) {
-        preparations.fetch_add(1);
-    };
+    program.add_step(
+               -1, std::vector<int64_t>(8, 1), [](int, int) {}, touches_nothing)
+        .prepare = [&](int) { preparations.fetch_add(1); };
     program.add_op(harness::plain_op(AS_OP_ADD, {input, input}, sum));
     program.add_output(sum);
     program.finish();
@@ -115,7 +116,8 @@ std::set<int> bound_to() {
     return {allowed.begin(), allowed.end()};
 }
 
-// Single threads: each its own processor until none are left, and then none; what is given back is used again.
+// Single threads: each its own processor until none are left, and then none; what is given back is used
+// again.
 void processors_are_shared_out() {
     const std::set<int> all = bound_to();
     std::vector<std::unique_ptr<PoolLease>> leases;
@@ -146,7 +148,8 @@ void workers_are_bound() {
         std::vector<std::set<int>> found(processors.size());
         lease->run([&](int worker) { found[static_cast<std::size_t>(worker)] = bound_to(); });
         for (std::size_t i = 0; i < found.size(); ++i)
-            expect(found[i] == std::set<int>{processors[i]}, "worker " + std::to_string(i) + " is elsewhere");
+            expect(found[i] == std::set<int>{processors[i]},
+                   "worker " + std::to_string(i) + " is elsewhere");
     }
     expect(bound_to() == all, "the caller must get its processors back");
     PoolLease first(1, true), rest(threads, true);

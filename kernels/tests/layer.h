@@ -28,8 +28,8 @@ struct Row {
     as_kernel_info info;
     int unit() const { return std::max(info.tile_out, info.block_n); }
     bool is(const char *method) const { return std::string(info.method) == method; }
-    // Output pixels per side of a tile of Winograd's filtering, which runs one window only and no activation
-    // but a clamp; 0 for all other methods.
+    // Output pixels per side of a tile of Winograd's filtering, which runs one window only and no
+    // activation but a clamp; 0 for all other methods.
     int winograd_side() const { return is("wg") ? 2 : is("wf") || is("wp") ? 4 : 0; }
     // A window that this row runs, with padding that keeps the image's extents, divided by the stride.
     Window home() const {

@@ -67,7 +67,8 @@ private:
     std::deque<Guarded> inputs_, results_;
 };
 
-// A net and its value in float64, built side by side. All its tensors are of one type, its inputs come first.
+// A net and its value in float64, built side by side. All its tensors are of one type, its inputs come
+// first.
 class Net {
 public:
     explicit Net(Type type) : type_(type), random_(1) {}
@@ -277,7 +278,8 @@ void check_depthwise(Type type) {
         int activation = 0;
         for (int size : {3, 5})
             for (int stride : {1, 2})
-                for (const auto &[before, after] : {std::pair{size / 2, size / 2}, {size - 1, 0}, {0, size}}) {
+                for (const auto &[before, after] :
+                     {std::pair{size / 2, size / 2}, {size - 1, 0}, {0, size}}) {
                     const Window window{size, size, stride, stride, before, after, size - 1, size - 1};
                     net.output(net.convolution(x, shape.channels, window, shape.channels,
                                                kAllActivations[activation++ % 8]));

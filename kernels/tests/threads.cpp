@@ -234,12 +234,9 @@ int main(int count, char **arguments) {
         }
     }
     const std::pair<const char *, void (*)(int)> parts[] = {
-        {"side by side", run_side_by_side},
-        {"made and freed", make_and_free},
-        {"handed over", hand_over},
-        {"contended for", contend},
-        {"timed", time_while_others_run},
-        {"levels limited", limit_levels_while_others_run},
+        {"side by side", run_side_by_side}, {"made and freed", make_and_free},
+        {"handed over", hand_over},         {"contended for", contend},
+        {"timed", time_while_others_run},   {"levels limited", limit_levels_while_others_run},
         {"forked", fork_while_others_run}};
     for (const auto &[name, part] : parts) {
         if (part == fork_while_others_run && !forks) continue;

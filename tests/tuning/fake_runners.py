@@ -57,14 +57,17 @@ def true_us(kernel: str, shape: dict[str, Any], kept: int) -> float:
 def synthetic(job: dict[str, Any]) -> dict[str, Any]:
     """Measures nothing: tells made-up latencies, notes every job, and fails where it was told to.
 
-    The first folder of the module path holds `synthetic.json` with log, seconds and failures.
+    The first folder of the module path holds `synthetic.json` with log, seconds and failures, after how
+    many jobs the host changes from one of its states into the other, and for how long it stays away.
     """
     settings = json.loads((Path(sys.path[0]) / "synthetic.json").read_text())
+    log_file = Path(settings["log"])
+    before = len(log_file.read_text().splitlines()) if log_file.exists() else 0
     kept = -1
     if job["pattern"]["group_out"]:
         inputs = job["shape"]["in_channels"]
         kept = inputs - int(job["sparsity"] * inputs + 1e-9)
-    with open(settings["log"], "a") as log:
+    with log_file.open("a") as log:
         print(job["kernel"], kept, job["shape"]["in_channels"], job["shape"]["residual"], file=log)
     time.sleep(settings["seconds"])
     for part, failure in settings["failures"].items():
@@ -81,4 +84,15 @@ def synthetic(job: dict[str, Any]) -> dict[str, Any]:
         "ci_high_us": us * 1.01,
         "repeats": 6 if beaten else 20,
         "beaten": beaten,
+        "state": state_of(job, before, settings),
     }
+
+
+def state_of(job: dict[str, Any], jobs: int, settings: dict[str, Any]) -> dict[str, Any]:
+    """Gives the state that a job was done in: that of the host, or the wanted one if it waits for that."""
+    if settings["changes_after"] is None:
+        return {}
+    label = ("shared", "apart")[jobs // settings["changes_after"] % 2]
+    if job["state"] and job.get("patience_s", 0) > settings["away_s"]:
+        label = job["state"]
+    return {"label": label, "handover_ns": {"shared": 60.0, "apart": 230.0}[label]}

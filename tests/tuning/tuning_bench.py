@@ -50,8 +50,20 @@ class Bench:
     shared: Worker
     hashes: dict[str, str] = field(default_factory=dict)
 
-    def settings(self, seconds: float = 0.0, failures: dict[str, str] | None = None) -> None:
-        values = {"log": str(self.log), "seconds": seconds, "failures": failures or {}}
+    def settings(
+        self,
+        seconds: float = 0.0,
+        failures: dict[str, str] | None = None,
+        changes_after: int | None = None,
+        away_s: float = 60.0,
+    ) -> None:
+        values = {
+            "log": str(self.log),
+            "seconds": seconds,
+            "failures": failures or {},
+            "changes_after": changes_after,
+            "away_s": away_s,
+        }
         (self.control / "synthetic.json").write_text(json.dumps(values))
 
     @property
