@@ -36,7 +36,7 @@ _BUILD_BYTES_PER_S = 20e6
 # that the host is busy, and rows only say so. Both are for a host that is left alone: see
 # `History.undisturbed_share`.
 _BUSY = 30
-# How long the host may be away from the state that rows are wanted in before those of the other are taken.
+# How long the host may be away from the wanted state before rows of the other one are taken.
 _AWAY_S = 3.0
 # For a neighbour who leaves the processors alone now and then; one who never does is not waited for.
 _SLOW_S = 60.0
@@ -216,9 +216,9 @@ def in_one_state(asker: Asker, work: Callable[[], T], progress: Progress) -> T:
     """Has work done that asks for rows, again if the host leaves the state that they are wanted in.
 
     Rows of one state are not lost when the other one is wanted: work that is done again finds those of
-    its state, and goes on from there. So nothing is gained by waiting for long, and the state whose rows
-    are complete first is the one that counts. Only where a change brought nothing new does the host get
-    twice as long to come back.
+    its state, and goes on from there. So nothing is gained by waiting for long, and the state whose
+    rows are complete first is the one that counts. Only where a change brought nothing new does the host
+    get twice as long to come back.
     """
     while True:
         try:

@@ -20,7 +20,11 @@ from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any
 
+import optuna
 import pytest
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+from optuna.trial import FrozenTrial
 
 from autosparse import cli, hardware
 from autosparse import database as tuning
@@ -163,6 +167,14 @@ class Shop:
     @property
     def latest(self) -> Path:
         return self.run or (self.folder / "results" / "latest").resolve()
+
+    def trials(self) -> list[FrozenTrial]:
+        """Gives the trials of the study, as its journal holds them."""
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
+        journals = [path for path in (self.latest / "study").iterdir() if "journal" in path.name]
+        storage = JournalStorage(JournalFileBackend(str(journals[0])))
+        studies = [storage.get_all_trials(study._study_id) for study in storage.get_all_studies()]
+        return [trial for trials in studies for trial in trials]
 
     def document(self) -> dict[str, Any]:
         return dict(json.loads((self.latest / "pareto.json").read_text()))

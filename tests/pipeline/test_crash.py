@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import time
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any
 
-import optuna
-from optuna.storages import JournalStorage
-from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
 from autosparse import database as tuning
@@ -45,7 +41,7 @@ def test_killed_at_every_stage_it_continues(shop: Any, check_reused: Any) -> Non
     document = json.loads(run.stdout)
     assert document["configs"]
     assert document["dtypes"] == DTYPES
-    ended = trials(shop.latest)
+    ended = shop.trials()
     assert TrialState.RUNNING not in {trial.state for trial in ended}
     complete = [trial for trial in ended if trial.state == TrialState.COMPLETE]
     assert {trial.user_attrs["dtype"] for trial in complete} == set(DTYPES)
@@ -53,18 +49,6 @@ def test_killed_at_every_stage_it_continues(shop: Any, check_reused: Any) -> Non
     rows_of_plans = [row for row in map(json.loads, lines) if row["plan"] and not row["disturbed"]]
     names = [row["figure"]["name"] for row in rows_of_plans]
     assert names and len(names) == len(set(names)), "what was measured must not be measured again"
-
-
-def test_interrupt_saves_and_the_same_command_finishes(shop: Any) -> None:
-    flags = ("--train", "none", "--top-k", "1")
-    process = start(shop, *flags)
-    wait_for_stage(shop, process, "search")
-    os.kill(process.pid, signal.SIGINT)
-    process.join(DEADLINE_S)
-    assert process.exitcode == 6
-    assert TrialState.RUNNING not in {trial.state for trial in trials(shop.latest)}
-    run = shop.search(*flags)
-    assert run.returncode == 0, run.stderr
 
 
 def test_killed_while_training_further_the_run_stays_finished(shop: Any) -> None:
@@ -139,13 +123,3 @@ def entries(shop: Any, stage: str) -> list[str]:
 
 def scores_of(shop: Any) -> list[Path]:
     return sorted((shop.home / "sensitivity").glob("*.jsonl"))
-
-
-def trials(run: Path) -> list[optuna.trial.FrozenTrial]:
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    journals = [path for path in (run / "study").iterdir() if "journal" in path.name]
-    storage = JournalStorage(JournalFileBackend(str(journals[0])))
-    found: list[optuna.trial.FrozenTrial] = []
-    for study in storage.get_all_studies():
-        found += storage.get_all_trials(study._study_id)
-    return found

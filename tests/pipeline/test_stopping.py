@@ -11,6 +11,7 @@ from typing import Any
 
 import psutil
 import pytest
+from optuna.trial import TrialState
 from safetensors.torch import save_file
 
 from autosparse import models
@@ -51,6 +52,14 @@ def test_a_stop_ends_every_stage_at_once(shop: Any, stage: str) -> None:
         state = read_state(shop.latest)
         assert (state.status, state.exit_code) == ("stopped", 6)
         assert len(list((shop.folder / "results").glob("2*"))) == 1, "it must continue the same run"
+    if stage == "search":
+        assert TrialState.RUNNING not in {trial.state for trial in shop.trials()}
+
+
+def test_after_all_stops_the_same_command_finishes(shop: Any) -> None:
+    run = shop.search(*FLAGS)
+    assert run.returncode == 0, run.stderr
+    assert len(list((shop.folder / "results").glob("2*"))) == 1, "it must continue the same run"
 
 
 def wait_for(shop: Any, process: Any, stage: str) -> None:

@@ -89,8 +89,8 @@ def synthetic(job: dict[str, Any]) -> dict[str, Any]:
 
 
 def state_of(job: dict[str, Any], jobs: int, settings: dict[str, Any]) -> dict[str, Any]:
-    """Gives the state that a job was done in: that of the host, or the wanted one if it waits for that."""
-    if settings["changes_after"] is None:
+    """Gives the state that a job was done in: the host's, or the wanted one if it waits for that."""
+    if settings.get("changes_after") is None:
         return {}
     label = ("shared", "apart")[jobs // settings["changes_after"] % 2]
     if job["state"] and job.get("patience_s", 0) > settings["away_s"]:
