@@ -217,8 +217,8 @@ def in_one_state(asker: Asker, work: Callable[[], T], progress: Progress) -> T:
 
     Rows of one state are not lost when the other one is wanted: work that is done again finds those of
     its state, and goes on from there. So nothing is gained by waiting for long, and the state whose
-    rows are complete first is the one that counts. Only where a change brought nothing new does the host
-    get twice as long to come back.
+    rows are complete first is the one that counts. Only where a change brought nothing new does the
+    host get twice as long to come back.
     """
     while True:
         try:
