@@ -80,3 +80,61 @@ def test_says_the_same_before_and_after_a_run() -> None:
         before = program.moved_lines()
         program.run([np.zeros((1, CHANNELS, ROWS, WIDTH), np.float32)])
         assert program.moved_lines() == before
+
+
+def conv(source: int, target: int, kernel: int, stride: int = 1, residual: int = -1) -> NativeOp:
+    """Gives a convolution of all channels whose padding keeps the size, but for its stride."""
+    pad = kernel // 2
+    return NativeOp(
+        kind=OpKind.CONV,
+        inputs=(source,),
+        output=target,
+        residual=residual,
+        weight=np.ones((CHANNELS, CHANNELS, kernel, kernel), np.float32),
+        kernel_size=(kernel, kernel),
+        stride=(stride, stride),
+        padding=(pad, pad, pad, pad),
+    )
+
+
+def flat(op: NativeOp, shape: tuple[int, int, int, int]) -> NativeOp:
+    """Names the kernel along flattened pixels that computes the fewest outputs at once here."""
+    rows = [
+        row
+        for row in kernel_table()
+        if row.method == "px" and row.dtype == "f32" and not kernel_why_not(row.row, op, shape)
+    ]
+    return dataclasses.replace(op, kernel=min(rows, key=lambda row: row.tile_out).row)
+
+
+@pytest.mark.parametrize("kernel", [1, 3])
+def test_a_strided_convolution_reads_its_own_rows(kernel: int) -> None:
+    shape, halved = (1, CHANNELS, 2 * ROWS, 2 * WIDTH), (1, CHANNELS, ROWS, WIDTH)
+    with NativeProgram(2, pin=False) as program:
+        source, target = program.tensor(shape), program.tensor(halved)
+        program.input(source)
+        program.op(flat(conv(source, target, kernel, stride=2), shape))
+        program.output(target)
+        program.finish()
+        strided, _ = program.moved_lines()
+    # At most the rows above and below a band, of 31 pixels each, which begin in any line.
+    assert strided.read <= 2 * 3 * CHANNELS
+    assert strided.written == 0
+
+
+def test_tensors_of_one_shape_lie_in_one_place() -> None:
+    large, small = (1, CHANNELS, 2 * ROWS, 2 * WIDTH), (1, CHANNELS, ROWS, WIDTH)
+    with NativeProgram(2, pin=False) as program:
+        source = program.tensor(large)
+        tensors = [program.tensor(small) for _ in range(8)]
+        program.input(source)
+        program.op(flat(conv(source, tensors[0], 1, stride=2), large))
+        for i in range(1, 8):
+            residual = tensors[i - 2] if i > 1 and i % 2 == 0 else -1
+            program.op(flat(conv(tensors[i - 1], tensors[i], 3, residual=residual), small))
+        program.output(tensors[-1])
+        program.finish()
+        moved = program.moved_lines()
+    # Three places do for all of them but the last, which nothing reads the borders of: each was written
+    # by the same worker before.
+    assert [lines.written for lines in moved[4:7]] == [0, 0, 0]
