@@ -97,8 +97,11 @@ class Bars:
             task = self._shown.add_task(event.step, total=event.total, message="")
             self._open[event.step] = (task, event.at_s)
         elif event.kind == "advance" and event.step in self._open:
+            task = self._open[event.step][0]
+            if event.done < self._shown.tasks[self._shown.task_ids.index(task)].completed:
+                self._shown.reset(task)  # a step that begins anew has a new speed
             self._shown.update(
-                self._open[event.step][0],
+                task,
                 completed=event.done,
                 total=event.total,
                 message=event.message,
@@ -121,6 +124,9 @@ class PlainLines:
     def __init__(self) -> None:
         self._started_s: dict[str, float] = {}
         self._told_s: dict[str, float] = {}
+        # When the step began, or began anew, and how far it was when last heard of.
+        self._begun_s: dict[str, float] = {}
+        self._done: dict[str, float] = {}
 
     def __call__(self, event: ProgressEvent) -> None:
         """Prints one event, if it is time to."""
@@ -128,6 +134,7 @@ class PlainLines:
             _tell(event.message)
         elif event.kind == "start":
             self._started_s[event.step] = self._told_s[event.step] = event.at_s
+            self._begun_s[event.step], self._done[event.step] = event.at_s, 0.0
         elif event.kind == "advance":
             self._advance(event)
         else:
@@ -136,11 +143,14 @@ class PlainLines:
                 _tell(end_line(event, started_s))
 
     def _advance(self, event: ProgressEvent) -> None:
+        if event.done < self._done.get(event.step, 0.0):
+            self._begun_s[event.step] = event.at_s
+        self._done[event.step] = event.done
         if event.at_s - self._told_s.get(event.step, event.at_s) < LINE_EVERY_S:
             return
         self._told_s[event.step] = event.at_s
         count = f"{event.done:g}" if event.total is None else f"{event.done:g}/{event.total:g}"
-        left = time_left_s(event.done, event.total, event.at_s - self._started_s[event.step])
+        left = time_left_s(event.done, event.total, event.at_s - self._begun_s[event.step])
         rest = "" if left is None else f", about {_rounded(left)} left"
         _tell(f"{event.step}: {count}{rest}{f' ({event.message})' if event.message else ''}")
 

@@ -42,6 +42,18 @@ def test_plain_lines_come_at_most_every_ten_seconds(capsys: pytest.CaptureFixtur
     ]
 
 
+def test_a_step_that_begins_anew_has_a_new_speed(capsys: pytest.CaptureFixture[str]) -> None:
+    sink = PlainLines()
+    sink(event("start", 0.0))
+    for at_s, done in ((20.0, 8.0), (100.0, 0.0), (120.0, 4.0)):
+        sink(event("advance", at_s, done=done))
+    assert capsys.readouterr().err.splitlines() == [
+        "measuring: 8/10, about 5 s left",
+        "measuring: 0/10",
+        "measuring: 4/10, about 30 s left",
+    ]
+
+
 def test_short_steps_are_not_worth_a_line(capsys: pytest.CaptureFixture[str]) -> None:
     sink = PlainLines()
     sink(event("start", 0.0))
@@ -63,6 +75,8 @@ def test_bars_show_open_steps_and_leave_a_line_behind() -> None:
         bars(event("advance", 1.0, done=4, message="conv1"))
         [task] = shown.tasks
         assert (task.completed, task.total, task.fields["message"]) == (4, 10, "conv1")
+        bars(event("advance", 2.0, done=1))  # it has begun anew
+        assert shown.tasks[0].completed == 1
         bars(event("log", 1.0, message="[a decision]"))
         bars(event("end", 5.0, done=10))
         assert shown.tasks == []
