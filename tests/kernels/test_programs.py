@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -162,6 +163,36 @@ def test_downsampling_block(net: Net) -> None:
     inner = net.conv(x, 32, stride=2, block_n=8, activation=Activation.RELU)
     net.output(net.conv(inner, 32, block_n=16, residual=short, activation=Activation.RELU))
     net.check()
+
+
+class FlatNet(Net):
+    """Runs every convolution on the kernel along flattened pixels of the fewest outputs at once."""
+
+    def add(self, op: NativeOp, value: Any) -> int:
+        shape = self.values[op.inputs[0]].shape
+        rows = [
+            row
+            for row in binding.kernel_table()
+            if (row.method, row.dtype) == ("px", "f32")
+            and not binding.kernel_why_not(row.row, op, shape)
+        ]
+        kernel = min(rows, key=lambda row: row.tile_out).row
+        return super().add(dataclasses.replace(op, kernel=kernel), value)
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+@pytest.mark.parametrize(("size", "stride"), [(1, 2), (3, 2), (5, 3), (2, 2), (1, 3)])
+def test_strided_convolutions_of_more_pixels_than_a_task_takes(
+    isa: str, reference: Any, threads: int, size: int, stride: int
+) -> None:
+    net = FlatNet(reference, threads)
+    x = net.input((2, 70, 61, 43))
+    short = net.conv(x, 9, size=size, stride=stride, block_n=8, sparsity=0.95)
+    net.output(net.conv(x, 9, size=size, stride=stride, residual=short, activation=Activation.RELU))
+    # Tasks are divided by outputs, the inputs by a step of their own.
+    few = net.input((1, 40, 6, 7))
+    net.output(net.conv(few, 200, size=size, stride=stride, block_n=32))
+    net.check(terms=3000)
 
 
 @pytest.mark.parametrize("groups", [2, 3, 12])
