@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from autosparse.errors import AutosparseError
     from autosparse.frames import Run, runs, tuning_rows
     from autosparse.measuring.limits import profile
-    from autosparse.pipeline import search
+    from autosparse.pipeline import prune, search
     from autosparse.plans.plan import Plan
     from autosparse.plans.pruning import sparsify
 
@@ -37,6 +37,7 @@ _HOME = {
     "export": "autosparse.engine",
     "load": "autosparse.deploy",
     "profile": "autosparse.measuring.limits",
+    "prune": "autosparse.pipeline",
     "runs": "autosparse.frames",
     "search": "autosparse.pipeline",
     "sparsify": "autosparse.plans.pruning",
@@ -53,6 +54,7 @@ __all__ = [
     "export",
     "load",
     "profile",
+    "prune",
     "runs",
     "search",
     "sparsify",

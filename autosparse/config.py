@@ -56,10 +56,10 @@ _DEVICES_TO_COME = {
 }
 
 # How fast and where a run is done, not what it is: a run continues when one of these changes.
-_NOT_DEFINING = frozenset({"out", "parallel", "address", "host", "database"})
+_NOT_DEFINING = frozenset({"out", "parallel", "address", "host", "database", "train_device"})
 _LONGEST_KEY = 64
 # Keys that may name a file; the file's content is part of what the run is.
-_FILE_KEYS = ("model", "data", "weights", "space")
+_FILE_KEYS = ("model", "data", "weights", "space", "recipe")
 
 
 def _by(read: Reader) -> BeforeValidator:
@@ -116,6 +116,8 @@ class SearchConfig(BaseModel):
         exclude: patterns of layer names that stay dense.
         top_k: configurations that are promoted to training.
         train: how promoted configurations are trained.
+        recipe: YAML file, or preset, of how exactly; None is the preset of `train`.
+        train_device: where: ``auto``, ``cpu``, ``cuda`` or ``cuda:1``.
         out: folder that run folders are made in.
     """
 
@@ -147,6 +149,8 @@ class SearchConfig(BaseModel):
     exclude: Globs = ()
     top_k: Annotated[int, _by(values.count(1))] = 5
     train: Annotated[str, _by(values.choice(TRAIN_KINDS))] = "short"
+    recipe: Annotated[str | None, _by(values.optional(values.name_or_file(".yaml", ".yml")))] = None
+    train_device: Annotated[str, _by(values.text)] = "auto"
     out: Annotated[Path, _by(values.path)] = Path("results")
 
     def __init__(self, **given: Any) -> None:

@@ -6,6 +6,7 @@ with the rule, the value it got, and what to write instead.
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from collections.abc import Callable, Mapping
@@ -122,6 +123,17 @@ def count_or(word: str, minimum: int) -> Reader:
         return word if value == word else _in_range(value, name, f"{word!r} or ", minimum, MOST)
 
     return read
+
+
+def fraction(value: Any, name: str) -> float:
+    """Reads a number from 0 to 1."""
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        number = math.nan
+    if isinstance(value, bool) or not 0 <= number <= 1:
+        raise ConfigError(f"{name} must be a number from 0 to 1, but got {got(value)}; write 0.75")
+    return number
 
 
 def seed(value: Any, name: str) -> int:

@@ -35,6 +35,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("engine",),
     ("search_spaces",),
     ("searching",),
+    ("reconstruct",),
     ("train",),
     ("run_folders",),
     ("report",),
@@ -50,6 +51,7 @@ RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 # Stages that must not know each other although one stands above the other.
 STRANGERS = {
     "searching": {"kernels", "database", "tuning", "engine", "train", "models", "data", "graph"},
+    "reconstruct": {"kernels", "devices", "database", "tuning", "engine", "searching", "train"},
     "train": {"kernels", "devices", "database", "tuning", "engine", "searching"},
     "kernels": {"models", "data", "graph"},
     "devices": {"models", "data", "graph"},
@@ -78,6 +80,7 @@ ONLY_IN = {
             "data/",
             "graph/",
             "engine/",
+            "reconstruct/",
             "train/",
             "plans/pruning.py",
             "pipeline/",

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from autosparse.cli import bench, completion, database, deploy, machine, runs, search
+from autosparse.cli import bench, completion, database, deploy, machine, prune, runs, search
 from autosparse.cli.output import emit
 from autosparse.version import __version__
 
@@ -35,6 +35,7 @@ _DEPLOYING = "Deploying"
 app.command(rich_help_panel=_SEARCHING)(search.search)
 app.command(rich_help_panel=_SEARCHING)(search.tune)
 app.command(rich_help_panel=_SEARCHING)(search.train)
+app.command(rich_help_panel=_SEARCHING)(prune.prune)
 app.command(rich_help_panel=_DEPLOYING)(deploy.export)
 app.command(rich_help_panel=_LOOKING)(bench.bench)
 app.command(rich_help_panel=_LOOKING)(runs.report)

@@ -150,6 +150,21 @@ Train = Annotated[
     str | None,
     _text("--train", help="How to train them: none, short or full.", default="short", panel=_HOW),
 ]
+Recipe = Annotated[
+    str | None,
+    _text(
+        "--recipe",
+        help="Preset or YAML file of how exactly to train.",
+        default="the preset of the kind",
+        panel=_HOW,
+    ),
+]
+TrainDevice = Annotated[
+    str | None,
+    _text(
+        "--train-device", help="Where to train: auto, cpu, cuda or cuda:1.", default="auto", panel=_HOW
+    ),
+]
 StudyName = Annotated[str | None, _text("--study-name", help="Name of the Optuna study.", panel=_KEEP)]
 Storage = Annotated[
     str | None,

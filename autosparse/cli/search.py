@@ -41,6 +41,8 @@ def search(
     seed: options.Seed = None,
     top_k: options.TopK = None,
     train: options.Train = None,
+    recipe: options.Recipe = None,
+    train_device: options.TrainDevice = None,
     study_name: options.StudyName = None,
     storage: options.Storage = None,
     database: options.Database = None,
@@ -117,9 +119,20 @@ def train(
         ),
     ] = None,
     kind: Annotated[str, typer.Option(help="How long: short or full.", metavar="")] = "full",
+    recipe: options.Recipe = None,
+    change: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            help="A key of the recipe, as lr=0.05 or settings.tau=0.1 (repeatable).",
+            show_default=False,
+            metavar="",
+        ),
+    ] = None,
     epochs: Annotated[
         int | None, typer.Option(help="Epochs, instead of the recipe's.", min=1, metavar="")
     ] = None,
+    train_device: options.TrainDevice = None,
     out: options.Runs = Path("results"),
     as_json: options.Json = False,
 ) -> int:
@@ -132,7 +145,16 @@ def train(
 
     picked = tuple(pick or ("knee",))
     with working(ctx.obj) as progress:
-        outcome = pipeline.train(folder, picked, kind=length, epochs=epochs, progress=progress)
+        outcome = pipeline.train(
+            folder,
+            picked,
+            kind=length,
+            recipe=recipe,
+            change=tuple(change or ()),
+            epochs=epochs,
+            train_device=train_device or "auto",
+            progress=progress,
+        )
     _show(outcome, as_json)
     return ExitCode.DONE
 

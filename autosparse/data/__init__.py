@@ -4,6 +4,8 @@
     fashion-mnist:PATH         the four idx files, gzipped or not
     cifar10:PATH               the python pickles, read without running what is in them
     imagefolder:PATH           one folder per class, with or without train, val and test above them
+    imagefolder-stream:PATH    the same, decoded as it is used, however much memory there is
+    shards:PATH                train-*.tar, val-*.tar, test-*.tar in the layout of WebDataset, likewise
     path/to/file.py:factory    a function that returns `ImageData`, or two or three torch data sets
 
 Every set has three parts. Training trains, validation decides, test only reports; validation is held
@@ -21,10 +23,26 @@ from autosparse.data.sources import check_source, kind_names
 if TYPE_CHECKING:
     from autosparse.data.images import ImageData, Split
     from autosparse.data.loading import resolve
+    from autosparse.data.split import AnySplit
+    from autosparse.data.streams import StreamedSplit
 
-__all__ = ["ImageData", "Split", "check_source", "kind_names", "resolve"]
+__all__ = [
+    "AnySplit",
+    "ImageData",
+    "Split",
+    "StreamedSplit",
+    "check_source",
+    "kind_names",
+    "resolve",
+]
 
-_LAZY = {"ImageData": "images", "Split": "images", "resolve": "loading"}
+_LAZY = {
+    "AnySplit": "split",
+    "ImageData": "images",
+    "Split": "images",
+    "StreamedSplit": "streams",
+    "resolve": "loading",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -1,23 +1,23 @@
-"""Labelled images in memory, handed out in batches ready for a model."""
+"""Labelled images in memory, and the three parts of a data set."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
+from autosparse.data.passes import Pass, Share, shares
 from autosparse.data.raw import Augmentation
+from autosparse.data.split import AnySplit
 from autosparse.errors import DataError
 
-_SEED_STRIDE = 1_000_003  # a prime: keeps the seeds of (epoch, batch) pairs apart
+_DEVICE_SHARE = 0.25  # of a device's free memory; the rest is for a model and its activations
 
 
-class Split:
-    """One part of a data set: images kept small, normalised and varied as they are handed out.
+class Split(AnySplit):
+    """One part of a data set in memory: kept small, normalised and varied as it is handed out.
 
     Args:
         images: (n, c, h, w), uint8 in 0..255, or float32 which is not divided by 255. c is 1 or the
@@ -40,76 +40,42 @@ class Split:
         std: tuple[float, ...],
         augmentation: Augmentation | None = None,
     ) -> None:
-        _check_tensors(images, labels, mean, std)
+        _check_tensors(images, labels, mean)
+        varied = augmentation or Augmentation(shift=0.0)
+        if images.dtype != torch.uint8 and any(varied.colours):
+            raise DataError(
+                "brightness, contrast and saturation must be changed on uint8 images, whose range is "
+                f"known, but got {images.dtype}; set all three to 0"
+            )
         self.images = images
-        self.labels = labels
-        self.augmentation = augmentation or Augmentation(shift=0.0)
+        self._moments = mean, std
         unit = 255.0 if images.dtype == torch.uint8 else 1.0
-        deviation = torch.tensor(std, dtype=torch.float64).view(1, -1, 1, 1)
-        centre = torch.tensor(mean, dtype=torch.float64).view(1, -1, 1, 1)
-        self._scale = (1 / (unit * deviation)).float()
-        self._shift = (-centre / deviation).float()
+        super().__init__(
+            labels, side=images.shape[2], unit=unit, mean=mean, std=std, augmentation=varied
+        )
 
-    def __len__(self) -> int:
-        return len(self.labels)
+    def resident(self, device: str | torch.device) -> Split:
+        """Gives a split with its images on a device; this one where they do not fit."""
+        place = torch.device(device)
+        if self.images.device == place or not _fits(self.images.nbytes, place):
+            return self
+        mean, std = self._moments
+        return Split(
+            self.images.to(place),
+            self.labels.to(place),
+            mean=mean,
+            std=std,
+            augmentation=self.augmentation,
+        )
 
-    def batches(
-        self,
-        batch_size: int,
-        *,
-        shuffle_seed: int | None = None,
-        augment: bool = False,
-        limit: int | None = None,
-        drop_last: bool = False,
-        first_batch: int = 0,
-    ) -> Iterator[tuple[Tensor, Tensor]]:
-        """Hands out the examples, each at most once.
-
-        The same arguments give the same batches, bit for bit; batch k does not depend on the batches
-        before it having been taken, so that an interrupted pass goes on with `first_batch`.
-
-        Args:
-            batch_size: examples per batch; the last one may be smaller.
-            shuffle_seed: order of the examples, and what `augment` draws; None keeps the stored order.
-                A training loop gives every epoch its own.
-            augment: vary the images as `augmentation` says.
-            limit: stop after so many examples.
-            drop_last: leave out a last batch that is not full.
-            first_batch: start here.
-
-        Returns:
-            Pairs of normalised images (b, c, h, w) float32 and labels (b,) int64.
-
-        Raises:
-            DataError: an argument is out of range, or `augment` without a seed.
-        """
-        for name, value in (("batch_size", batch_size), ("limit", 1 if limit is None else limit)):
-            if value < 1:
-                raise DataError(f"{name} must be at least 1, but got {value}")
-        if augment and shuffle_seed is None:
-            raise DataError("augment needs a shuffle_seed, but got None; give each epoch its own")
-        count = len(self) if limit is None else min(limit, len(self))
-        if drop_last:
-            count -= count % batch_size
-        return self._batches(batch_size, shuffle_seed, augment, count, first_batch)
-
-    def _batches(
-        self, batch_size: int, shuffle_seed: int | None, augment: bool, count: int, first_batch: int
-    ) -> Iterator[tuple[Tensor, Tensor]]:
-        order = None
-        if shuffle_seed is not None:
-            order = torch.randperm(len(self), generator=torch.Generator().manual_seed(shuffle_seed))
-        for start in range(first_batch * batch_size, count, batch_size):
-            stop = min(start + batch_size, count)
-            rows = slice(start, stop) if order is None else order[start:stop]
-            images = self.images[rows]
-            if augment and shuffle_seed is not None:
-                seed = (shuffle_seed * _SEED_STRIDE + start // batch_size + 1) % 2**63
-                images = vary(images, self.augmentation, torch.Generator().manual_seed(seed))
-            yield self._normalise(images), self.labels[rows]
-
-    def _normalise(self, images: Tensor) -> Tensor:
-        return images.float().mul(self._scale).add_(self._shift)
+    def _stored(
+        self, asked: Pass, device: torch.device | None
+    ) -> Iterator[tuple[Share, Tensor, Tensor]]:
+        here = self.images.device
+        for share in shares(asked):
+            rows = share.rows if isinstance(share.rows, slice) else share.rows.to(here)
+            images, labels = self.images[rows], self.labels[rows]
+            yield share, images.to(device or here), labels.to(device or here)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,7 +85,8 @@ class ImageData:
     Attributes:
         name: its kind, such as ``cifar10``.
         id: short hash of all that decides its batches: content, resolution, channels, division and
-            normalisation; equal for equal data wherever its files lie.
+            normalisation; equal for equal data wherever its files lie. Of images that are read as they
+            are used, names and sizes stand for the content.
         classes: number of classes.
         channels: of the images handed out.
         resolution: height and width.
@@ -138,40 +105,19 @@ class ImageData:
     resolution: int
     mean: tuple[float, ...]
     std: tuple[float, ...]
-    train: Split
-    validation: Split
-    test: Split
+    train: AnySplit
+    validation: AnySplit
+    test: AnySplit
     augmentation: Augmentation = field(default_factory=Augmentation)
 
 
-def vary(images: Tensor, augmentation: Augmentation, generator: torch.Generator) -> Tensor:
-    """Moves and mirrors each image of a batch at random.
-
-    Args:
-        images: (b, c, h, w).
-        augmentation: how far and whether.
-        generator: source of the random numbers.
-
-    Returns:
-        Images of the same shape and type.
-    """
-    count, _, height, width = images.shape
-    reach = max(1, round(augmentation.shift * height)) if augmentation.shift > 0 else 0
-    if reach:
-        padded = F.pad(images, (reach,) * 4)
-        top, left = torch.randint(0, 2 * reach + 1, (2, count), generator=generator)
-        # every position of the window at once, as a view; the index then copies one per image
-        windows = padded.unfold(2, height, 1).unfold(3, width, 1)
-        images = windows[torch.arange(count), :, top, left]
-    if augmentation.flip:
-        mirrored = torch.rand(count, generator=generator) < 0.5
-        images = torch.where(mirrored.view(-1, 1, 1, 1), images.flip(-1), images)
-    return images
+def _fits(size_bytes: int, device: torch.device) -> bool:
+    if device.type != "cuda":
+        return True
+    return size_bytes <= _DEVICE_SHARE * torch.cuda.mem_get_info(device)[0]
 
 
-def _check_tensors(
-    images: Tensor, labels: Tensor, mean: tuple[float, ...], std: tuple[float, ...]
-) -> None:
+def _check_tensors(images: Tensor, labels: Tensor, mean: tuple[float, ...]) -> None:
     if images.dim() != 4 or images.dtype not in (torch.uint8, torch.float32):
         raise DataError(
             "images must be (n, channels, height, width) of uint8 or float32, but got "
@@ -182,12 +128,8 @@ def _check_tensors(
             f"labels must be one int64 per image, but got {tuple(labels.shape)} of {labels.dtype} for "
             f"{len(images)} images"
         )
-    if len(mean) != len(std) or images.shape[1] not in (1, len(mean)):
+    if images.shape[1] not in (1, len(mean)):
         raise DataError(
-            f"mean and std must have one value per channel, but got {len(mean)} and {len(std)} for "
+            f"mean and std must have one value per channel, but got {len(mean)} for "
             f"{images.shape[1]} channels"
         )
-    if not all(0 < value < math.inf for value in std):
-        raise DataError(f"std must be greater than zero and finite, but got {std}")
-    if not all(math.isfinite(value) for value in mean):
-        raise DataError(f"mean must be finite, but got {mean}")

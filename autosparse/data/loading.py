@@ -1,26 +1,36 @@
-"""From a data set's name to images in memory: read, divided, resized once."""
+"""From a data set's name to its three parts: read, divided and resized once, or left in files."""
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from autosparse.data import user
+from autosparse.data.conversion import LUMINANCE, recoloured, resized
 from autosparse.data.images import ImageData, Split
-from autosparse.data.raw import RawData, RawSplit, ReadRequest, check_parts, hold_out
+from autosparse.data.raw import (
+    Augmentation,
+    RawData,
+    RawSplit,
+    RawStream,
+    ReadRequest,
+    check_parts,
+    hold_out,
+)
+from autosparse.data.samples import Samples
 from autosparse.data.sources import check_source, kind_named, parse
+from autosparse.data.streams import StreamedSplit
 from autosparse.errors import DataError
 from autosparse.progress import Progress
 from autosparse.records import short_hash
 
-_LUMINANCE = (0.299, 0.587, 0.114)  # ITU-R BT.601, red green blue
-_CHUNK = 1024  # images resized at a time, so that their float copies stay small
+_Part = TypeVar("_Part", RawSplit, Samples)
 
 
 def resolve(
@@ -31,8 +41,11 @@ def resolve(
     seed: int = 0,
     validation_fraction: float = 0.1,
     progress: Progress | None = None,
+    augmentation: Augmentation | None = None,
+    margin: float = 1.0,
+    workers: int | None = None,
 ) -> ImageData:
-    """Reads the data set that a name means.
+    """Reads the data set that a name means, or finds out where its images lie.
 
     Args:
         spec: ``digits``, ``KIND:PATH`` or ``path/to/file.py:factory``.
@@ -41,6 +54,11 @@ def resolve(
         seed: decides which training examples are held out for validation, never what is test.
         validation_fraction: share of each class that is held out, for sets without a validation part.
         progress: told of long reading.
+        augmentation: how training images are varied, None for the set's own way.
+        margin: shorter side that pictures of many sizes are resized to before their centre is cut out,
+            per resolution; 256/224 is usual for ImageNet.
+        workers: processes that decode images which stay in their files, 0 for none but this one, None
+            for one per usable core.
 
     Raises:
         DataError: an unknown kind, unreadable files, or an argument out of range.
@@ -54,46 +72,50 @@ def resolve(
         raise DataError(
             f"validation_fraction must lie between 0 and 1, but got {validation_fraction}; take 0.1"
         )
+    if not margin >= 1:
+        raise DataError(f"margin must be at least 1, but got {margin}; 1 keeps as much as there is")
     check_source(spec)
-    request = ReadRequest(path=parse(spec).path, resolution=resolution, progress=progress or Progress())
     kind = parse(spec).kind
+    request = ReadRequest(
+        path=parse(spec).path,
+        resolution=resolution,
+        progress=progress or Progress(),
+        margin=margin,
+    )
+    raw: ImageData | RawData | RawStream
     if kind is not None:
         raw = kind_named(kind).read(request)
-        return _assemble(kind, raw, resolution, channels, seed, validation_fraction)
-    made = user.read(
-        spec,
-        request,
-        resolution=resolution,
-        channels=channels,
-        seed=seed,
-        validation_fraction=validation_fraction,
-    )
-    if isinstance(made, ImageData):
-        return made
-    return _assemble(spec, made, resolution, channels, seed, validation_fraction)
+    else:
+        raw = user.read(
+            spec,
+            request,
+            resolution=resolution,
+            channels=channels,
+            seed=seed,
+            validation_fraction=validation_fraction,
+        )
+    if isinstance(raw, ImageData):
+        return raw
+    if augmentation is not None:
+        raw = dataclasses.replace(raw, augmentation=augmentation)
+    if isinstance(raw, RawStream):
+        return _streamed(kind or spec, raw, channels, (seed, validation_fraction), workers)
+    return _assemble(kind or spec, raw, resolution, channels, (seed, validation_fraction))
 
 
 def _assemble(
-    name: str,
-    raw: RawData,
-    resolution: int | None,
-    channels: int,
-    seed: int,
-    validation_fraction: float,
+    name: str, raw: RawData, resolution: int | None, channels: int, held_out: tuple[int, float]
 ) -> ImageData:
     named = {"train": raw.train, "validation": raw.validation, "test": raw.test}
     check_parts({k: (part.images, part.labels) for k, part in named.items() if part}, name)
     side = resolution or raw.train.images.shape[-1]
-    mean, std = _per_channel(name, raw, channels)
-    division = None if raw.validation is not None else (seed, validation_fraction)
+    mean, std = _per_channel(name, raw.train.images.shape[1], raw, channels)
+    division = None if raw.validation is not None else held_out
     identity = [_fingerprint(raw), side, channels, division, mean, std, raw.augmentation]
-    train, validation = raw.train, raw.validation
-    if validation is None:
-        stay, held = hold_out(train.labels, validation_fraction, seed)
-        train, validation = train.take(stay), train.take(held)
+    train, validation = _divided(raw.train, raw.validation, held_out)
 
     def split(part: RawSplit) -> Split:
-        images = _resized(_recoloured(_tensor(part.images), channels), side)
+        images = resized(recoloured(_tensor(part.images), channels), side)
         labels = _tensor(part.labels)
         return Split(images, labels, mean=mean, std=std, augmentation=raw.augmentation)
 
@@ -112,15 +134,71 @@ def _assemble(
     )
 
 
-def _per_channel(name: str, raw: RawData, channels: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    found = raw.train.images.shape[1]
+def _streamed(
+    name: str, raw: RawStream, channels: int, held_out: tuple[int, float], workers: int | None
+) -> ImageData:
+    labels = raw.train.labels
+    if (labels == labels[0]).all():
+        raise DataError(
+            f"the train images of {name} must be of at least two classes, but all {len(labels)} are of "
+            f"class {labels[0]}"
+        )
+    side = raw.resolution
+    mean, std = _per_channel(name, len(raw.mean), raw, channels)
+    division = None if raw.validation is not None else held_out
+    parts = [part.fingerprint() for part in (raw.train, raw.validation, raw.test) if part is not None]
+    identity = ["stream", parts, side, raw.margin, channels, division, mean, std, raw.augmentation]
+    train, validation = _divided(raw.train, raw.validation, held_out)
+
+    def split(part: Samples, what: str) -> StreamedSplit:
+        return StreamedSplit(
+            part,
+            side=side,
+            channels=channels,
+            mean=mean,
+            std=std,
+            augmentation=raw.augmentation,
+            margin=raw.margin,
+            workers=workers,
+            name=f"the {what} part of {name}",
+        )
+
+    return ImageData(
+        name=name,
+        id=short_hash(identity, 16),
+        classes=raw.classes,
+        channels=channels,
+        resolution=side,
+        mean=mean,
+        std=std,
+        train=split(train, "train"),
+        validation=split(validation, "validation"),
+        test=split(raw.test, "test"),
+        augmentation=raw.augmentation,
+    )
+
+
+def _divided(
+    train: _Part, validation: _Part | None, held_out: tuple[int, float]
+) -> tuple[_Part, _Part]:
+    """Gives what trains and what decides; if there is none, holds it out by seed and fraction."""
+    if validation is not None:
+        return train, validation
+    seed, fraction = held_out
+    stay, held = hold_out(train.labels, fraction, seed)
+    return train.take(stay), train.take(held)
+
+
+def _per_channel(
+    name: str, found: int, raw: RawData | RawStream, channels: int
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
     if found == channels:
         return raw.mean, raw.std
     if found == 1:
         return raw.mean * channels, raw.std * channels
     if (found, channels) == (3, 1):
         gray = [
-            (sum(w * v for w, v in zip(_LUMINANCE, values, strict=True)),)
+            (sum(w * v for w, v in zip(LUMINANCE, values, strict=True)),)
             for values in (raw.mean, raw.std)
         ]
         return gray[0], gray[1]
@@ -128,33 +206,6 @@ def _per_channel(name: str, raw: RawData, channels: int) -> tuple[tuple[float, .
         f"images of {name} have {found} channels and cannot be given with {channels}; "
         f"take a model with {found} input channels"
     )
-
-
-def _recoloured(images: Tensor, channels: int) -> Tensor:
-    """Turns colour to gray if one channel is wanted; gray stays one channel and is repeated later."""
-    if channels != 1 or images.shape[1] == 1:
-        return images
-    weights = torch.tensor(_LUMINANCE).view(1, 3, 1, 1)
-    return torch.cat(
-        [_as_type((c.float() * weights).sum(1, True), images) for c in torch.split(images, _CHUNK)]
-    )
-
-
-def _resized(images: Tensor, side: int) -> Tensor:
-    """Resizes bilinearly, blurring first where images shrink; keeps the type."""
-    height, width = images.shape[2:]
-    if (height, width) == (side, side):
-        return images.contiguous()
-    shrinks = side < max(height, width)
-    chunks = (
-        F.interpolate(chunk.float(), (side, side), mode="bilinear", antialias=shrinks)
-        for chunk in torch.split(images, _CHUNK)
-    )
-    return torch.cat([_as_type(chunk, images) for chunk in chunks])
-
-
-def _as_type(values: Tensor, like: Tensor) -> Tensor:
-    return values.round_().clamp_(0, 255).to(torch.uint8) if like.dtype == torch.uint8 else values
 
 
 def _tensor(array: npt.NDArray[Any]) -> Tensor:

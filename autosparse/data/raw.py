@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,9 +11,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from autosparse.data.samples import Samples
 from autosparse.errors import DataError
 from autosparse.progress import Progress
 from autosparse.records import Record
+from autosparse.storage.serial import added
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -26,14 +29,59 @@ _CHUNK = 1024  # images looked at together
 class Augmentation(Record):
     """How training images are varied, each one anew in each epoch.
 
+    Where there is `crop_area`, a crop takes the place of the shift. Erased is what is normalised
+    already, so that it becomes the mean colour.
+
+    Source: Szegedy et al., Going deeper with convolutions, 2015, for crops of random area and ratio;
+        Zhong et al., Random erasing data augmentation, 2020.
+    Differs: a crop wider or higher than its image is cut to it instead of being drawn anew; brightness,
+        contrast and saturation are changed in this order, not in a random one.
+
     Attributes:
         shift: how far an image may move in either direction, as a fraction of its side; what moves in
             is black. One eighth is the usual four pixels of 32.
         flip: whether half of the images are mirrored left to right.
+        crop_area: least and greatest share of an image that is cut out and resized, None for no crop;
+            usual for ImageNet is 0.08 to 1.
+        crop_ratio: least and greatest width of a crop per height.
+        brightness: pixels of 0..255 are multiplied by 1 ± at most this; so for the next two.
+        contrast: of the distance from the image's mean gray.
+        saturation: of the distance from each pixel's own gray.
+        erase: share of the images of which a rectangle, 0.02 to 1/3 of the area, is erased.
     """
 
     shift: float = 0.125
     flip: bool = False
+    crop_area: tuple[float, float] | None = added(None)
+    crop_ratio: tuple[float, float] = added((3 / 4, 4 / 3))
+    brightness: float = added(0.0)
+    contrast: float = added(0.0)
+    saturation: float = added(0.0)
+    erase: float = added(0.0)
+
+    def __post_init__(self) -> None:
+        least, most = self.crop_area or (1.0, 1.0)
+        if not 0 < least <= most <= 1:
+            raise DataError(
+                f"crop_area must be two rising shares in (0, 1], but got {self.crop_area}; "
+                "take 0.08 and 1"
+            )
+        if not 0 < self.crop_ratio[0] <= self.crop_ratio[1] < math.inf:
+            raise DataError(
+                f"crop_ratio must be two rising ratios above 0, but got {self.crop_ratio}; "
+                "take 3/4 and 4/3"
+            )
+        for name in ("brightness", "contrast", "saturation", "erase"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise DataError(
+                    f"{name} must lie in [0, 1], but got {getattr(self, name)}; "
+                    "0 leaves images as they are"
+                )
+
+    @property
+    def colours(self) -> tuple[float, float, float]:
+        """How far brightness, contrast and saturation may change."""
+        return self.brightness, self.contrast, self.saturation
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,6 +128,33 @@ class RawData:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RawStream:
+    """A data set of which is known where its images lie, and which is read as it is used.
+
+    Attributes:
+        train: what training may see.
+        test: what only reports.
+        validation: what decides; None has it held out of `train`.
+        classes: number of classes.
+        mean: per channel, red green blue, of images in 0..1.
+        std: likewise.
+        resolution: side that images are decoded to.
+        margin: shorter side that an image is resized to before its centre is cut out, per `resolution`.
+        augmentation: variation of training images.
+    """
+
+    train: Samples
+    test: Samples
+    validation: Samples | None = None
+    classes: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    resolution: int
+    margin: float = 1.0
+    augmentation: Augmentation = field(default_factory=Augmentation)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ReadRequest:
     """What a reader is told.
 
@@ -88,11 +163,14 @@ class ReadRequest:
         resolution: side that images will have, None for the set's own; of use only to readers whose
             images come in many sizes, all others hand over what they have.
         progress: told of long work.
+        margin: shorter side that images of many sizes are resized to before their centre is cut out,
+            per resolution; 256/224 is usual for ImageNet.
     """
 
     path: Path | None
     resolution: int | None
     progress: Progress
+    margin: float = 1.0
 
     @property
     def folder(self) -> Path:
@@ -109,12 +187,12 @@ class Kind:
     Attributes:
         takes_path: whether a folder must be named.
         check: refuses files that cannot be read, from names, sizes and first bytes alone.
-        read: reads them all.
+        read: reads them all, or finds out where they are.
     """
 
     takes_path: bool
     check: Callable[[Path | None], None]
-    read: Callable[[ReadRequest], RawData]
+    read: Callable[[ReadRequest], RawData | RawStream]
 
 
 def hold_out(

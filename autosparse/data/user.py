@@ -11,7 +11,7 @@ import torch
 
 from autosparse import factories
 from autosparse.data import pictures
-from autosparse.data.images import ImageData
+from autosparse.data.images import ImageData, Split
 from autosparse.data.raw import (
     Augmentation,
     RawData,
@@ -77,13 +77,13 @@ def _checked(spec: str, made: ImageData, offered: dict[str, Any]) -> ImageData:
                 f"{spec} must return images of {name} {asked}, but returned {found}; "
                 f"let the function take {name}"
             )
-    parts = {
-        name: (split.images.numpy(), split.labels.numpy())
-        for name, split in (("train", made.train), ("validation", made.validation), ("test", made.test))
-    }
-    check_parts(parts, spec)
-    for name, (_, labels) in parts.items():
-        check_labels(labels, made.classes, f"the {name} split of {spec}")
+    splits = {"train": made.train, "validation": made.validation, "test": made.test}
+    in_memory = {name: split for name, split in splits.items() if isinstance(split, Split)}
+    check_parts(
+        {n: (split.images.numpy(), split.labels.numpy()) for n, split in in_memory.items()}, spec
+    )
+    for name, split in splits.items():
+        check_labels(split.labels.numpy(), made.classes, f"the {name} split of {spec}")
     return made
 
 

@@ -25,35 +25,61 @@ def block_vectors(weight: Array, block_n: int, unit_in: int = 1) -> Array:
     return blocks.reshape(groups, units, -1)
 
 
-def bpar_scores(vectors: Array, *, layer_wide: bool = False) -> Array:
+def norms(vectors: Array, criterion: str) -> Array:
+    """Gives the ``l1`` or ``l2`` norm of every vector ``[..., length]``, float64 ``[...]``."""
+    if criterion == "l1":
+        return np.asarray(np.abs(vectors).sum(axis=-1, dtype=np.float64))
+    return np.asarray(np.sqrt(np.square(vectors).sum(axis=-1, dtype=np.float64)))
+
+
+def bpar_scores(vectors: Array, *, layer_wide: bool = False, alpha: float = 1.0) -> Array:
     """Scores blocks by block pruning via angular redundancy, float64 ``[G, U]``.
 
     Within one group, with v_j its block j: ``n_j = |v_j|_1 / sum_i |v_i|_1``,
     ``c_j = sum_i |cos(v_j, v_i)|`` with i = j included, ``r_j = c_j / sum_i c_i`` and, for an
-    all-zero block, ``r_j = 1``; the score is ``n_j - r_j``. A block is worth keeping if it is large
-    and points where few others of its group point. All-zero blocks get -1, the least of all.
+    all-zero block, ``r_j = 1``; the score is ``n_j - alpha * r_j``. A block is worth keeping if it is
+    large and points where few others of its group point. All-zero blocks get ``-alpha``, the least of
+    all: -1 as a rule. With `alpha` 0 blocks rank as by their L1 norm.
 
     Args:
         vectors: ``[G, U, length]`` as `block_vectors` gives them.
         layer_wide: scores are compared across groups: ``n_j`` is ``G`` times the share of the layer, so
             that a strong group's blocks stay ahead of a weak one's; ``r_j`` stays within the group.
+        alpha: weight of the redundancy, 0 or more.
 
-    Source: arXiv 2310.06218, "BPAR"; the weight of the redundancy term is 1. It has uniform patterns
-    alone, so `layer_wide` is ours.
+    Source: arXiv 2310.06218, "BPAR"; its release fixes `alpha` at 1. It has uniform patterns alone, so
+    `layer_wide` is ours.
     """
     mean = np.abs(vectors).sum(dtype=np.float64) / len(vectors) if layer_wide else None
-    return np.stack([_bpar_of_group(group, mean) for group in vectors])
+    return np.stack([_bpar_of_group(group, mean, alpha) for group in vectors])
 
 
-def _bpar_of_group(blocks: Array, total: float | None) -> Array:
+def single_bpar_scores(weights: Array, alpha: float) -> Array:
+    """Scores single weights as `bpar_scores` does blocks, float64 ``[G, U]``; they rank as by size.
+
+    Any two numbers but 0 point alike, so all of a group that are not zero are equally redundant.
+
+    Args:
+        weights: ``[G, U]``.
+        alpha: see `bpar_scores`.
+    """
+    size = np.abs(weights).astype(np.float64)
+    live = np.count_nonzero(weights, axis=1, keepdims=True)
+    total = size.sum(axis=1, keepdims=True)
+    share = np.divide(size, total, out=np.zeros_like(size), where=total != 0)
+    redundancy = np.where(weights != 0, 1.0 / np.maximum(live, 1), 1.0)
+    return np.asarray(share - alpha * redundancy)
+
+
+def _bpar_of_group(blocks: Array, total: float | None, alpha: float) -> Array:
     # One group at a time: the Gram matrix of 2048 inputs is 16 MB, that of all groups a gigabyte.
-    norms = np.sqrt(np.square(blocks).sum(axis=1, dtype=np.float64))
-    unit = blocks / np.where(norms > 0, norms, 1.0).astype(blocks.dtype)[:, None]
+    lengths = norms(blocks, "l2")
+    unit = blocks / np.where(lengths > 0, lengths, 1.0).astype(blocks.dtype)[:, None]
     similar = np.abs(unit @ unit.T).sum(axis=1, dtype=np.float64)
     size = np.abs(blocks).sum(axis=1, dtype=np.float64)
     share = size / ((size.sum() if total is None else total) or 1.0)
     redundancy = similar / (similar.sum() or 1.0)
-    return np.asarray(share - np.where(norms > 0, redundancy, 1.0))
+    return np.asarray(share - alpha * np.where(lengths > 0, redundancy, 1.0))
 
 
 def highest_per_group(scores: Array, kept: int) -> BoolArray:

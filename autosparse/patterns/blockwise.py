@@ -9,11 +9,12 @@ from autosparse.patterns.blocks import (
     bpar_scores,
     expand_blocks,
     mixed_group,
+    norms,
     reduce_blocks,
 )
-from autosparse.patterns.family import Criterion, UnitFamily, named
+from autosparse.patterns.family import Criterion, Group, UnitFamily, named
 from autosparse.patterns.pattern import Contract, Pattern, WeightShape
-from autosparse.patterns.structure import Array, BoolArray, group_count
+from autosparse.patterns.structure import Array, BoolArray, IntArray, group_count
 
 
 class BlockwiseFamily(UnitFamily):
@@ -65,17 +66,17 @@ class BlockwiseFamily(UnitFamily):
         narrow = min(kept, groups) * missing_in * pattern.group_out
         return max(0, area - short - narrow) * taps
 
-    def scores(self, weight: Array, pattern: Pattern, criterion: Criterion) -> Array:
+    def scores(
+        self, weight: Array, pattern: Pattern, criterion: Criterion, *, alpha: float = 1.0
+    ) -> Array:
         """Gives the importance of every block, float64 ``[G, U]``.
 
         ``l1`` and ``l2`` are the block's norms, ``bpar`` is `bpar_scores`.
         """
         vectors = block_vectors(weight, pattern.group_out, pattern.unit_in)
         if criterion == "bpar":
-            return bpar_scores(vectors, layer_wide=not pattern.uniform)
-        if criterion == "l1":
-            return np.asarray(np.abs(vectors).sum(axis=2, dtype=np.float64))
-        return np.asarray(np.sqrt(np.square(vectors).sum(axis=2, dtype=np.float64)))
+            return bpar_scores(vectors, layer_wide=not pattern.uniform, alpha=alpha)
+        return norms(vectors, criterion)
 
     def expand(self, units: BoolArray, shape: WeightShape, pattern: Pattern) -> BoolArray:
         """Spreads kept blocks ``[G, U]`` over outputs, inputs and taps."""
@@ -98,6 +99,19 @@ class BlockwiseFamily(UnitFamily):
                 f"but group 0 keeps {counts[0]}"
             )
         return None
+
+    def groups(
+        self, pattern: Pattern, shape: WeightShape, outputs: IntArray | None = None
+    ) -> tuple[Group, ...]:
+        """Gives the groups of outputs; units are runs of inputs with all their taps."""
+        taps = int(np.prod(shape[2:]))
+        width = pattern.unit_in * taps
+        count = group_count(shape[1], pattern.unit_in)
+        units = np.arange(count * width, dtype=np.int32).reshape(count, width)
+        units[units >= shape[1] * taps] = -1
+        rows = np.arange(shape[0], dtype=np.int32)
+        starts = range(pattern.group_out, shape[0], pattern.group_out)
+        return tuple(Group(part, units) for part in np.split(rows, starts))
 
     def contract(self, pattern: Pattern) -> Contract:
         """A kernel sees groups of outputs, each with a list of the inputs it keeps."""

@@ -17,26 +17,32 @@ import importlib
 import pkgutil
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from typing import ClassVar, Literal, TypeVar
+from typing import ClassVar, TypeVar
 
 import numpy as np
 
 from autosparse.errors import PlanError
 from autosparse.patterns.blocks import highest_per_group
+from autosparse.patterns.facts import CRITERIA, Criterion, Found, Group, Worked
 from autosparse.patterns.pattern import Contract, Pattern, WeightShape, kept_blocks
-from autosparse.patterns.structure import Array, BoolArray
+from autosparse.patterns.structure import Array, BoolArray, IntArray
 
-Criterion = Literal["l1", "l2", "bpar"]
-CRITERIA: tuple[Criterion, ...] = ("l1", "l2", "bpar")
-
-
-@dataclass(frozen=True, slots=True)
-class Found:
-    """A pattern that the zeros of a weight follow, and the fraction of its units that are pruned."""
-
-    pattern: Pattern
-    sparsity: float
+__all__ = [
+    "CRITERIA",
+    "AbstractFamily",
+    "Criterion",
+    "Found",
+    "Group",
+    "UnitFamily",
+    "Worked",
+    "all_families",
+    "family_of",
+    "finest_first",
+    "is_at_least_as_accurate",
+    "named",
+    "register",
+    "unit_family_of",
+]
 
 
 class AbstractFamily(ABC):
@@ -58,6 +64,10 @@ class AbstractFamily(ABC):
     def flaw(self, pattern: Pattern) -> str:
         """Says what makes no sense in a pattern that calls itself of this family; empty if nothing."""
         return ""
+
+    @abstractmethod
+    def worked(self) -> tuple[Worked, ...]:
+        """Gives masks of this family that were worked out by hand, as its source prunes."""
 
     # ------------------------------------------------------------------------------------- choices
 
@@ -122,6 +132,10 @@ class AbstractFamily(ABC):
         """Says why a pattern cannot have a sparsity; empty if it can."""
         return ""
 
+    def why_not_criterion(self, pattern: Pattern, criterion: Criterion) -> str:
+        """Says why units of a pattern cannot be scored by a criterion; empty if they can."""
+        return ""
+
     # --------------------------------------------------------------------------------------- masks
 
     @abstractmethod
@@ -133,6 +147,7 @@ class AbstractFamily(ABC):
         *,
         criterion: Criterion = "l1",
         scores: Array | None = None,
+        alpha: float = 1.0,
     ) -> BoolArray:
         """Chooses which weights live: bool of the weight's shape.
 
@@ -142,11 +157,24 @@ class AbstractFamily(ABC):
             sparsity: fraction of units to prune.
             criterion: importance of a unit.
             scores: importance of every unit, shaped as the family's; None computes it.
+            alpha: weight of the redundancy in ``bpar``; others do without.
         """
 
     @abstractmethod
     def violation(self, mask: BoolArray, pattern: Pattern) -> str | None:
         """Gives the first rule of `pattern` that `mask` breaks, naming the group; None if none."""
+
+    @abstractmethod
+    def groups(
+        self, pattern: Pattern, shape: WeightShape, outputs: IntArray | None = None
+    ) -> tuple[Group, ...]:
+        """Gives who shares what in a weight: together, every group and unit that a mask may keep.
+
+        Args:
+            pattern: of this family.
+            shape: the weight.
+            outputs: outputs that are left, where the family prunes whole ones first; None is all.
+        """
 
     @abstractmethod
     def random(
@@ -180,8 +208,14 @@ class UnitFamily(AbstractFamily):
         """Gives groups and units per group: the shape of scores."""
 
     @abstractmethod
-    def scores(self, weight: Array, pattern: Pattern, criterion: Criterion) -> Array:
-        """Gives the importance of every unit, ``[groups, units]``; higher is kept longer."""
+    def scores(
+        self, weight: Array, pattern: Pattern, criterion: Criterion, *, alpha: float = 1.0
+    ) -> Array:
+        """Gives the importance of every unit, ``[groups, units]``; higher is kept longer.
+
+        Every criterion ranks units of every size. Of units of a single weight, all three agree: the
+        norms are its size, and under ``bpar`` any two of a group point alike.
+        """
 
     @abstractmethod
     def expand(self, units: BoolArray, shape: WeightShape, pattern: Pattern) -> BoolArray:
@@ -214,10 +248,11 @@ class UnitFamily(AbstractFamily):
         *,
         criterion: Criterion = "l1",
         scores: Array | None = None,
+        alpha: float = 1.0,
     ) -> BoolArray:
         """Keeps the units of the highest scores."""
         if scores is None:
-            scores = self.scores(weight, pattern, criterion)
+            scores = self.scores(weight, pattern, criterion, alpha=alpha)
         return self.expand(self.choose(scores, pattern, sparsity), weight.shape, pattern)
 
     def random(

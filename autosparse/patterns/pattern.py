@@ -53,6 +53,8 @@ class Pattern(Record):
         uniform: every group keeps equally many blocks (SUBP) instead of a layer-wide choice (1xN).
         order: whether groups follow the natural order of outputs or another that the family knows.
         nm: (n, m) fine-grained structure inside kept blocks, such as (2, 4) for TVW; None without.
+        split: of a family with two steps, whether both prune an ``even`` share of what they are given,
+            or ``inputs`` alone are pruned.
         family: a file of `autosparse/patterns/families`; by default ``dense`` without groups, else
             ``onexn``, as in files that say nothing of it.
     """
@@ -63,6 +65,7 @@ class Pattern(Record):
     order: str = "natural"
     nm: tuple[int, int] | None = None
     family: str = added("", unwritten=("dense", "onexn"))
+    split: str = added("even")
 
     def __post_init__(self) -> None:
         if self.group_out < 0:

@@ -20,13 +20,16 @@ if TYPE_CHECKING:
         BreakEvenOutcome,
         ExportOutcome,
         Forecast,
+        PruneOutcome,
         SearchOutcome,
         TrainOutcome,
         TuneOutcome,
     )
+    from autosparse.pipeline.subject.pruning import PruneRequest
     from autosparse.pipeline.verbs.break_even import BreakEvenRequest, measure_break_even
     from autosparse.pipeline.verbs.export import export
     from autosparse.pipeline.verbs.forecast import forecast
+    from autosparse.pipeline.verbs.prune import prune
     from autosparse.pipeline.verbs.search import search
     from autosparse.pipeline.verbs.train import train
     from autosparse.pipeline.verbs.tune import tune
@@ -36,12 +39,15 @@ _HOME = {
     "BreakEvenRequest": "verbs.break_even",
     "ExportOutcome": "results.outcomes",
     "Forecast": "results.outcomes",
+    "PruneOutcome": "results.outcomes",
+    "PruneRequest": "subject.pruning",
     "SearchOutcome": "results.outcomes",
     "TrainOutcome": "results.outcomes",
     "TuneOutcome": "results.outcomes",
     "export": "verbs.export",
     "forecast": "verbs.forecast",
     "measure_break_even": "verbs.break_even",
+    "prune": "verbs.prune",
     "search": "verbs.search",
     "train": "verbs.train",
     "tune": "verbs.tune",
@@ -52,12 +58,15 @@ __all__ = [
     "BreakEvenRequest",
     "ExportOutcome",
     "Forecast",
+    "PruneOutcome",
+    "PruneRequest",
     "SearchOutcome",
     "TrainOutcome",
     "TuneOutcome",
     "export",
     "forecast",
     "measure_break_even",
+    "prune",
     "search",
     "train",
     "tune",

@@ -1,10 +1,11 @@
-"""Train and evaluate real models on real data: dense baselines, one-shot masks, SUBP.
+"""Train and evaluate real models on real data: dense baselines, one-shot masks, pruning methods.
 
-recipes      Recipe, and the presets `short` and `full`
-subp         the rule that says which blocks train, epoch by epoch
+recipes      Recipe: how to train, read from YAML; presets fill one for a data set's size
+methods/     how masks come about while a model trains, a file for each
 check        whether a model can train at all, and in which memory format
 evaluate     accuracy, batch-norm recalibration, the one-shot evaluator of plans
 sensitivity  accuracy loss of every choice of every layer
-loop         TrainJob -> train -> TrainResult; checkpoints, resume
+objective    the loss; schedules, averaging: learning rates, and moving averages of weights
+run, loop    TrainJob -> train -> TrainResult; checkpoints, resume
 baseline     dense weights, trained once and cached
 """

@@ -20,7 +20,8 @@ from autosparse.records import short_hash
 from autosparse.storage import paths
 from autosparse.train.job import TrainJob, TrainResult, load_result
 from autosparse.train.loop import train
-from autosparse.train.recipes import Recipe, dense
+from autosparse.train.presets import dense
+from autosparse.train.recipes import Recipe
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +50,7 @@ def baseline(
         resolution: height and width of images, None for the data set's own.
         channels: of the images.
         classes: outputs of the model, None for as many as the data has.
-        recipe: None for `recipes.dense` at the size of the training split.
+        recipe: None for `presets.dense` at the size of the training split.
         seed: of the data split, the initial weights and, without a recipe, the training.
         threads: torch threads, None to leave them as they are.
         images: what `data.resolve` gives for these arguments, where the caller has it already.

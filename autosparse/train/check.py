@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from autosparse.data import Split
+from autosparse.data import AnySplit
 from autosparse.errors import ModelError
 from autosparse.models.outputs import logits_of
 from autosparse.train.modes import mode
@@ -19,7 +19,7 @@ from autosparse.train.modes import mode
 _IMAGES = 4
 
 
-def check_module(module: nn.Module, split: Split, classes: int, *, trains: bool) -> None:
+def check_module(module: nn.Module, split: AnySplit, classes: int, *, trains: bool) -> None:
     """Refuses a model that cannot be evaluated or, where it shall be, trained; leaves it as it was.
 
     Args:
@@ -39,7 +39,7 @@ def check_module(module: nn.Module, split: Split, classes: int, *, trains: bool)
 
 
 def memory_format(
-    module: nn.Module, split: Split, classes: int, *, batch_size: int, trains: bool = True
+    module: nn.Module, split: AnySplit, classes: int, *, batch_size: int, trains: bool = True
 ) -> torch.memory_format:
     """Gives the order of images that a model is run fastest with and survives.
 

@@ -19,7 +19,7 @@ from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from autosparse import data, factories, graph, models
-from autosparse.data import ImageData, Split
+from autosparse.data import AnySplit, ImageData
 from autosparse.errors import DataError
 from autosparse.measuring.lock import making_way
 from autosparse.models.outputs import logits_of
@@ -36,7 +36,7 @@ from autosparse.records import (
     short_hash,
 )
 from autosparse.train.check import memory_format
-from autosparse.train.modes import mode
+from autosparse.train.modes import device_of, mode
 
 log = logging.getLogger(__name__)
 
@@ -86,7 +86,7 @@ class Score(Record):
 @torch.no_grad()
 def score(
     module: nn.Module,
-    split: Split,
+    split: AnySplit,
     batch_size: int = 256,
     limit: int | None = None,
     step: Step | None = None,
@@ -106,10 +106,11 @@ def score(
         Stopped: a stop was requested of the step.
     """
     right, loss, samples, classes = 0, 0.0, 0, 0
+    device = device_of(module)
     with mode(module, training=False):
         for images, labels in split.batches(batch_size, limit=limit):
             with making_way(None if step is None else step.check):
-                logits = logits_of(module(images))
+                logits = logits_of(module(images.to(device))).cpu()
             loss += float(functional.cross_entropy(logits.double(), labels, reduction="sum"))
             right += int((logits.argmax(dim=1) == labels).sum())
             samples, classes = samples + len(labels), logits.shape[1]
@@ -143,14 +144,16 @@ def _emulated(dtype: str, module: nn.Module, export: Callable[[], graph.Exported
     return graph.Emulation(graph.fuse(export().graph()))
 
 
-def accuracy(module: nn.Module, split: Split, batch_size: int = 256, limit: int | None = None) -> float:
+def accuracy(
+    module: nn.Module, split: AnySplit, batch_size: int = 256, limit: int | None = None
+) -> float:
     """Gives the fraction of samples that a module classifies correctly; see `score`."""
     return score(module, split, batch_size, limit).accuracy
 
 
 @torch.no_grad()
 def recalibrate_batchnorm(
-    module: nn.Module, split: Split, *, batches: int = 4, batch_size: int = 128, seed: int = 0
+    module: nn.Module, split: AnySplit, *, batches: int = 4, batch_size: int = 128, seed: int = 0
 ) -> None:
     """Recomputes running means and variances in place, as the plain average over some batches.
 
@@ -168,7 +171,7 @@ def recalibrate_batchnorm(
     norms = [m for m in module.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
     if not norms or batches < 1:
         return
-    momenta = [norm.momentum for norm in norms]
+    momenta, device = [norm.momentum for norm in norms], device_of(module)
     with mode(module, training=False):
         for norm in norms:
             norm.reset_running_stats()
@@ -178,7 +181,7 @@ def recalibrate_batchnorm(
         for images, _ in itertools.islice(source, batches):
             if len(images) > 1:  # one sample has no variance
                 with making_way():
-                    module(images)
+                    module(images.to(device))
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
 

@@ -25,6 +25,7 @@ from autosparse.storage.files import (
     write_jsonl,
 )
 from autosparse.storage.paths import writable_folder
+from autosparse.storage.serial import added
 from autosparse.train.evaluate import content_hash, source_file
 from autosparse.train.recipes import Recipe
 
@@ -47,6 +48,7 @@ class TrainJob(Record):
         folder: where everything of this run goes.
         seed: of the data split and the initial weights; the recipe has its own for the training.
         threads: torch threads, None to leave them as they are.
+        device: where it trains: ``cpu``, ``cuda`` or ``cuda:1``.
     """
 
     model: str
@@ -60,12 +62,15 @@ class TrainJob(Record):
     classes: int | None = None
     seed: int = 0
     threads: int | None = None
+    device: str = added("cpu")
 
     def fingerprint(self) -> str:
         """Gives a hash of all that decides the result, apart from the data's content."""
         values = {**self.to_json(), "folder": None, "threads": None, "plan": self.plan.id}
+        values.pop("device", None)  # where it trains is not what it trains
         values["weights"] = content_hash(self.weights)
-        values["code"] = [content_hash(source_file(s)) for s in (self.model, self.data)]
+        sources = (self.model, self.data, self.recipe.loss)
+        values["code"] = [content_hash(source_file(s)) for s in sources if s is not None]
         return short_hash(values, 16)
 
 
@@ -80,8 +85,9 @@ class TrainResult(Record):
         masks_checksum: hash of all masks.
         epochs: epochs trained.
         best_epoch: the epoch whose weights were saved.
-        sparsity: fraction of blocks pruned, per sparse layer.
+        sparsity: fraction of the pattern's units pruned, per sparse layer.
         seconds: time spent, interruptions not counted.
+        failures: why epochs were begun anew, each at half the learning rate of before.
     """
 
     accuracy: Accuracy
@@ -92,6 +98,7 @@ class TrainResult(Record):
     best_epoch: int
     sparsity: Mapping[str, float] = field(default_factory=dict)
     seconds: float = 0.0
+    failures: tuple[str, ...] = added(())
 
 
 def claim(job: TrainJob) -> Path:
@@ -141,5 +148,6 @@ def truncate_metrics(folder: Path, epochs: int) -> None:
     """Keeps the rows of the first `epochs` epochs, those that a checkpoint covers."""
     path = folder / METRICS
     if path.exists():
-        rows = [r for r in read_jsonl(path) if r.get("status") == "ok" and r["epoch"] < epochs]
+        told = ("ok", "retried")
+        rows = [r for r in read_jsonl(path) if r.get("status") in told and r["epoch"] < epochs]
         write_jsonl(path, rows)

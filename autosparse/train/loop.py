@@ -1,4 +1,7 @@
-"""Train one plan: a job goes in, weights with zeros in place come out, nothing is lost on the way."""
+"""Train one plan: a job goes in, weights with zeros in place come out, nothing is lost on the way.
+
+The one loop of all methods; what sets them apart is in `autosparse.train.methods`.
+"""
 
 from __future__ import annotations
 
@@ -6,40 +9,27 @@ import logging
 import math
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
-from torch import Tensor, nn
-from torch.nn import functional
+from torch import Tensor
 
-from autosparse import data, models
-from autosparse.data import ImageData
 from autosparse.errors import TrainingDiverged
 from autosparse.measuring.lock import making_way
-from autosparse.models.outputs import logits_of
+from autosparse.patterns.structure import Array
 from autosparse.progress import Progress, Step
 from autosparse.records import short_hash
-from autosparse.storage.files import replacing
 from autosparse.storage.locks import exclusive
-from autosparse.train import checkpoint
-from autosparse.train.check import memory_format
-from autosparse.train.evaluate import Score, computed_in, recalibrate_batchnorm, score
-from autosparse.train.job import (
-    TrainJob,
-    TrainResult,
-    append_metrics,
-    claim,
-    load_result,
-    save_result,
-    truncate_metrics,
-)
+from autosparse.train.evaluate import score
+from autosparse.train.job import TrainJob, TrainResult, append_metrics, claim, load_result
+from autosparse.train.objective import Mixed, mix
 from autosparse.train.recipes import Recipe
-from autosparse.train.subp import SoftPruner
+from autosparse.train.run import Run, finish, open_run, resume
 
 log = logging.getLogger(__name__)
+
+_RETRIES = 2
 
 
 def train(job: TrainJob, progress: Progress) -> TrainResult:
@@ -49,12 +39,16 @@ def train(job: TrainJob, progress: Progress) -> TrainResult:
     same weights as an uninterrupted run (bit for bit on one thread). A finished job gives its result
     at once. It trains in float32 whatever the plan's dtype; the result's accuracies are in that dtype.
 
+    An epoch whose loss is not finite is begun anew from the last good checkpoint, at half the learning
+    rate, twice at most; the result says so.
+
     Of a model that returns more than logits, the main ones train (`outputs.logits_of`).
 
     Raises:
         UsageError: the model, data, weights or plan cannot be used, or the model cannot train.
         RunError: the folder belongs to another job or cannot be written.
-        TrainingDiverged: the loss is no longer finite; a row in metrics.jsonl says so.
+        TrainingDiverged: the loss is no longer finite, nor is it at a fourth of the learning rate; a
+            row in metrics.jsonl says so.
         Stopped: a stop was requested; the same call resumes.
     """
     folder = claim(job)
@@ -65,121 +59,64 @@ def train(job: TrainJob, progress: Progress) -> TrainResult:
 def _train(job: TrainJob, folder: Path, progress: Progress) -> TrainResult:
     if job.threads is not None:
         torch.set_num_threads(job.threads)
-    run = _open(job)
-    best = _resume(run, folder)
+    run = open_run(job)
+    resume(run, folder)
     with progress.step(f"train {folder.name}", job.recipe.epochs) as step:
         step.advance(run.next_epoch)
         while run.next_epoch < job.recipe.epochs:
-            epoch = run.next_epoch
-            row = _train_epoch(run, epoch, folder, step)
-            if epoch >= job.recipe.first_final_epoch and row["validation_accuracy"] >= best.accuracy:
-                best = run.snapshot(row["validation_accuracy"])
-            run.next_epoch += 1
+            row = _train_epoch(run, step)
+            if row["status"] != "ok":
+                run = _begin_anew(run, row, folder)
+                step.done = run.next_epoch
+                continue
+            run.consider(row["validation_accuracy"])
             append_metrics(folder, row)
-            checkpoint.save(folder, epoch, run.state(best))
-            _report(step, epoch, row)
-    return _finish(run, best, folder)
+            run.save(folder)
+            run.next_epoch += 1
+            _report(step, row)
+    return finish(run, folder)
 
 
-@dataclass
-class _Best:
-    """The best epoch since the masks are final."""
+def _begin_anew(run: Run, row: Mapping[str, Any], folder: Path) -> Run:
+    """Goes back to the last good checkpoint with half the learning rate, unless that was tried enough.
 
-    accuracy: float = -1.0
-    epoch: int = -1
-    weights: dict[str, Tensor] = field(default_factory=dict)
-    masks: dict[str, Tensor] = field(default_factory=dict)
-
-
-@dataclass
-class _Run:
-    """Everything that changes while a job runs."""
-
-    job: TrainJob
-    images: ImageData
-    module: nn.Module
-    order: torch.memory_format
-    pruner: SoftPruner
-    optimizer: torch.optim.Optimizer
-    next_epoch: int = 0
-    seconds: float = 0.0
-
-    def snapshot(self, accuracy: float) -> _Best:
-        """Copies the weights as they are used: masked."""
-        with self.pruner.masked():
-            weights = {k: v.detach().clone() for k, v in self.module.state_dict().items()}
-        return _Best(accuracy, self.next_epoch, weights, self.pruner.state())
-
-    def state(self, best: _Best) -> dict[str, Any]:
-        return {
-            "module": self.module.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "masks": self.pruner.state(),
-            "seconds": self.seconds,
-            "best": vars(best),
-        }
-
-
-def _open(job: TrainJob) -> _Run:
-    images = data.resolve(job.data, resolution=job.resolution, channels=job.channels, seed=job.seed)
-    start = None if job.recipe.from_scratch or job.weights is None else Path(job.weights)
-    loaded = models.resolve(
-        job.model, classes=job.classes or images.classes, weights=start, seed=job.seed
-    )
-    order = memory_format(loaded.module, images.train, loaded.classes, batch_size=job.recipe.batch_size)
-    module: nn.Module = loaded.module.to(memory_format=order)  # type: ignore[call-overload]
-    return _Run(
-        job=job,
-        images=images,
-        module=module,
-        order=order,
-        pruner=SoftPruner(module, job.plan, job.recipe),
-        optimizer=make_optimizer(module, job.recipe),
-    )
-
-
-def make_optimizer(module: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
-    """Makes the recipe's optimizer; weight decay acts on weights with more than one dimension."""
-    groups: list[dict[str, Any]] = [
-        {
-            "params": [p for p in module.parameters() if p.dim() > 1],
-            "weight_decay": recipe.weight_decay,
-        },
-        {"params": [p for p in module.parameters() if p.dim() <= 1], "weight_decay": 0.0},
-    ]
-    if recipe.optimizer == "adamw":
-        return torch.optim.AdamW(groups, lr=recipe.lr)
-    return torch.optim.SGD(groups, lr=recipe.lr, momentum=recipe.momentum, nesterov=recipe.nesterov)
-
-
-def _resume(run: _Run, folder: Path) -> _Best:
-    found = checkpoint.load(folder)
-    truncate_metrics(folder, 0 if found is None else found[0] + 1)
-    if found is None:
-        return _Best()
-    epoch, state = found
-    log.info("%s goes on after epoch %d", folder, epoch)
-    run.module.load_state_dict(state["module"])
-    run.optimizer.load_state_dict(state["optimizer"])
-    run.pruner.restore(state["masks"])
-    run.next_epoch, run.seconds = epoch + 1, state["seconds"]
-    return _Best(**state["best"])
+    Raises:
+        TrainingDiverged: it was.
+    """
+    failures = [*run.failures, row["message"]]
+    if len(failures) > _RETRIES:
+        append_metrics(folder, {**row, "status": "error"})
+        raise TrainingDiverged(
+            f"{row['message']}, as it did {_RETRIES} times before at twice the learning rate; lower "
+            "the learning rate or lengthen the warm-up"
+        )
+    again = open_run(run.job)
+    resume(again, folder)
+    for message in failures[len(again.failures) :]:  # what the checkpoint does not know of
+        append_metrics(folder, {**row, "message": message})
+    again.failures = failures
+    log.warning("%s: %s; begun anew at half the learning rate", folder, row["message"])
+    return again
 
 
 # ---------------------------------------------------------------------------------------- epochs
 
 
-def _train_epoch(run: _Run, epoch: int, folder: Path, step: Step) -> dict[str, Any]:
-    started = time.monotonic()
-    changed = run.pruner.start_epoch(epoch)
+def _train_epoch(run: Run, step: Step) -> dict[str, Any]:
+    """Runs one epoch and evaluates it; gives its row of the metrics."""
+    epoch, started = run.next_epoch, time.monotonic()
+    if epoch and any(phase.start == epoch for phase in run.job.recipe.phases()):
+        run.optimizer.state.clear()  # a phase is a training of its own
+    changed = run.method.start_epoch(epoch, lambda batches: _taylor(run, epoch, batches))
     loss = _steps(run, epoch, step)
     if not math.isfinite(loss):
-        raise _diverged(folder, epoch, loss)
-    with run.pruner.masked():
+        message = f"the loss must stay finite, but it became {loss} in epoch {epoch}"
+        return {"epoch": epoch, "status": "retried", "message": message}
+    with run.as_used():
         validation = score(run.module, run.images.validation)
     seconds = time.monotonic() - started
     run.seconds += seconds
-    sparsity = run.pruner.sparsity()
+    sparsity = run.layers.sparsity()
     return {
         "epoch": epoch,
         "status": "ok",
@@ -187,25 +124,32 @@ def _train_epoch(run: _Run, epoch: int, folder: Path, step: Step) -> dict[str, A
         "validation_accuracy": validation.accuracy,
         "validation_cross_entropy": validation.cross_entropy,
         "sparsity": sum(sparsity.values()) / max(len(sparsity), 1),
-        "changed_blocks": changed,
-        "lr": run.job.recipe.lr_at(epoch, 0, 1),
+        "changed_weights": changed,
+        "lr": run.job.recipe.lr_at(epoch, 0, 1) * _patience(run),
         "seconds": round(seconds, 3),
     }
 
 
-def _steps(run: _Run, epoch: int, progress: Step) -> float:
+def _patience(run: Run) -> float:
+    """Gives what is left of the learning rate after failures."""
+    return float(0.5 ** len(run.failures))
+
+
+def _steps(run: Run, epoch: int, progress: Step) -> float:
     """Runs one pass over the training split and gives its mean loss; stops at a loss not finite."""
-    recipe, train_split = run.job.recipe, run.images.train
-    steps = max(len(train_split) // recipe.batch_size, 1)
+    recipe = run.job.recipe
+    steps = max(len(run.images.train) // recipe.batch_size, 1)
+    phases, patience = recipe.phases(), _patience(run)
     # All randomness of an epoch comes from (seed, epoch), so a resumed run needs no generator state.
     torch.manual_seed(_seed(recipe, epoch, "dropout"))
     total = 0.0
     run.module.train()
     for index, (images, labels) in enumerate(_batches(run, epoch)):
         for group in run.optimizer.param_groups:
-            group["lr"] = recipe.lr_at(epoch, index, steps)
+            group["lr"] = recipe.lr_at(epoch, index, steps, phases) * patience
+        mixed = mix(images, labels, recipe, _seed(recipe, epoch, f"mix {index}"))
         with making_way(progress.check):
-            loss = _step(run, images, labels)
+            loss = _step(run, mixed)
         total += loss
         progress.show(epoch + (index + 1) / steps)
         if not math.isfinite(loss):
@@ -213,94 +157,90 @@ def _steps(run: _Run, epoch: int, progress: Step) -> float:
     return total / steps
 
 
-def _step(run: _Run, images: Tensor, labels: Tensor) -> float:
+def _step(run: Run, batch: Mixed) -> float:
+    recipe = run.job.recipe
     run.optimizer.zero_grad(set_to_none=True)
-    with run.pruner.masked():
-        logits = logits_of(run.module(images.contiguous(memory_format=run.order)))
-        loss = functional.cross_entropy(logits, labels, label_smoothing=run.job.recipe.label_smoothing)
-        loss.backward()  # type: ignore[no-untyped-call]
-    run.pruner.pull_pruned()
+    run.method.start_step()
+    loss = _gradients(run, batch)
+    run.method.shape_gradients()
+    if recipe.clip_norm:
+        torch.nn.utils.clip_grad_norm_(run.module.parameters(), recipe.clip_norm)
     run.optimizer.step()
-    return float(loss.detach())
+    if run.average is not None:
+        run.average.update(run.module)
+    return loss
 
 
-def _batches(run: _Run, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+def _gradients(run: Run, batch: Mixed) -> float:
+    """Adds up the gradients of a batch, part by part, and gives its mean loss."""
+    recipe, loss = run.job.recipe, 0.0
+    mixed_precision = torch.autocast(run.device.type, torch.bfloat16, enabled=recipe.autocast == "bf16")
+    with run.layers.masked():
+        for part in _parts(batch, recipe.accumulate):
+            share = len(part.labels) / len(batch.labels)
+            with mixed_precision:
+                found = run.objective(run.module, part) * share
+            found.backward()  # type: ignore[no-untyped-call]
+            loss += float(found.detach())
+    return loss
+
+
+def _parts(batch: Mixed, count: int) -> Iterator[Mixed]:
+    if count == 1:
+        yield batch
+        return
+    for at in torch.arange(len(batch.labels)).chunk(count):
+        others = None if batch.others is None else batch.others[at]
+        yield Mixed(batch.images[at], batch.labels[at], others, batch.share)
+
+
+def _taylor(run: Run, epoch: int, batches: int) -> dict[str, Array]:
+    """Gives the sum over batches of (gradient * weight)^2, of the weights as they are used.
+
+    Statistics of batch-norm stay as they were.
+    """
+    buffers = {name: buffer.clone() for name, buffer in run.module.named_buffers()}
+    torch.manual_seed(_seed(run.job.recipe, epoch, "taylor"))
+    sums = {layer.name: torch.zeros_like(layer.weight) for layer in run.layers}
+    run.module.train()
+    for index, (images, labels) in enumerate(_batches(run, epoch)):
+        if index == batches:
+            break
+        run.module.zero_grad(set_to_none=True)
+        _gradients(run, Mixed(images, labels))
+        for layer in run.layers:
+            if layer.weight.grad is not None:
+                used = layer.weight.detach() * layer.mask
+                sums[layer.name] += (layer.weight.grad * used) ** 2
+    run.module.zero_grad(set_to_none=True)
+    with torch.no_grad():
+        for name, buffer in run.module.named_buffers():
+            buffer.copy_(buffers[name])
+    return {name: found.float().cpu().contiguous().numpy() for name, found in sums.items()}
+
+
+def _batches(run: Run, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
     recipe, split = run.job.recipe, run.images.train
     # A last batch of one sample has no variance to normalise by; the shuffle differs every epoch.
-    return split.batches(
+    for images, labels in split.batches(
         recipe.batch_size,
         shuffle_seed=_seed(recipe, epoch, "shuffle"),
         augment=recipe.augment,
         drop_last=len(split) >= recipe.batch_size,
-    )
+    ):
+        yield (
+            images.to(run.device, non_blocking=True).contiguous(memory_format=run.order),
+            labels.to(run.device, non_blocking=True),
+        )
 
 
 def _seed(recipe: Recipe, epoch: int, purpose: str) -> int:
     return int(short_hash([recipe.seed, epoch, purpose]), 16)
 
 
-def _diverged(folder: Path, epoch: int, loss: float) -> TrainingDiverged:
-    message = (
-        f"the loss must stay finite, but it became {loss} in epoch {epoch}; "
-        "lower the learning rate or lengthen the warm-up"
-    )
-    append_metrics(folder, {"epoch": epoch, "status": "error", "message": message})
-    return TrainingDiverged(message)
-
-
-def _report(step: Step, epoch: int, row: Mapping[str, Any]) -> None:
+def _report(step: Step, row: Mapping[str, Any]) -> None:
     step.advance(
         1,
-        f"epoch {epoch + 1}: loss {row['loss']:.3f}, "
+        f"epoch {row['epoch'] + 1}: loss {row['loss']:.3f}, "
         f"validation {row['validation_accuracy']:.1%}, sparsity {row['sparsity']:.0%}",
     )
-
-
-def _finish(run: _Run, best: _Best, folder: Path) -> TrainResult:
-    run.module.load_state_dict(best.weights)
-    run.pruner.restore(best.masks)
-    if run.job.recipe.recalibrate_batches:
-        recalibrate_batchnorm(
-            run.module,
-            run.images.train,
-            batches=run.job.recipe.recalibrate_batches,
-            batch_size=run.job.recipe.batch_size,
-            seed=run.job.recipe.seed,
-        )
-    validation, test = _scores(run)
-    weights = folder / "weights.safetensors"
-    _save_weights(run.module, weights)
-    result = _result(run, best, validation, test, weights)
-    save_result(folder, result)
-    checkpoint.clear(folder)
-    return result
-
-
-def _scores(run: _Run) -> tuple[Score, Score]:
-    """Scores the saved weights on validation and test split, in the dtype of the plan."""
-    sample, _ = next(iter(run.images.validation.batches(2, limit=2)))
-    module = computed_in(run.job.plan.dtype, run.module, sample)
-    return score(module, run.images.validation), score(module, run.images.test)
-
-
-def _result(run: _Run, best: _Best, validation: Score, test: Score, weights: Path) -> TrainResult:
-    kind, dtype = run.job.recipe.kind, run.job.plan.dtype
-    return TrainResult(
-        accuracy=test.as_accuracy(kind, "test", dtype=dtype),
-        validation=validation.as_accuracy(kind, "validation", dtype=dtype),
-        weights=str(weights),
-        masks_checksum=run.pruner.checksum(),
-        epochs=run.job.recipe.epochs,
-        best_epoch=best.epoch,
-        sparsity=run.pruner.sparsity(),
-        seconds=round(run.seconds, 3),
-    )
-
-
-def _save_weights(module: nn.Module, path: Path) -> None:
-    # Clones, because the format refuses tensors that share memory, as tied weights do.
-    tensors = {
-        k: v.clone(memory_format=torch.contiguous_format) for k, v in module.state_dict().items()
-    }
-    with replacing(path) as temporary:
-        save_file(tensors, temporary)

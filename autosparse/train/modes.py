@@ -1,10 +1,11 @@
-"""Training and evaluation mode of a module, for a while."""
+"""What state a module is in: training or evaluation mode, for a while, and the device it lies on."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import torch
 from torch import nn
 
 
@@ -18,3 +19,10 @@ def mode(module: nn.Module, *, training: bool) -> Iterator[None]:
     finally:
         for part, was in before.items():
             part.training = was
+
+
+def device_of(module: nn.Module) -> torch.device:
+    """Gives where a module's tensors lie; the processor for one without any."""
+    for tensor in (*module.parameters(), *module.buffers()):
+        return tensor.device
+    return torch.device("cpu")

@@ -11,9 +11,9 @@ random mixed plans of a ResNet-18 on the digits, sums of these losses had a rank
 with the accuracy really lost on the test split; sums of accuracy drops alone had 0.73.
 
 Blocks are ranked by the evaluator's criterion, L1 unless told otherwise, as the configurations are that
-run without training and those of a short one. Full training ranks by BPAR (`recipes.full`), but of
+run without training and those of a short one. Full training ranks by BPAR (`presets.full`), but of
 weights that it draws anew: no mask on the dense model's weights could be that of its end, and on
-trained weights BPAR's losses would say more of the criterion than of the layer (`recipes.short` has
+trained weights BPAR's losses would say more of the criterion than of the layer (`presets.short` has
 figures).
 
 Not every choice is measured: per layer and kind of pattern the finest and the coarsest, each at a few

@@ -42,7 +42,7 @@ FEW = ["--threads", "1", "--against", "torch", "--repeats", "6"]
         (["--sparsity", ""], 2, "--sparsity must have at least one value"),
         (["--batch", "0"], 2, "--batch must be a whole number from 1 on"),
         (["--shape", ""], 2, "--shape must be channels"),
-        (["--pattern", "2:4"], 2, "--pattern: a pattern must be one that a family knows"),
+        (["--pattern", "4:2"], 2, "--pattern: a pattern must be one that a family knows"),
         (["--sparsity", "1.0"], 2, "must lie between 0 and 1, but got 1"),
         (["--sparsity", "much"], 2, "--sparsity must be a number"),
         (["--block-n", "3"], 2, "--block-n must be one of 1, 2, 4, 8, 16, 32, 64, but got '3'"),

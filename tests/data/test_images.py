@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from autosparse.data import Split, resolve
-from autosparse.data.images import vary
-from autosparse.data.loading import _recoloured, _resized
+from autosparse.data.augment import draw, moved
+from autosparse.data.conversion import recoloured, resized
 from autosparse.data.raw import Augmentation, hold_out
 from autosparse.errors import DataError
 
@@ -96,7 +96,9 @@ def test_variation_differs_from_epoch_to_epoch() -> None:
 
 def test_every_varied_image_is_a_shifted_or_mirrored_original() -> None:
     images = torch.randint(1, 256, (60, 2, 8, 8), dtype=torch.uint8)
-    got = vary(images, Augmentation(shift=0.25, flip=True), torch.Generator().manual_seed(0))
+    augmentation = Augmentation(shift=0.25, flip=True)
+    draws = draw(augmentation, 60, 8, torch.Generator().manual_seed(0))
+    got = moved(images, augmentation, draws)
     seen = set()
     for original, varied in zip(images.numpy(), got.numpy(), strict=True):
         padded = np.pad(original, ((0, 0), (2, 2), (2, 2)))
@@ -117,7 +119,8 @@ def test_every_varied_image_is_a_shifted_or_mirrored_original() -> None:
 
 def test_nothing_moves_without_shift_and_flip() -> None:
     images = torch.randint(0, 256, (5, 1, 4, 4), dtype=torch.uint8)
-    same = vary(images, Augmentation(shift=0.0), torch.Generator().manual_seed(0))
+    still = Augmentation(shift=0.0)
+    same = moved(images, still, draw(still, 5, 4, torch.Generator().manual_seed(0)))
     assert torch.equal(same, images)
 
 
@@ -175,19 +178,19 @@ def test_enlarging_is_bilinear() -> None:
     x = torch.tensor([[0, 100], [200, 40]], dtype=torch.uint8).view(1, 1, 2, 2)
     weights = np.array([[1, 0], [0.75, 0.25], [0.25, 0.75], [0, 1]])
     expected = np.rint(weights @ x[0, 0].numpy().astype(np.float64) @ weights.T)
-    np.testing.assert_array_equal(_resized(x, 4)[0, 0].numpy(), expected)
+    np.testing.assert_array_equal(resized(x, 4)[0, 0].numpy(), expected)
 
 
 def test_shrinking_blurs_first() -> None:
     board = torch.tensor([[0, 255] * 8, [255, 0] * 8] * 8, dtype=torch.uint8).view(1, 1, 16, 16)
-    small = _resized(board, 4)[0, 0].float()
+    small = resized(board, 4)[0, 0].float()
     assert (small - 127.5).abs().max() < 12  # without blurring, single pixels would shine through
 
 
 def test_colour_becomes_gray_by_luminance() -> None:
     x = torch.randint(0, 256, (5, 3, 2, 2), dtype=torch.uint8)
     expected = np.tensordot([0.299, 0.587, 0.114], x.numpy().astype(np.float64), (0, 1))
-    got = _recoloured(x, 1)[:, 0].numpy()
+    got = recoloured(x, 1)[:, 0].numpy()
     np.testing.assert_allclose(got, expected, atol=0.51)
 
 

@@ -91,7 +91,8 @@ def file(tmp_path: Path) -> Path:
 
 
 def test_the_kinds_are_those_of_the_readme() -> None:
-    assert kind_names() == ("cifar10", "digits", "fashion-mnist", "imagefolder")
+    kinds = ("cifar10", "digits", "fashion-mnist", "imagefolder", "imagefolder-stream", "shards")
+    assert kind_names() == kinds
 
 
 @pytest.mark.smoke

@@ -20,7 +20,7 @@ from autosparse.train.recipes import Recipe
 NET = f"{Path(__file__).parents[1] / 'train' / 'tiny_net.py'}:make"
 SPARSE = Plan(model=NET, layers={"3": LayerChoice(pattern=onexn(4), sparsity=0.5)})
 DENSE = Plan(model=NET, note="nothing is worth pruning")
-RECIPE = Recipe(kind="short", epochs=1, ramp_start=0.0, ramp_end=0.0, batch_size=512)
+RECIPE = Recipe(kind="short", epochs=1, settings={"ramp_start": 0.0, "ramp_end": 0.0}, batch_size=512)
 
 
 def job(run: Path, plan: Plan) -> TrainJob:

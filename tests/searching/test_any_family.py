@@ -1,6 +1,6 @@
 """A family that the project does not have, added by its one file, goes from a space to a report.
 
-The other half of its laws is in tests/patterns/test_families.py; whole outputs, which no code here
+The other half of its laws is in tests/patterns/test_families.py; whole inputs, which no code here
 mentions, stand for any stranger, and square blocks for those that are not 1xN.
 """
 
@@ -44,7 +44,8 @@ LAYERS = tuple(
     )
     for name, inputs, outputs in (("stem", 3, 16), ("a", 16, 32), ("b", 32, 32), ("c", 32, 12))
 )  # fmt: skip
-WANTED = {"version": 1, "sparsity": [0.5, 0.75], "block_n": [8], "pattern": ["filter", "block", "2:4"]}
+NAMED = ["inputs", "block", "parity"]
+WANTED = {"version": 1, "sparsity": [0.5, 0.75], "block_n": [8], "pattern": NAMED}
 
 
 @pytest.mark.smoke
@@ -53,10 +54,10 @@ def test_a_space_offers_what_families_offer_layer_by_layer(tmp_path: Path) -> No
     scopes = {scope.name: scope for scope in found.applicable(LAYERS)}
     labels = [choice.label for choice in scopes["a"].choices]
     assert labels == [
-        "2:4@0.5", "block2@0.5", "block2@0.75", "1x8@0.5", "1x8@0.75", "block4@0.5", "block4@0.75",
-        "block8@0.5", "filter@0.5", "filter@0.75",
+        "parity@0.5", "block2@0.5", "block2@0.75", "1x8@0.5", "1x8@0.75", "block4@0.5", "block4@0.75",
+        "block8@0.5", "inputs@0.5", "inputs@0.75",
     ]  # fmt: skip
-    assert "2:4: 2:4 prunes exactly 0.5" in scopes["a"].refused
+    assert "parity: parity prunes exactly 0.5" in scopes["a"].refused
     assert any("block16: sparsity 0.75 prunes none of 1 blocks" in r for r in scopes["a"].refused)
     assert {parse_label(label) for label in labels} == {
         (choice.pattern, choice.sparsity) for choice in scopes["a"].choices
@@ -65,8 +66,20 @@ def test_a_space_offers_what_families_offer_layer_by_layer(tmp_path: Path) -> No
     copy.write_text(found.to_yaml())
     assert space.load(copy) == found and space.load(copy).fingerprint == found.fingerprint
     assert (
-        found.fingerprint != space.SearchSpace.parse(WANTED | {"pattern": ["filter"]}, "t").fingerprint
+        found.fingerprint != space.SearchSpace.parse(WANTED | {"pattern": ["inputs"]}, "t").fingerprint
     )
+
+
+def test_a_space_names_tiles_and_nm_as_it_names_blocks() -> None:
+    named = {"block_n": [], "pattern": ["tw", "tvw32", "tvw64", "nm", "filter", "unstructured"]}
+    found = space.SearchSpace.parse(WANTED | named, "test")
+    scopes = {scope.name: scope for scope in found.applicable(LAYERS)}
+    assert [choice.label for choice in scopes["b"].choices] == [
+        "1:4@0.75", "2:4@0.5", "unstructured@0.5", "unstructured@0.75", "tvw32@0.5", "tvw32@0.75",
+        "tw32@0.5", "tw32@0.75", "tw32k8@0.5", "tw32k8@0.75", "tw32k16@0.5", "tw32k16@0.75",
+        "filter@0.5", "filter@0.75",
+    ]  # fmt: skip
+    assert "tvw64: a tile of 64 outputs is larger than the layer's 32" in scopes["b"].refused
 
 
 @pytest.mark.parametrize(
@@ -114,7 +127,7 @@ def widened() -> Problem:
         more = []
         for option in known:
             if option.choice.pattern == onexn(8):
-                for name, ratio in (("filter", 0.7), ("block8", 0.95)):
+                for name, ratio in (("inputs", 0.7), ("block8", 0.95)):
                     more.append(faster(option, parse_pattern(name), ratio))
         options[layer] = (*known, *more)
     return dataclasses.replace(table, options=options)
@@ -149,11 +162,11 @@ def searched(folder: Path):
 def test_sensitivity_and_study_take_any_family(tmp_path: Path) -> None:
     problem, result = searched(tmp_path)
     labels = {label for layer in problem.losses.values() for label in layer}
-    assert {"filter@0.5", "block8@0.875", "1x16@0.75"} <= labels
+    assert {"inputs@0.5", "block8@0.875", "1x16@0.75"} <= labels
     assert {str(t.kind) for t in result.trials} >= {"uniform", "seed-knapsack", "dense"}
     used = {c.pattern.family for plan in result.plans.values() for c in plan.layers.values()}
-    assert used == {"dense", "onexn", "block", "filter"}
-    uniform = [plan for plan in result.plans.values() if plan.note.startswith("uniform filter@")]
+    assert used == {"dense", "onexn", "block", "inputs"}
+    uniform = [plan for plan in result.plans.values() if plan.note.startswith("uniform inputs@")]
     assert uniform
     for plan in result.plans.values():
         assert Plan.load(tmp_path / "study" / "plans" / f"{plan.id}.yaml") == plan
@@ -167,7 +180,7 @@ def test_the_knobs_order_patterns_of_all_families_by_rank() -> None:
         for layer, known in widened().options.items()
     }
     found = Knobs.of(prepare(dataclasses.replace(widened(), losses=losses)).problem)
-    assert [p.name for p in found.patterns] == ["1x4", "1x8", "1x16", "1x32", "block8", "filter"]
+    assert [p.name for p in found.patterns] == ["1x4", "1x8", "1x16", "1x32", "block8", "inputs"]
     narrow = found.plan(found.neutral() | {"block_n_rank": 3, "budget_fraction": 0.0}, ())
     assert {c.pattern.family for c in narrow.layers.values()} == {"dense", "onexn"}
     blocks = found.neutral() | {"kind": "staged", "budget_fraction": 0.5, "block_n_rank": 4}
@@ -181,7 +194,7 @@ def test_a_loss_is_borrowed_within_a_kind_alone() -> None:
     layer = "layer3.1.conv1"
     known = dataclasses.replace(table, losses={**table.losses, layer: {"1x8@0.875": 0.02}})
     completed = prepare(known).problem.losses[layer]
-    assert completed and not any(label.startswith(("filter", "block")) for label in completed)
+    assert completed and not any(label.startswith(("inputs", "block")) for label in completed)
 
 
 def test_a_report_shows_any_family(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -192,11 +205,11 @@ def test_a_report_shows_any_family(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     for name in ("pareto.json", "latency_table.csv"):
         text = (run / name).read_text()
         assert "1x16@" in text and "1x8@" in text
-        (run / name).write_text(text.replace("1x16@", "filter@").replace("1x8@", "block8@"))
+        (run / name).write_text(text.replace("1x16@", "inputs@").replace("1x8@", "block8@"))
     json.loads((run / "pareto.json").read_text())
     page = build(run).read_text()
     section = page.partition('<section id="layers">')[2].partition("</section>")[0]
-    assert "<b>filter</b>" in section and "<b>block8</b>" in section
+    assert "<b>inputs</b>" in section and "<b>block8</b>" in section
     chart = page.partition('<section id="break-even">')[2].partition("</section>")[0]
     heads = [cell.partition("</th>")[0] for cell in chart.split("<th>")[1:]]
-    assert {"block8", "filter"} <= set(heads)
+    assert {"block8", "inputs"} <= set(heads)

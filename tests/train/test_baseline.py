@@ -16,10 +16,11 @@ from autosparse.storage import paths
 from autosparse.storage.locks import exclusive
 from autosparse.train.baseline import baseline
 from autosparse.train.evaluate import accuracy
-from autosparse.train.recipes import Recipe, dense, full, short
+from autosparse.train.presets import dense, full, short
+from autosparse.train.recipes import Recipe
 
 NET = f"{Path(__file__).parent / 'tiny_net.py'}:make"
-QUICK = Recipe(kind="dense", epochs=3, lr=0.1, ramp_start=0, ramp_end=0)
+QUICK = Recipe(kind="dense", epochs=3, method="dense", lr=0.1)
 
 
 def make(**changes):
@@ -58,7 +59,7 @@ def test_everything_that_matters_is_in_the_key(tmp_path):
         make().weights,
         make(seed=1).weights,
         make(resolution=9).weights,
-        make(recipe=Recipe(kind="dense", epochs=1, ramp_start=0, ramp_end=0)).weights,
+        make(recipe=Recipe(kind="dense", epochs=1, method="dense")).weights,
         baseline(f"{copy}:make", "digits", resolution=8, recipe=QUICK, threads=1).weights,
     ]
     copy.write_text(copy.read_text().replace("Dropout(0.1)", "Dropout(0.2)"))
@@ -108,7 +109,8 @@ def test_presets_scale_with_the_data():
             assert recipe.first_final_epoch < recipe.epochs
     assert {r.kind for r in (dense(10), short(10), full(10))} == {"dense", "short", "full"}
     assert short(10, seed=4).seed == 4
-    assert short(1_151).enforced(0) == 0.5 and short(1_151).enforced(1) == 1.0
+    rules = short(1_151).rules
+    assert rules.enforced(0, 4) == 0.5 and rules.enforced(1, 4) == 1.0
     with pytest.raises(UsageError, match="samples"):
         short(0)
 
@@ -116,7 +118,9 @@ def test_presets_scale_with_the_data():
 def test_full_follows_the_published_schedule():
     recipe = full(1_281_167)
     assert (recipe.lr, recipe.momentum, recipe.nesterov, recipe.weight_decay) == (0.1, 0.9, False, 1e-4)
-    assert (recipe.decay, recipe.tau, recipe.label_smoothing, recipe.ramp) == (2e-4, 1.0, 0.1, "cubic")
-    assert recipe.enforced(10) == 0.0
-    assert recipe.enforced(95) == pytest.approx(0.125, abs=0.01)  # an eighth at half way
+    rules = recipe.rules
+    assert (rules.decay, rules.tau, recipe.label_smoothing, rules.ramp) == (2e-4, 1.0, 0.1, "cubic")
+    assert (rules.criterion, rules.alpha, rules.regrow, rules.soft) == ("bpar", 1.0, "importance", True)
+    assert rules.enforced(10, 251) == 0.0
+    assert rules.enforced(95, 251) == pytest.approx(0.125, abs=0.01)  # an eighth at half way
     assert recipe.first_final_epoch == 181

@@ -27,7 +27,7 @@ import tiny_net
 
 FILE = Path(__file__).parent / "odd_nets.py"
 GOOD = ("Net", "Viewing", "Tuple", "TupleInTraining", "Dict", "Unnamed", "Record")
-RECIPE = Recipe(kind="short", epochs=2, ramp_start=-0.5, ramp_end=0.5)
+RECIPE = Recipe(kind="short", epochs=2, settings={"ramp_start": -0.5, "ramp_end": 0.5})
 
 
 @pytest.fixture(scope="module")

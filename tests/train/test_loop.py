@@ -30,8 +30,8 @@ from autosparse.train.job import (
     truncate_metrics,
 )
 from autosparse.train.loop import train
+from autosparse.train.methods.latent import MaskedLayers
 from autosparse.train.recipes import Recipe
-from autosparse.train.subp import SoftPruner
 
 NET = f"{Path(__file__).parent / 'tiny_net.py'}:make"
 PLAN = Plan(
@@ -41,7 +41,7 @@ PLAN = Plan(
         "6": LayerChoice(pattern=onexn(4), sparsity=0.75),
     },
 )
-RECIPE = Recipe(kind="short", epochs=6, lr=0.1, ramp_start=0.1, ramp_end=0.5)
+RECIPE = Recipe(kind="short", epochs=6, lr=0.1, settings={"ramp_start": 0.1, "ramp_end": 0.5})
 
 
 def job_in(folder, **changes):
@@ -267,7 +267,8 @@ def test_a_plan_that_does_not_fit_is_refused_before_training(tmp_path):
 
 def test_starting_weights_are_used_unless_from_scratch(whole, tmp_path):
     _, result = whole
-    gentle = dataclasses.replace(RECIPE, epochs=1, lr=1e-6, ramp_start=0, ramp_end=0)
+    at_once = {"ramp_start": 0, "ramp_end": 0}
+    gentle = dataclasses.replace(RECIPE, epochs=1, lr=1e-6, settings=at_once)
     warm = train(job_in(tmp_path / "warm", weights=result.weights, recipe=gentle), Progress())
     assert warm.accuracy.value == pytest.approx(result.accuracy.value, abs=0.05)
     scratch = dataclasses.replace(gentle, from_scratch=True)
@@ -293,17 +294,15 @@ def test_job_and_result_travel_as_json(whole):
 
 
 def test_masks_that_keep_moving_are_saved_with_their_own_weights(tmp_path):
-    restless = dataclasses.replace(RECIPE, freeze=False, score_masked=False, criterion="l1", lr=0.3)
+    moving = {"freeze": False, "score_masked": False, "criterion": "l1"}
+    restless = dataclasses.replace(RECIPE, settings={**RECIPE.settings, **moving}, lr=0.3)
     result = train(job_in(tmp_path, recipe=restless), Progress())
     state = load_file(result.weights)
     net = models.resolve(NET, classes=10).module
-    pruner = SoftPruner(net, PLAN, restless)
-    units = {
-        "3": state["3.weight"].abs().sum(dim=(2, 3))[::8] != 0,
-        "6": state["6.weight"][::4, :, 0, 0] != 0,
-    }
-    pruner.restore(units)
-    assert pruner.checksum() == result.masks_checksum
+    layers = MaskedLayers(net, PLAN)
+    for layer in layers:
+        layer.set((state[f"{layer.name}.weight"] != 0).numpy())
+    assert layers.checksum() == result.masks_checksum
 
 
 def test_a_bf16_plan_is_trained_alike_and_its_accuracy_is_that_of_bf16(whole, tmp_path):
@@ -318,3 +317,114 @@ def test_a_bf16_plan_is_trained_alike_and_its_accuracy_is_that_of_bf16(whole, tm
     assert found.accuracy.value == accuracy(emulated, images.test)
     assert (found.accuracy.dtype, found.accuracy.through) == ("bf16", "emulation")
     assert (found.validation.dtype, found.validation.through) == ("bf16", "emulation")
+
+
+RICH = Recipe(
+    kind="short",
+    epochs=4,
+    lr=0.05,
+    optimizer="sgd",
+    nesterov=True,
+    settings={"ramp_start": 0.1, "ramp_end": 0.5, "soft": False},
+    mixup=0.3,
+    cutmix=0.5,
+    distill=0.5,
+    ema=0.9,
+    accumulate=2,
+    clip_norm=1.0,
+    schedule="one-cycle",
+    recalibrate_batches=2,
+)
+
+
+def test_all_of_a_recipe_at_once_is_resumed_to_the_bit(whole, tmp_path):
+    teacher = whole[1].weights
+    rich = dataclasses.replace(RICH, from_scratch=True)
+    once = train(job_in(tmp_path / "once", recipe=rich, weights=teacher), Progress())
+    stopped = job_in(tmp_path / "twice", recipe=rich, weights=teacher)
+    count = []
+
+    def sink(event):
+        if event.message.startswith("epoch"):
+            count.append(event)
+
+    for epochs in (1, 3):
+        with pytest.raises(Stopped):
+            train(stopped, Progress(sink, should_stop=lambda limit=epochs: len(count) >= limit))
+    twice = train(stopped, Progress(sink))
+    assert len(count) == 4
+    assert_same_weights(once.weights, twice.weights)
+    assert once.accuracy == twice.accuracy and once.accuracy.value > 0.3
+    assert metrics_of(tmp_path / "once") == metrics_of(tmp_path / "twice")
+    for name, choice in PLAN.layers.items():
+        check((load_file(twice.weights)[f"{name}.weight"] != 0).numpy(), choice.pattern)
+
+
+def test_parts_of_a_batch_add_up_to_its_gradient(tmp_path):
+    once = dataclasses.replace(RECIPE, epochs=2, lr=0.01)
+    parts = dataclasses.replace(once, accumulate=4)
+    plain = {"model": f"{Path(__file__).parent / 'tiny_net.py'}:plain", "plan": Plan(model="plain")}
+    found = [
+        load_file(train(job_in(tmp_path / name, recipe=recipe, **plain), Progress()).weights)
+        for name, recipe in (("once", once), ("parts", parts))
+    ]
+    for name, value in found[0].items():
+        torch.testing.assert_close(found[1][name], value, rtol=1e-3, atol=1e-5)
+
+
+def test_mixed_precision_trains_too(tmp_path):
+    result = train(job_in(tmp_path, recipe=dataclasses.replace(RECIPE, autocast="bf16")), Progress())
+    assert result.accuracy.value > 0.5
+    assert all(value.dtype != torch.bfloat16 for value in load_file(result.weights).values())
+
+
+class TestRetries:
+    @pytest.fixture
+    def broken(self, monkeypatch):
+        """Makes the loss of some epochs infinite, once or for good."""
+        from autosparse.train import loop
+
+        step, plan = loop._step, {}
+
+        def failing(run, batch):
+            loss = step(run, batch)
+            failures = plan.get(run.next_epoch, 0)
+            return float("inf") if len(run.failures) < failures else loss
+
+        monkeypatch.setattr(loop, "_step", failing)
+        return plan
+
+    def test_an_epoch_is_begun_anew_at_half_the_rate_and_told(self, tmp_path, broken):
+        broken[3] = 1
+        result = train(job_in(tmp_path), Progress())
+        assert result.failures == ("the loss must stay finite, but it became inf in epoch 3",)
+        assert load_result(tmp_path) == result
+        rows = metrics_of(tmp_path)
+        assert [(r["epoch"], r["status"]) for r in rows] == [
+            *((e, "ok") for e in range(3)),
+            (3, "retried"),
+            *((e, "ok") for e in range(3, 6)),
+        ]
+        rates = {r["epoch"]: r["lr"] for r in rows if r["status"] == "ok"}
+        assert rates[2] == RECIPE.lr_at(2, 0, 1) and rates[3] == 0.5 * RECIPE.lr_at(3, 0, 1)
+
+    def test_a_failure_in_the_first_epoch_begins_with_new_weights(self, tmp_path, broken):
+        broken[0] = 2
+        result = train(job_in(tmp_path), Progress())
+        assert len(result.failures) == 2 and result.accuracy.value > 0.3
+
+    def test_a_stop_after_a_failure_changes_nothing(self, tmp_path, broken):
+        broken[2] = 1
+        once = train(job_in(tmp_path / "once"), Progress())
+        stopped_after(tmp_path / "twice", 4)
+        twice = train(job_in(tmp_path / "twice"), Progress())
+        assert twice.failures == once.failures
+        assert_same_weights(once.weights, twice.weights)
+        assert metrics_of(tmp_path / "once") == metrics_of(tmp_path / "twice")
+
+    def test_three_failures_are_the_end_and_no_result(self, tmp_path, broken):
+        broken[1] = 9
+        with pytest.raises(TrainingDiverged, match="as it did 2 times before at twice the"):
+            train(job_in(tmp_path), Progress())
+        assert [r["status"] for r in metrics_of(tmp_path)] == ["ok", "retried", "retried", "error"]
+        assert load_result(tmp_path) is None

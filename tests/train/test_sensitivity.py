@@ -15,7 +15,7 @@ from autosparse.plans.plan import Plan
 from autosparse.plans.pruning import sparsify
 from autosparse.progress import Progress
 from autosparse.records import DENSE, LayerChoice, onexn
-from autosparse.train import recipes
+from autosparse.train import presets
 from autosparse.train.baseline import baseline
 from autosparse.train.evaluate import OneShotEvaluator, Score
 from autosparse.train.recipes import Recipe
@@ -232,7 +232,7 @@ def test_a_failed_evaluation_is_named(tmp_path):
 
 
 def test_a_trained_network_loses_more_the_more_is_masked(tmp_path):
-    recipe = Recipe(kind="dense", epochs=6, lr=0.2, batch_size=64, ramp_start=0, ramp_end=0)
+    recipe = Recipe(kind="dense", epochs=6, method="dense", lr=0.2, batch_size=64)
     dense = baseline(NET, "digits", resolution=8, recipe=recipe, threads=1)
     evaluator = OneShotEvaluator(
         model=NET, weights=dense.weights, data="digits", resolution=8, threads=1
@@ -267,7 +267,7 @@ def test_the_reference_of_another_dtype_is_kept_apart_and_evaluated_once(tmp_pat
 
 def test_losses_describe_the_masks_of_a_short_training() -> None:
     fields = {field.name: field.default for field in dataclasses.fields(OneShotEvaluator)}
-    assert fields["criterion"] == recipes.short(1000).criterion == "l1"
+    assert fields["criterion"] == presets.short(1000).settings["criterion"] == "l1"
     default = inspect.signature(sparsify).parameters["criterion"].default
     assert default == fields["criterion"], "what runs untrained has the masks that were evaluated"
-    assert recipes.full(1000).criterion == "bpar"
+    assert presets.full(1000).settings["criterion"] == "bpar"

@@ -4,36 +4,29 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from torch import nn
 from torch.nn import functional
 
 from autosparse.errors import PlanError, RunError, UsageError
 from autosparse.patterns import CRITERIA, check
 from autosparse.plans.plan import Plan
 from autosparse.records import LayerChoice, kept_blocks, onexn
-from autosparse.train.recipes import RAMPS, Recipe
-from autosparse.train.subp import SoftPruner, choose_units, draw_regrown
+from autosparse.train.methods.subp import RAMPS, SubpSettings, choose_units, draw_regrown
+from autosparse.train.recipes import Recipe
+
+sys.path.insert(0, str(Path(__file__).parent))
+from small_net import no_probe, open_method, shake, small_net
 
 EPOCHS = 25
 
 
-def recipe_of(**changes):
-    return Recipe(kind="full", epochs=EPOCHS, **changes)
-
-
-def small_net(seed=0):
-    torch.manual_seed(seed)
-    return nn.Sequential(
-        nn.Conv2d(6, 20, 3, padding=1),
-        nn.ReLU(),
-        nn.Conv2d(20, 16, 1),
-        nn.Flatten(),
-        nn.Linear(16 * 16, 10),
-    )
+def recipe_of(**settings):
+    return Recipe(kind="full", epochs=EPOCHS, settings=settings)
 
 
 PLAN = Plan(
@@ -46,21 +39,13 @@ PLAN = Plan(
 )
 
 
-def shake(net, seed):
-    """Stands for an epoch of training: moves all latent weights."""
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for p in net.parameters():
-            p.add_(0.3 * p.std() * torch.randn(p.shape, generator=generator))
-
-
 def run(recipe, plan=PLAN, epochs=EPOCHS):
     net = small_net()
-    pruner = SoftPruner(net, plan, recipe)
+    pruner = open_method(net, plan, recipe)
     history = []
     for epoch in range(epochs):
-        changed = pruner.start_epoch(epoch)
-        history.append((changed, pruner.masks(), pruner.sparsity()))
+        changed = pruner.start_epoch(epoch, no_probe)
+        history.append((changed, pruner.layers.masks(), pruner.layers.sparsity()))
         shake(net, epoch)
     return pruner, history
 
@@ -78,6 +63,7 @@ def test_every_epoch_is_uniform_and_follows_the_ramp(ramp, criterion):
             "linear": x,
             "cosine": 1 - np.cos(np.pi * x / 2),
             "exponential": (0.05 ** (1 - x) - 0.05) / (1 - 0.05),
+            "early": 1 - (1 - x) ** 3,
         }[ramp]
         for name, kept in masks.items():
             choice = PLAN.layers[name]
@@ -116,9 +102,9 @@ def test_scoring_masked_weights_freezes_by_itself_and_scoring_latent_ones_does_n
 def test_ramp_before_the_first_epoch_is_one_shot_pruning():
     net = small_net()
     dense = net[0].weight.detach().clone()
-    pruner = SoftPruner(net, PLAN, recipe_of(ramp_start=0.0, ramp_end=0.0, criterion="l1"))
-    pruner.start_epoch(0)
-    kept = pruner.masks()["0"][:, :, 0, 0].numpy()
+    pruner = open_method(net, PLAN, recipe_of(ramp_start=0.0, ramp_end=0.0, criterion="l1"))
+    pruner.start_epoch(0, no_probe)
+    kept = pruner.layers.masks()["0"][:, :, 0, 0].numpy()
     for start in (0, 8, 16):
         norms = dense[start : start + 8].abs().sum(dim=(0, 2, 3))
         assert set(np.flatnonzero(kept[start])) == set(norms.topk(3).indices.tolist())
@@ -132,15 +118,15 @@ def test_gradients_are_straight_through_plus_the_pull_of_pruned_weights():
     recipe = recipe_of(ramp_start=0, ramp_end=0, decay=0.03)
     net = small_net().double()
     latent = {n: p.detach().clone() for n, p in net.named_parameters()}
-    pruner = SoftPruner(net, PLAN, recipe)
-    pruner.start_epoch(0)
-    masks = pruner.masks()
+    pruner = open_method(net, PLAN, recipe)
+    pruner.start_epoch(0, no_probe)
+    masks = pruner.layers.masks()
     images = torch.randn(4, 6, 4, 4, dtype=torch.double, generator=torch.Generator().manual_seed(1))
-    with pruner.masked():
+    with pruner.layers.masked():
         assert torch.equal(net[0].weight, latent["0.weight"] * masks["0"])
         loss_of(net, images).backward()
     assert all(torch.equal(p, latent[n]) for n, p in net.named_parameters())
-    pruner.pull_pruned()
+    pruner.shape_gradients()
 
     other = small_net().double()
     with torch.no_grad():
@@ -171,25 +157,25 @@ def assert_finite_difference(net, images, weight, index, grad, extra):
 
 def test_no_pull_without_decay_and_latent_weights_are_never_zeroed_before_the_end():
     net = small_net()
-    pruner = SoftPruner(net, PLAN, recipe_of(ramp_start=0, ramp_end=0, decay=0.0))
-    pruner.start_epoch(0)
-    with pruner.masked():
+    pruner = open_method(net, PLAN, recipe_of(ramp_start=0, ramp_end=0, decay=0.0))
+    pruner.start_epoch(0, no_probe)
+    with pruner.layers.masked():
         net(torch.randn(4, 6, 4, 4)).sum().backward()
     before = net[0].weight.grad.clone()
-    pruner.pull_pruned()
+    pruner.shape_gradients()
     assert torch.equal(before, net[0].weight.grad)
     assert (net[0].weight != 0).all()
-    pruner.finish()
-    for name, kept in pruner.masks().items():
+    pruner.layers.finish()
+    for name, kept in pruner.layers.masks().items():
         assert torch.equal(net.get_submodule(name).weight != 0, kept)
 
 
 def test_latent_weights_return_when_the_step_fails():
     net = small_net()
     before = net[0].weight.detach().clone()
-    pruner = SoftPruner(net, PLAN, recipe_of(ramp_start=0, ramp_end=0))
-    pruner.start_epoch(0)
-    with pytest.raises(RuntimeError, match="boom"), pruner.masked():
+    pruner = open_method(net, PLAN, recipe_of(ramp_start=0, ramp_end=0))
+    pruner.start_epoch(0, no_probe)
+    with pytest.raises(RuntimeError, match="boom"), pruner.layers.masked():
         raise RuntimeError("boom")
     assert torch.equal(net[0].weight, before)
 
@@ -220,9 +206,9 @@ def test_small_tau_regrows_the_best_and_all_dead_groups_regrow_evenly():
 
 def test_without_regrowth_the_ramp_keeps_the_best():
     scores = np.arange(10.0)[None, :]
-    kept = choose_units(scores, 0.8, 0.5, recipe_of(regrow=False), np.random.default_rng(0))
+    kept = choose_units(scores, 0.8, 0.5, SubpSettings(regrow="none"), np.random.default_rng(0))
     assert np.flatnonzero(kept[0]).tolist() == [4, 5, 6, 7, 8, 9]
-    drawn = choose_units(scores, 0.8, 0.5, recipe_of(regrow=True), np.random.default_rng(1))
+    drawn = choose_units(scores, 0.8, 0.5, SubpSettings(), np.random.default_rng(1))
     assert drawn.sum() == 6 and drawn[0, 8] and drawn[0, 9]
 
 
@@ -236,7 +222,7 @@ def test_layerwide_patterns_count_over_the_layer():
 
 def test_masks_depend_on_seed_epoch_and_layer_only():
     first, again = run(recipe_of())[1], run(recipe_of())[1]
-    other = run(recipe_of(seed=1))[1]
+    other = run(dataclasses.replace(recipe_of(), seed=1))[1]
     same = [torch.equal(a[1]["2"], b[1]["2"]) for a, b in zip(first, again, strict=True)]
     differ = [not torch.equal(a[1]["2"], b[1]["2"]) for a, b in zip(first, other, strict=True)]
     assert all(same) and any(differ)
@@ -246,44 +232,47 @@ def test_a_restored_pruner_goes_on_as_if_nothing_happened():
     recipe = recipe_of()
     whole, history = run(recipe)
     net = small_net()
-    pruner = SoftPruner(net, PLAN, recipe)
+    pruner = open_method(net, PLAN, recipe)
     for epoch in range(12):
-        pruner.start_epoch(epoch)
+        pruner.start_epoch(epoch, no_probe)
         shake(net, epoch)
-    resumed = SoftPruner(net, PLAN, recipe)
+    resumed = open_method(net, PLAN, recipe)
     resumed.restore(pruner.state())
     for epoch in range(12, EPOCHS):
-        assert resumed.start_epoch(epoch) == history[epoch][0]
+        assert resumed.start_epoch(epoch, no_probe) == history[epoch][0]
         shake(net, epoch)
-    assert resumed.checksum() == whole.checksum()
+    assert resumed.layers.checksum() == whole.layers.checksum()
     with pytest.raises(RunError, match="must fit the plan"):
-        resumed.restore({"0": torch.ones(1, 1, dtype=torch.bool)})
+        resumed.restore({"masks": {"0": torch.ones(1, dtype=torch.uint8)}})
 
 
 def test_wrong_plans_and_recipes_are_refused():
     with pytest.raises(PlanError, match="'9'"):
-        SoftPruner(small_net(), Plan(model="s", layers={"9": PLAN.layers["0"]}), recipe_of())
+        open_method(small_net(), Plan(model="s", layers={"9": PLAN.layers["0"]}), recipe_of())
     for change, message in [
         ({"epochs": 0}, "epochs must be at least 1"),
-        ({"ramp_end": 0.99}, "before the last epoch"),
-        ({"ramp_start": 0.9}, "ramp_start"),
-        ({"tau": 0}, "tau"),
-        ({"ramp": "steep"}, "ramp must be one of"),
         ({"lr": float("nan")}, "lr must be above 0"),
-        ({"criterion": "magic"}, "criterion"),
+        ({"settings": {"ramp_end": 0.99}}, "before the last epoch"),
+        ({"settings": {"ramp_start": 0.9}}, "ramp_start"),
+        ({"settings": {"tau": 0}}, "tau"),
+        ({"settings": {"ramp": "steep"}}, "ramp .*must be one of"),
+        ({"settings": {"criterion": "magic"}}, "criterion .*must be one of"),
+        ({"settings": {"regrow": "some"}}, "regrow .*must be one of"),
+        ({"settings": {"rampstart": 0}}, "no field 'rampstart'"),
+        ({"method": "sub"}, "did you mean 'subp'"),
     ]:
         with pytest.raises(UsageError, match=message):
             dataclasses.replace(recipe_of(), **change)
 
 
 def test_learning_rate_warms_up_and_falls_to_zero():
-    recipe = recipe_of(lr=0.4, warmup_epochs=2)
+    recipe = dataclasses.replace(recipe_of(), lr=0.4, warmup_epochs=2)
     rates = [recipe.lr_at(e, s, 10) for e in range(EPOCHS) for s in range(10)]
     assert rates[0] == pytest.approx(0.4 / 21) and max(rates) == pytest.approx(0.4)
     assert rates.index(max(rates)) == 20
     assert all(a > b for a, b in itertools.pairwise(rates[20:]))
     assert rates[-1] < 0.4 * 1e-3
-    assert recipe_of(lr=0.4).lr_at(0, 0, 10) == pytest.approx(0.4)
+    assert dataclasses.replace(recipe_of(), lr=0.4).lr_at(0, 0, 10) == pytest.approx(0.4)
 
 
 def test_recipe_travels_as_json():

@@ -8,7 +8,7 @@ import numpy as np
 
 from autosparse.patterns.blocks import reduce_blocks
 from autosparse.patterns.blockwise import BlockwiseFamily
-from autosparse.patterns.family import Found, register
+from autosparse.patterns.family import Found, Worked, register
 from autosparse.patterns.pattern import Pattern, WeightShape
 from autosparse.patterns.structure import CANDIDATES, Array, live_kernels
 
@@ -45,6 +45,13 @@ class BlockFamily(BlockwiseFamily):
         if pattern != square(pattern.group_out, uniform=pattern.uniform):
             return "blocks are as many outputs as inputs, in natural order, with nothing finer inside"
         return ""
+
+    def worked(self) -> tuple[Worked, ...]:
+        """Gives one block of two kept per group: sums of sizes are 10 and 4, then 6 and 8."""
+        weight = np.array([[1, -2, 1, 1], [3, 4, -1, 1], [-1, 2, 2, 2], [2, 1, 2, -2]], dtype=float)
+        kept = np.array([[1, 1, 0, 0]] * 2 + [[0, 0, 1, 1]] * 2, dtype=bool)
+        source = "Gray, Radford, Kingma 2017, section 2: weights live or die in square blocks"
+        return (Worked(weight=weight, pattern=square(2), sparsity=0.5, mask=kept, source=source),)
 
     def grid(self, shape: WeightShape) -> tuple[Pattern, ...]:
         """Gives every B that kernels are made for and the weight allows."""

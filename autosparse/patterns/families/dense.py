@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from autosparse.errors import PlanError
-from autosparse.patterns.family import Criterion, Found, UnitFamily, register
+from autosparse.patterns.family import Criterion, Found, Group, UnitFamily, Worked, register
 from autosparse.patterns.pattern import DENSE, Contract, Pattern, WeightShape
-from autosparse.patterns.structure import Array, BoolArray
+from autosparse.patterns.structure import Array, BoolArray, IntArray
 
 
 @register
@@ -23,6 +23,12 @@ class DenseFamily(UnitFamily):
     def parse(self, label: str) -> Pattern | None:
         """Reads ``dense``."""
         return DENSE if label == "dense" else None
+
+    def worked(self) -> tuple[Worked, ...]:
+        """Gives a weight that stays whole."""
+        kept = np.ones((2, 2), dtype=bool)
+        weight, source = np.eye(2), "nothing is pruned"
+        return (Worked(weight=weight, pattern=DENSE, sparsity=0.0, mask=kept, source=source),)
 
     def grid(self, shape: WeightShape) -> tuple[Pattern, ...]:
         """Offers nothing: dense is there beside every offer."""
@@ -48,7 +54,9 @@ class DenseFamily(UnitFamily):
         """Refuses all but 0."""
         return f"a dense layer has sparsity 0, but got {sparsity:g}" if sparsity else ""
 
-    def scores(self, weight: Array, pattern: Pattern, criterion: Criterion) -> Array:
+    def scores(
+        self, weight: Array, pattern: Pattern, criterion: Criterion, *, alpha: float = 1.0
+    ) -> Array:
         """Gives every input of the layer's one group the same importance, ``[1, Cin]``."""
         return np.ones((1, weight.shape[1]))
 
@@ -74,6 +82,13 @@ class DenseFamily(UnitFamily):
         """Names the first output that lost a weight."""
         lost = np.flatnonzero(~mask.reshape(mask.shape[0], -1).all(axis=1))
         return f"output {lost[0]} of a dense layer has a pruned weight" if lost.size else None
+
+    def groups(
+        self, pattern: Pattern, shape: WeightShape, outputs: IntArray | None = None
+    ) -> tuple[Group, ...]:
+        """Gives one group that reads all, in one unit."""
+        columns = np.arange(int(np.prod(shape[1:])), dtype=np.int32)
+        return (Group(np.arange(shape[0], dtype=np.int32), columns[None]),)
 
     def find(self, weight: Array) -> tuple[Found, ...]:
         """Finds nothing: zeros of no other family's are stored as they are."""

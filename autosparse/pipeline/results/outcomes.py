@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from autosparse.errors import ExitCode
 from autosparse.plans.break_even import BreakEven, in_order
-from autosparse.records import Record
+from autosparse.records import Accuracy, Record
 from autosparse.report.words import COMPACT_WEIGHTS
 from autosparse.units import format_bytes
 
@@ -111,6 +112,45 @@ class TrainOutcome(Record):
             for each in self.dense
         ]
         return "\n".join([*lines, f"report: {self.run}/report.html"])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PruneOutcome(Record):
+    """What a pruning wrote.
+
+    Attributes:
+        file: the weights.
+        method: how they were pruned.
+        labels: layer name to pattern and sparsity.
+        sparsity: fraction of zeros among the weights of these layers.
+        reached: accuracy of the file's weights, by split.
+        dense: that of the dense weights they come from; empty where they were trained from scratch.
+        notes: what else there is to know.
+        seconds: of the whole call.
+    """
+
+    file: str
+    method: str
+    labels: Mapping[str, str]
+    sparsity: float
+    reached: Mapping[str, Accuracy]
+    dense: Mapping[str, Accuracy]
+    notes: tuple[str, ...] = ()
+    seconds: float = 0.0
+
+    def text(self) -> str:
+        """Gives accuracies, zeros and the file."""
+        labels = ", ".join(dict.fromkeys(self.labels.values()))
+        lines = [
+            f"{labels} by {self.method} on {len(self.labels)} layers, {self.sparsity:.1%} zeros there"
+        ]
+        for name, found in (("pruned", self.reached), ("dense", self.dense)):
+            lines += [
+                f"{name}: accuracy {100 * each.value:.2f} % ({each.kind}, {each.split}, "
+                f"{each.samples} samples, {each.dtype})"
+                for each in found.values()
+            ]
+        return "\n".join([*lines, *self.notes, f"{self.file}, after {self.seconds:.1f} s"])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

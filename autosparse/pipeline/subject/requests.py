@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 from typing import Any
 
-from autosparse.errors import RunError
+from autosparse.errors import RunError, UsageError
 from autosparse.measuring.stopwatch import WHOLE
 from autosparse.pipeline.measured.ledger import Ledger
 from autosparse.pipeline.measured.session import Contestant, SessionRequest
@@ -20,7 +19,9 @@ from autosparse.searching.storage import check_study
 from autosparse.train.baseline import baseline, find_baseline
 from autosparse.train.evaluate import OneShotEvaluator
 from autosparse.train.job import TrainJob, TrainResult
-from autosparse.train.recipes import Recipe, full, short
+from autosparse.train.placing import train_devices
+from autosparse.train.presets import named_recipe
+from autosparse.train.recipes import Recipe
 
 # Validation samples per evaluation in the search, and in its many one-layer evaluations.
 _EVALUATION_LIMIT = 2_000
@@ -143,7 +144,9 @@ def session_request(subject: Survey) -> SessionRequest:
     )
 
 
-def train_job(subject: Survey, plan: Plan, recipe: Recipe, weights: Path, folder: Path) -> TrainJob:
+def train_job(
+    subject: Survey, plan: Plan, recipe: Recipe, weights: Path, folder: Path, device: str
+) -> TrainJob:
     """Gives the training of one configuration."""
     return TrainJob(
         model=subject.config.model,
@@ -156,13 +159,44 @@ def train_job(subject: Survey, plan: Plan, recipe: Recipe, weights: Path, folder
         channels=subject.input_shape[0],
         classes=subject.classes,
         seed=subject.config.seed,
+        device=device,
     )
 
 
-def recipe_for(kind: str, samples: int, seed: int) -> Recipe:
-    """Gives the preset of a kind of training for a training split of so many samples."""
-    make = {"short": short, "full": full}[kind]
-    return dataclasses.replace(make(samples), seed=seed)
+def recipe_for(subject: Survey, kind: str, named: str | None = None) -> Recipe:
+    """Gives how configurations of a subject are trained.
+
+    Args:
+        subject: says how many images there are, and the seed.
+        kind: ``short`` or ``full``: the preset, where none is named.
+        named: a preset or a YAML file.
+
+    Raises:
+        UsageError: there is no such preset or file, or it is of another kind.
+    """
+    recipe = named_recipe(named or kind, len(subject.images.train), subject.config.seed)
+    if recipe.kind != kind:
+        raise UsageError(
+            f"a recipe must be of the kind asked for, {kind}, but {named} is of kind {recipe.kind}; "
+            "change one of them"
+        )
+    return recipe
+
+
+def check_training(subject: Survey) -> None:
+    """Refuses a recipe or a device that trainings of a run could not have.
+
+    Raises:
+        UsageError: there is no such recipe or device.
+    """
+    config = subject.config
+    train_devices(config.train_device)
+    if config.train != "none":
+        recipe_for(subject, config.train, config.recipe)
+    elif config.recipe is not None:
+        raise UsageError(
+            f"a recipe goes with training, but train is none and recipe {config.recipe}; drop one"
+        )
 
 
 def weights_in(run: Path, result: TrainResult) -> str:

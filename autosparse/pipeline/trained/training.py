@@ -121,4 +121,4 @@ def _follow(
 
 
 def _epochs(job: TrainJob) -> int:
-    return len(read_jsonl(Path(job.folder) / METRICS))
+    return sum(row.get("status") == "ok" for row in read_jsonl(Path(job.folder) / METRICS))

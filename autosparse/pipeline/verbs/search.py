@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import shlex
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -27,6 +28,7 @@ from autosparse.pipeline.results.findings import Entrant, Findings
 from autosparse.pipeline.results.outcomes import SearchOutcome
 from autosparse.pipeline.subject.requests import (
     check_study_of,
+    check_training,
     contestant,
     dense_weights,
     evaluator_for,
@@ -52,6 +54,7 @@ from autosparse.searching.study import run_study
 from autosparse.searching.trials import StudyResult, StudySettings
 from autosparse.train.evaluate import OneShotEvaluator
 from autosparse.train.job import TrainResult
+from autosparse.train.placing import train_devices
 from autosparse.tuning.autotune import TuneResult
 
 # Part of what is left of --time-budget that the study may take; the rest trains and measures.
@@ -125,6 +128,7 @@ def _settled(
     """Makes or takes up the run of a subject, and does all of its work."""
     subject.check_sparse()
     check_study_of(subject)
+    check_training(subject)
     with open_run(subject, resume) as run:
         publish.write_start(run, subject)
         begin_events(run, "search", events, progress)
@@ -338,10 +342,17 @@ def _train(
     if work.is_late:
         work.progress.log("the time budget is used up: accuracies stay one-shot; `train` trains later")
         return {}, ()
-    recipe = recipe_for(kind, len(work.survey.images.train), work.survey.config.seed)
+    config = work.survey.config
+    recipe = recipe_for(work.survey, kind, config.recipe)
+    devices = itertools.cycle(train_devices(config.train_device))
     jobs = {
         finalist.plan.id: train_job(
-            work.survey, finalist.plan, recipe, weights, work.run.folder("train", finalist.plan.id)
+            work.survey,
+            finalist.plan,
+            recipe,
+            weights,
+            work.run.folder("train", finalist.plan.id),
+            next(devices),
         )
         for finalist in _deployable(qualifying)
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -38,6 +39,8 @@ from autosparse.run_folders.event_log import EventLog
 from autosparse.searching.pool import AbstractPool
 from autosparse.storage.files import read_json
 from autosparse.train.job import TrainResult, load_result
+from autosparse.train.placing import train_devices
+from autosparse.train.recipes import Recipe
 
 NAMED = ("knee", "fastest", "most-accurate")
 _TRAINED = ("short", "full")
@@ -71,7 +74,10 @@ def train(
     pick: Sequence[str] = (),
     *,
     kind: Literal["short", "full"] = "full",
+    recipe: str | None = None,
+    change: Sequence[str] = (),
     epochs: int | None = None,
+    train_device: str = "auto",
     progress: Progress | None = None,
 ) -> TrainOutcome:
     """Trains configurations of a run, measures all of the run's anew, updates its report.
@@ -86,7 +92,10 @@ def train(
         run: folder of a finished search.
         pick: ids of configurations, ``knee``, ``fastest`` or ``most-accurate``; all if empty.
         kind: recipe; ``full`` is SUBP from scratch, ``short`` a fine-tune of the dense weights.
+        recipe: a preset or a YAML file of that kind instead.
+        change: keys of the recipe set anew, such as ``lr=0.05`` or ``settings.tau=0.1``.
         epochs: epochs instead of the recipe's.
+        train_device: ``auto``, ``cpu``, ``cuda`` or ``cuda:1``.
         progress: told of every epoch.
 
     Raises:
@@ -96,6 +105,7 @@ def train(
     """
     document = form.load(run)
     names = picked(document, pick)
+    devices = train_devices(train_device)
     config = SearchConfig.from_yaml(run / "config.yaml")
     validate(config.model_copy(update={"out": run.absolute().parent}))  # wherever the run is by now
     with RunFolder.amend(run) as folder, open_host(config.host, config.address) as host:
@@ -110,6 +120,9 @@ def train(
                 f"a run is trained and measured on its own kind of host, but {run.name} is of "
                 f"{document.hardware_id} and this is {own_id}; search here first"
             )
+        how = recipe_for(subject, kind, recipe).with_changes(change)
+        if epochs is not None:
+            how = dataclasses.replace(how, epochs=epochs)
         arithmetic = Arithmetic(dtypes=document.dtypes)  # what the run came to, not what it could be
         subject = dataclasses.replace(subject, arithmetic=arithmetic)
         with progress.at("baseline"):
@@ -125,7 +138,7 @@ def train(
                 plans={r["id"]: Plan.load(folder.path / r["plan"]) for r in measured_rows(values)},
             )
             with progress.at("train"):
-                trained, dense = _train(work, names, kind, epochs)
+                trained, dense = _train(work, names, how, devices)
             with progress.at("final measurement"):
                 rows = _amend(work, trained, dense)
     return TrainOutcome(run=str(run), rows=tuple(rows), dense=tuple(map(dict, dense)))
@@ -174,20 +187,21 @@ def _check_weights(run: Path, values: Mapping[str, Any], names: Sequence[str]) -
 
 
 def _train(
-    work: _Work, names: Sequence[str], kind: Literal["short", "full"], epochs: int | None
+    work: _Work, names: Sequence[str], recipe: Recipe, devices: Sequence[str]
 ) -> tuple[dict[str, TrainResult], tuple[Mapping[str, Any], ...]]:
     """Trains what was picked and, to compare with, the dense model as long."""
     work.progress.log("stage: train")
-    recipe = recipe_for(kind, len(work.survey.images.train), work.survey.config.seed)
-    if epochs is not None:
-        recipe = dataclasses.replace(recipe, epochs=epochs)
+    place = itertools.cycle(devices)
+    usual = recipe_for(work.survey, recipe.kind)
+    own = "" if recipe == dataclasses.replace(usual, epochs=recipe.epochs) else f"-{recipe.id}"
     jobs = {
         name: train_job(
             work.survey,
             work.plans[name],
             recipe,
             work.weights,
-            work.run.folder("train", f"{name}-{kind}-{recipe.epochs}"),
+            work.run.folder("train", f"{name}-{recipe.kind}-{recipe.epochs}{own}"),
+            next(place),
         )
         for name in names
     }

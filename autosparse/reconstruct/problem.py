@@ -1,0 +1,143 @@
+"""One layer's question: which weights, of those that a mask keeps, give back its output best?
+
+With weights W ``[outputs, columns]``, what they shall be like T, and the moment H of the inputs, the
+error of weights V is tr((T - V) H (T - V)^T), the squared error of the output per position. Solutions
+are those of the damped moment H + ridge * 1; errors are told of the undamped one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from autosparse.errors import UsageError
+from autosparse.measuring.lock import making_way
+from autosparse.patterns.structure import Array, BoolArray
+from autosparse.reconstruct.hessians import Check, Moments
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Problem:
+    """A layer's weights, and what its inputs are like.
+
+    Attributes:
+        shape: of the layer's weight, OIHW or OI.
+        weight: float64 ``[outputs, columns]``, as trained.
+        target: the same shape: what weights give back the wanted output if none is pruned.
+        moment: float64 ``[columns, columns]``, H.
+        ridge: what the damped moment has more on its diagonal.
+    """
+
+    shape: tuple[int, ...]
+    weight: Tensor
+    target: Tensor
+    moment: Tensor
+    ridge: float
+
+    def error(self, weight: Tensor) -> float:
+        """Gives the squared error of the output per position, summed over outputs."""
+        missing = self.target - weight
+        return float(((missing @ self.moment) * missing).sum().clamp(min=0.0))
+
+    def damped(self) -> Tensor:
+        """Gives H + ridge * 1; a copy."""
+        damped = self.moment.clone()
+        damped.diagonal().add_(self.ridge)
+        return damped
+
+    def inverse(self) -> Tensor:
+        """Gives the inverse of the damped moment.
+
+        Raises:
+            UsageError: the damping is too small for float64.
+        """
+        return torch.cholesky_inverse(factor(self.damped()))
+
+
+def factor(matrix: Tensor) -> Tensor:
+    """Gives the lower Cholesky factor of a damped moment.
+
+    Raises:
+        UsageError: it has none in this arithmetic.
+    """
+    found: Tensor
+    found, broken = torch.linalg.cholesky_ex(matrix)
+    if bool(broken.any()):
+        raise UsageError(
+            "damping must make a layer's moment positive definite, but its inputs are too nearly "
+            "dependent; raise it, 0.01 suits most layers"
+        )
+    return found
+
+
+def problem_of(weight: Tensor, moments: Moments, damping: float) -> Problem:
+    """Poses the question for a layer.
+
+    With a cross moment G the wanted output is the dense model's. The weights that give it back from the
+    inputs at hand are T = (W G + ridge * W) (H + ridge * 1)^-1; without, T = W.
+
+    Args:
+        weight: OIHW or OI.
+        moments: of the layer's inputs.
+        damping: the ridge, as a fraction of the mean of H's diagonal.
+    """
+    flat = weight.detach().cpu().double().reshape(len(weight), -1)
+    mean = float(moments.own.diagonal().mean())
+    ridge = damping * mean if mean > 0 else 1.0  # inputs that are all zero say nothing of any weight
+    shape = tuple(weight.shape)
+    problem = Problem(shape, flat, flat, moments.own, ridge)
+    if moments.cross is None:
+        return problem
+    wanted = flat @ moments.cross + ridge * flat
+    target = torch.cholesky_solve(wanted.T, factor(problem.damped())).T.contiguous()
+    return Problem(shape, flat, target, moments.own, ridge)
+
+
+def rows_alike(mask: BoolArray) -> Iterator[tuple[Array, Array]]:
+    """Gives the outputs that keep the same columns, and those columns.
+
+    Args:
+        mask: ``[outputs, columns]``.
+    """
+    packed = np.packbits(mask, axis=1)
+    _, first, which = np.unique(packed, axis=0, return_index=True, return_inverse=True)
+    for number, row in enumerate(first):
+        yield np.flatnonzero(which.ravel() == number), np.flatnonzero(mask[row])
+
+
+def solving_flops(mask: BoolArray) -> float:
+    """Estimates the operations of `least_squares`: a Cholesky factor per set of outputs."""
+    return sum(len(columns) ** 3 / 3 for _, columns in rows_alike(mask))
+
+
+def least_squares(problem: Problem, mask: BoolArray, check: Check) -> Tensor:
+    """Gives the best weights that a mask allows, on the damped moment.
+
+    Outputs that keep the same columns S share one solution: V_S = (T D)_S D_SS^-1 with D the damped
+    moment.
+
+    Args:
+        problem: the layer.
+        mask: ``[outputs, columns]``.
+        check: called between solutions; what it raises ends the work.
+
+    Returns:
+        Float64 ``[outputs, columns]``, 0 where the mask is false.
+    """
+    wanted = problem.target @ problem.moment + problem.ridge * problem.target
+    found = torch.zeros_like(problem.target)
+    for rows, columns in rows_alike(mask):
+        check()
+        if not columns.size:
+            continue
+        at, of = torch.from_numpy(columns), torch.from_numpy(rows)
+        right = wanted.index_select(0, of).index_select(1, at)
+        with making_way(check):
+            inside = problem.moment.index_select(0, at).index_select(1, at)
+            inside.diagonal().add_(problem.ridge)
+            found[of[:, None], at] = torch.cholesky_solve(right.T, factor(inside)).T
+    return found

@@ -1,0 +1,114 @@
+"""Recipes that fit a data set's size."""
+
+from __future__ import annotations
+
+from autosparse.errors import UsageError
+from autosparse.records.rules import require
+from autosparse.train.recipes import Recipe
+
+
+def dense(samples: int, *, seed: int = 0) -> Recipe:
+    """Gives the recipe of a dense baseline for a training split of so many samples.
+
+    AdamW, because it needs no tuning from data set to data set: a ResNet-18 on the 1,295 training
+    digits at 32x32 has 97 to 99 % of the validation digits right after 6 epochs, all after 11.
+    """
+    return Recipe(
+        kind="dense",
+        epochs=_epochs(10, samples),
+        method="dense",
+        batch_size=64,
+        optimizer="adamw",
+        lr=1e-3,
+        weight_decay=0.05,
+        warmup_epochs=1.0,
+        seed=seed,
+    )
+
+
+def short(samples: int, *, seed: int = 0) -> Recipe:
+    """Gives a fine-tune of dense weights under a compressed ramp, for telling configurations apart.
+
+    This is not SUBP, which trains from scratch for long (`full`): half of the target is enforced at
+    epoch 0 of 4 and all from epoch 1 on, the learning rate is that of fine-tuning, and a small batch
+    makes the most of few samples. A large data set gets no more epochs: each has so many more steps.
+
+    Blocks are ranked by L1, as in the search's sensitivity and one-shot accuracies, since that is
+    better on trained weights: a ResNet-20 with 91.7 % on CIFAR-10, fine-tuned on 3,000 of its images,
+    all layers but the first and last pruned, came to 78.0 % (1x8 at 50 %) and 58.0 % (1x16 at 75 %)
+    of 2,000 test images, with BPAR to 74.1 and 52.6 % (one seed); without any training L1 left 40.6 %
+    of 1x8 at 50 %, BPAR 28.9 % (2,000 validation images).
+    """
+    require(samples >= 1, "samples must be at least 1", samples=samples)
+    return Recipe(
+        kind="short",
+        epochs=4,
+        method="subp",
+        settings={"criterion": "l1", "ramp": "linear", "ramp_start": -0.25, "ramp_end": 0.25},
+        batch_size=64,
+        lr=0.03,
+        seed=seed,
+    )
+
+
+def full(samples: int, *, seed: int = 0) -> Recipe:
+    """Gives SUBP: training from scratch after its source, its epochs scaled to the data set.
+
+    Source: arXiv 2310.06218 and its release: SGD with momentum 0.9 and no Nesterov, learning rate 0.1,
+    cosine without warm-up, label smoothing 0.1, weight decay 1e-4 on weights of more than one
+    dimension, lambda 2e-4, tau 1, ramp from epoch 10 to 180 of 250 on ImageNet.
+    Differs: batches of 128, where the release has 256 and its scripts 512; the cosine falls with every
+    step, there with every epoch; BPAR, the source's headline, is the criterion, there L1 by default.
+    `autosparse.train.methods.subp` names what differs in the rule itself.
+    """
+    return Recipe(kind="full", epochs=_epochs(42, samples), from_scratch=True, seed=seed)
+
+
+def paper_imagenet(samples: int, *, seed: int = 0) -> Recipe:
+    """Gives the release's own setting for ImageNet: `full` at 250 epochs and batches of 256.
+
+    Differs: see `full`; the release's loaders also jitter colours along their principal axes.
+    """
+    require(samples >= 1, "samples must be at least 1", samples=samples)
+    return Recipe(kind="full", epochs=250, batch_size=256, from_scratch=True, seed=seed)
+
+
+def for_method(method: str, samples: int, *, seed: int = 0) -> Recipe:
+    """Gives a full training by any method: from scratch those made for it, others from dense weights.
+
+    `full` but for the method and, where training starts from dense weights, a tenth of its learning
+    rate, as each such method's settings say.
+    """
+    scratch = method in ("dense", "gmp", "srste", "subp")
+    return Recipe(
+        kind="full", epochs=_epochs(42, samples), method=method, from_scratch=scratch, seed=seed
+    )
+
+
+PRESETS = {"dense": dense, "short": short, "full": full, "paper-imagenet": paper_imagenet}
+
+
+def named_recipe(named: str, samples: int, seed: int) -> Recipe:
+    """Gives a preset by its name, or reads a recipe from a file.
+
+    Args:
+        named: ``short``, ``full``, ``paper-imagenet``, ``dense``, or a YAML file.
+        samples: of the training split.
+        seed: of a preset; that of a file with a seed of its own is the file's.
+
+    Raises:
+        UsageError: there is no such preset or file, or it breaks a rule.
+    """
+    if named in PRESETS:
+        return PRESETS[named](samples, seed=seed)
+    if not named.endswith((".yaml", ".yml")):
+        raise UsageError(
+            f"a recipe must be one of {', '.join(PRESETS)}, or a YAML file, but got {named!r}"
+        )
+    return Recipe.load(named)
+
+
+def _epochs(base: int, samples: int) -> int:
+    """Scales epochs with the fourth root of the samples in thousands: 42 become 250 on ImageNet."""
+    require(samples >= 1, "samples must be at least 1", samples=samples)
+    return max(base, int(base * (samples / 1000) ** 0.25 + 0.5))

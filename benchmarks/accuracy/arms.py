@@ -1,0 +1,89 @@
+"""What the accuracy study trains: every arm is a pattern, a method and its settings."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+SCALES = ("small", "full")
+# The start and end of the ramp as in the source: epochs 10 and 180 of 250.
+_RAMP = {"ramp_start": 0.04, "ramp_end": 0.72}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arm:
+    """One way to train.
+
+    Attributes:
+        name: short, as tables show it.
+        pattern: its label; ``dense`` prunes nothing.
+        method: of `autosparse.train.methods`.
+        settings: of the method, where they differ from its defaults.
+        sparsities: that the arm is trained at.
+        decisive: whether the scaled-down study trains it with every seed, at 75 %.
+    """
+
+    name: str
+    pattern: str
+    method: str = "subp"
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    sparsities: tuple[float, ...] = (0.75, 0.5, 0.875)
+    decisive: bool = False
+
+
+def subp(name: str, pattern: str, *, decisive: bool = False, **settings: Any) -> Arm:
+    """An arm of SUBP's full method, or of one that differs from it in the settings named."""
+    return Arm(name=name, pattern=pattern, settings={**_RAMP, **settings}, decisive=decisive)
+
+
+# Half of the budget trains the dense model, so that pre-training is counted.
+_TRAINED_FIRST = {"pretrain": 0.5}
+
+ARMS: tuple[Arm, ...] = (
+    subp("subp 1x16", "1x16", decisive=True),
+    Arm(
+        name="onexn 1x16",
+        pattern="1x16-layerwide",
+        method="onexn",
+        settings=_TRAINED_FIRST,
+        decisive=True,
+    ),
+    subp("subp filter", "filter", decisive=True),
+    subp("hard 1x16", "1x16", soft=False, decisive=True),
+    subp("subp 1x16, L1", "1x16", criterion="l1", decisive=True),
+    Arm(name="dense", pattern="dense", method="dense", sparsities=(0.0,)),
+    subp("subp 1x16 layer-wide", "1x16-layerwide"),
+    subp("subp 1x16, random regrowth", "1x16", regrow="random"),
+    subp("subp 1x8", "1x8"),
+    subp("subp 1x4", "1x4"),
+    subp("subp unstructured", "unstructured"),
+    Arm(name="srste 1:4", pattern="1:4", method="srste", sparsities=(0.75,)),
+    Arm(name="srste 2:4", pattern="2:4", method="srste", sparsities=(0.5,)),
+    Arm(name="tw16", pattern="tw16-ranked", method="tw", settings=_TRAINED_FIRST),
+    Arm(name="tvw16", pattern="tvw16-ranked", method="tvw", settings=_TRAINED_FIRST),
+    Arm(name="onexn filter", pattern="filter", method="onexn", settings=_TRAINED_FIRST),
+    Arm(name="gmp 1x16", pattern="1x16", method="gmp", settings=_RAMP),
+)
+
+
+def wanted(scale: str, seeds: int) -> list[tuple[Arm, float, int]]:
+    """Gives arm, sparsity and seed of all trainings, those first that decide most.
+
+    Args:
+        scale: ``full`` trains every arm at all its sparsities with every seed; ``small`` the decisive
+            arms at 75 % with every seed, and everything else with one.
+        seeds: how many.
+    """
+    found = [
+        (arm, sparsity, seed) for arm in ARMS for sparsity in arm.sparsities for seed in range(seeds)
+    ]
+
+    def order(entry: tuple[Arm, float, int]) -> tuple[int, ...]:
+        arm, sparsity, seed = entry
+        main = sparsity in (0.75, arm.sparsities[0])
+        return (not (arm.decisive and main), not main, seed, arm.sparsities.index(sparsity))
+
+    if scale == "small":
+        found = [(a, s, n) for a, s, n in found if n == 0 or (a.decisive and s == 0.75)]
+    return sorted(found, key=order)

@@ -1,0 +1,167 @@
+"""How accurate is a ResNet-20 on CIFAR-10 under each pattern and method, after equally many epochs?
+
+    python benchmarks/accuracy/study.py --data cifar10:PATH --out results/reference/accuracy
+
+Trains from scratch, one process per training, and resumes whatever was interrupted: rows that `--out`
+holds are not trained again, unfinished trainings go on from their last epoch. Every row says what it
+was trained by. `orderings.py` reads the rows.
+"""
+
+from __future__ import annotations
+
+import argparse
+import concurrent.futures
+import multiprocessing
+import platform
+from pathlib import Path
+from typing import Any
+
+import torch
+from arms import SCALES, Arm, wanted
+
+from autosparse import data, graph, hardware, models
+from autosparse.plans.plan import Plan
+from autosparse.progress import Progress
+from autosparse.records import short_hash
+from autosparse.storage.files import append_jsonl, read_jsonl
+from autosparse.storage.paths import home
+from autosparse.train.job import TrainJob
+from autosparse.train.loop import train
+from autosparse.train.recipes import Recipe
+from autosparse.version import __version__
+
+MODEL = "resnet20"
+
+
+def plan_of(arm: Arm, sparsity: float) -> Plan:
+    """Prunes every convolution but the first; the classifier stays dense."""
+    if arm.pattern == "dense":
+        return Plan(model=MODEL, note="dense")
+    module, image = models.resolve(MODEL, classes=10).module, torch.zeros(1, 3, 32, 32)
+    layers = graph.capture_layers(module, (image,))
+    return Plan.uniform(MODEL, layers[1:-1], pattern=arm.pattern, sparsity=sparsity)
+
+
+def recipe_of(arm: Arm, epochs: int, seed: int) -> Recipe:
+    """The source's settings, at fewer epochs and in batches of 128."""
+    return Recipe(
+        kind="full",
+        epochs=epochs,
+        method=arm.method,
+        settings=arm.settings,
+        from_scratch=True,
+        seed=seed,
+    )
+
+
+def row_of(arm: Arm, sparsity: float, seed: int, options: argparse.Namespace) -> dict[str, Any]:
+    """Trains one entry and says what it reached, and by what."""
+    recipe = recipe_of(arm, options.epochs, seed)
+    plan = plan_of(arm, sparsity)
+    key = short_hash([arm.name, sparsity, recipe.to_json(), plan.id, options.data], 12)
+    job = TrainJob(
+        model=MODEL,
+        weights=None,
+        data=options.data,
+        resolution=None,
+        plan=plan,
+        recipe=recipe,
+        folder=str(options.work / key),
+        seed=seed,
+        threads=options.threads,
+        device=options.device,
+    )
+    result = train(job, Progress())
+    where = torch.cuda.get_device_name() if options.device != "cpu" else hardware.detect().cpu.model
+    return {
+        **entry_of(arm, sparsity, seed, options),
+        "test_accuracy": result.accuracy.value,
+        "test_samples": result.accuracy.samples,
+        "validation_accuracy": result.validation.value,
+        "best_epoch": result.best_epoch,
+        "masks": result.masks_checksum,
+        "weights_pruned": _weights_pruned(result.weights, plan),
+        "recipe": recipe.to_json(),
+        "failures": list(result.failures),
+        "train_s": result.seconds,
+        "device": where,
+        "threads": options.threads,
+        "torch": torch.__version__,
+        "autosparse": __version__,
+        "python": platform.python_version(),
+    }
+
+
+def entry_of(arm: Arm, sparsity: float, seed: int, options: argparse.Namespace) -> dict[str, Any]:
+    """What tells one training from another."""
+    return {
+        "arm": arm.name,
+        "pattern": arm.pattern,
+        "method": arm.method,
+        "sparsity": sparsity,
+        "seed": seed,
+        "epochs": options.epochs,
+    }
+
+
+def _weights_pruned(file: str, plan: Plan) -> float:
+    from safetensors.torch import load_file
+
+    if not plan.layers:
+        return 0.0
+    weights = [w for n, w in load_file(file).items() if n.removesuffix(".weight") in plan.layers]
+    return float(1 - sum(int((w != 0).sum()) for w in weights) / sum(w.numel() for w in weights))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", required=True, help="cifar10:PATH")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the rows")
+    parser.add_argument("--work", type=Path, help="folder of checkpoints (default: AUTOSPARSE_HOME)")
+    parser.add_argument("--scale", choices=SCALES, default="small")
+    parser.add_argument("--epochs", type=int, help="default: 12 if small, 100 if full")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--workers", type=int, default=2, help="trainings at a time")
+    parser.add_argument("--threads", type=int, default=1, help="of one training")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--only", help="part of an arm's name")
+    options = parser.parse_args()
+    options.work = options.work or home() / "accuracy-study"
+    options.epochs = options.epochs or {"small": 12, "full": 100}[options.scale]
+    options.out.mkdir(parents=True, exist_ok=True)
+    data.check_source(options.data)
+    run(options)
+
+
+def run(options: argparse.Namespace) -> None:
+    """Trains what has no row yet, some at a time, each in a process of its own."""
+    rows = options.out / "runs.jsonl"
+    known = [{k: row.get(k) for k in ("arm", "sparsity", "seed", "epochs")} for row in read_jsonl(rows)]
+    todo = [
+        (arm, sparsity, seed)
+        for arm, sparsity, seed in wanted(options.scale, options.seeds)
+        if dict(arm=arm.name, sparsity=sparsity, seed=seed, epochs=options.epochs) not in known
+        and (options.only or "") in arm.name
+    ]
+    print(f"{len(known)} trained, {len(todo)} to train", flush=True)
+    context = multiprocessing.get_context("spawn")
+    with concurrent.futures.ProcessPoolExecutor(
+        options.workers, mp_context=context, max_tasks_per_child=1
+    ) as pool:
+        running = {pool.submit(row_of, *entry, options): entry for entry in todo}
+        for done in concurrent.futures.as_completed(running):
+            arm, sparsity, seed = running[done]
+            if done.exception() is not None:
+                print(f"{arm.name} at {sparsity:g}, seed {seed}: {done.exception()}", flush=True)
+                continue
+            row = done.result()
+            append_jsonl(rows, row)
+            print(
+                f"{arm.name} at {sparsity:g}, seed {seed}: {row['test_accuracy']:.2%}, "
+                f"{row['train_s'] / 60:.0f} min",
+                flush=True,
+            )
+
+
+if __name__ == "__main__":
+    main()
