@@ -48,6 +48,7 @@ OTHER_VARIABLES = frozenset(
 _OTHER_NAMES = {"data": "AUTOSPARSE_DATASET"}
 
 TRAIN_KINDS = ("none", "short", "full")
+ONE_SHOT = ("masks", "obs")
 JUDGED = ("worst", "best")
 _DTYPES = ("f32", "bf16", "auto")
 _DTYPES_TO_COME = dict.fromkeys(("fp16", "f16", "int8"), "this version has no kernels of that type")
@@ -88,7 +89,8 @@ class SearchConfig(BaseModel):
     Attributes:
         model: zoo name, ``path/to/file.py:factory``, ``torchvision:NAME``, ``timm:NAME`` or ``hf:ID``.
         weights: file of dense weights; None trains a dense baseline first, once.
-        data: ``digits``, ``fashion-mnist:PATH``, ``cifar10:PATH``, ``imagefolder:PATH`` or
+        data: ``digits``, ``fashion-mnist:PATH``, ``cifar10:PATH``, ``imagefolder:PATH``,
+            ``imagefolder-stream:PATH``, ``shards:PATH`` or
             ``path/to/file.py:factory``.
         data_resolution: pixels per side for training and evaluation; None is the data set's own, at
             least 32.
@@ -115,6 +117,8 @@ class SearchConfig(BaseModel):
         include: patterns of layer names that may be pruned; empty is every layer.
         exclude: patterns of layer names that stay dense.
         top_k: configurations that are promoted to training.
+        one_shot: how plans are pruned before any training: ``masks``, or ``obs``, which reconstructs
+            layers by second-order error.
         train: how promoted configurations are trained.
         recipe: YAML file, or preset, of how exactly; None is the preset of `train`.
         train_device: where: ``auto``, ``cpu``, ``cuda`` or ``cuda:1``.
@@ -148,6 +152,7 @@ class SearchConfig(BaseModel):
     include: Globs = ()
     exclude: Globs = ()
     top_k: Annotated[int, _by(values.count(1))] = 5
+    one_shot: Annotated[str, _by(values.choice(ONE_SHOT))] = "masks"
     train: Annotated[str, _by(values.choice(TRAIN_KINDS))] = "short"
     recipe: Annotated[str | None, _by(values.optional(values.name_or_file(".yaml", ".yml")))] = None
     train_device: Annotated[str, _by(values.text)] = "auto"

@@ -35,6 +35,7 @@ ROWS = {
     "a pattern": "tests/searching/test_any_family.py",
     "a kernel variant": "tests/kernels/test_added_row.py",
     "an instruction set": "tests/kernels/test_added_row.py",
+    "a pruning method": "tests/train/test_added_method.py",
     "a model": "tests/test_adding.py",
     "a data set": "tests/test_adding.py",
     "another engine to compare with": "tests/compare/test_peers.py",

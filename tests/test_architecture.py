@@ -17,6 +17,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors", "version", "source_tree"),
     ("units", "progress", "statistics", "closing"),
     ("storage",),
+    ("local_ray",),
     ("factories",),
     ("values",),
     ("patterns",),
@@ -71,7 +72,7 @@ STRANGERS = {
     },
 }
 ONLY_IN = {
-    "ray": ("searching/parallel.py", "hosts/on_node.py"),
+    "ray": ("local_ray.py", "searching/parallel.py", "hosts/on_node.py", "train/parallel.py"),
     "optuna": ("searching/",),
     "pynvml": ("hardware/gpu.py",),
     "torch": (

@@ -146,6 +146,15 @@ Seed = Annotated[
     str | None, _text("--seed", help="Seed of everything random.", default="0", panel=_HOW)
 ]
 TopK = Annotated[str | None, _text("--top-k", help="Configurations to train.", default="5", panel=_HOW)]
+OneShot = Annotated[
+    str | None,
+    _text(
+        "--one-shot",
+        help="How to prune before any training: masks, or obs, which reconstructs layers.",
+        default="masks",
+        panel=_HOW,
+    ),
+]
 Train = Annotated[
     str | None,
     _text("--train", help="How to train them: none, short or full.", default="short", panel=_HOW),

@@ -62,6 +62,14 @@ def prune(
     criterion: Annotated[
         str, _flag("--criterion", help="Of magnitude: l1, l2 or bpar.", panel=_HOW)
     ] = "l1",
+    rearrange: Annotated[
+        str,
+        _flag(
+            "--rearrange",
+            help="Make similar filters neighbours first: none, l1 (sorted) or kept (masks keep most).",
+            panel=_HOW,
+        ),
+    ] = "none",
     samples: Annotated[
         int, _flag("--samples", help="Training images that obs looks at.", panel=_HOW, min=1)
     ] = 512,
@@ -118,6 +126,7 @@ def prune(
         **wanted,
         method=method,
         criterion=criterion,  # type: ignore[arg-type]
+        rearrange=rearrange,  # type: ignore[arg-type]
         samples=samples,
         recipe=recipe,
         train_device=train_device or "auto",

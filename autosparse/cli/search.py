@@ -40,6 +40,7 @@ def search(
     parallel: options.Parallel = None,
     seed: options.Seed = None,
     top_k: options.TopK = None,
+    one_shot: options.OneShot = None,
     train: options.Train = None,
     recipe: options.Recipe = None,
     train_device: options.TrainDevice = None,

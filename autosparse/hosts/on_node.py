@@ -23,9 +23,10 @@ from autosparse.devices.device import Device
 from autosparse.errors import AutosparseError, ConfigError, DataError, Stopped, retold
 from autosparse.hosts.desk import Desk, Ended, What
 from autosparse.hosts.host import Host, Offer
+from autosparse.local_ray import ready
 from autosparse.progress import STOPPED, Progress, ProgressEvent
 from autosparse.records import HardwareProfile, Measurement
-from autosparse.searching.parallel import join, ready
+from autosparse.searching.parallel import join
 from autosparse.tuning.request import TuneRequest, TuneResult
 
 _START_S = 60.0

@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import save_file
+from torch import Tensor
 
 from autosparse.errors import RunError
 from autosparse.storage.files import read_json, replacing, write_json
@@ -80,3 +82,14 @@ def clear(folder: Path) -> None:
     """Removes all checkpoints, once the run's result is safe."""
     (folder / _INDEX).unlink(missing_ok=True)
     _sweep(folder, set())
+
+
+def save_state(path: Path, state: Mapping[str, Tensor]) -> None:
+    """Writes tensors as safetensors, whole or not at all."""
+    # Clones, because the format refuses tensors that share memory, as tied weights do.
+    tensors = {
+        name: value.detach().cpu().clone(memory_format=torch.contiguous_format)
+        for name, value in state.items()
+    }
+    with replacing(path) as temporary:
+        save_file(tensors, temporary)

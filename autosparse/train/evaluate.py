@@ -27,6 +27,7 @@ from autosparse.patterns import Criterion
 from autosparse.plans.plan import Plan
 from autosparse.plans.pruning import sparsify
 from autosparse.progress import Step
+from autosparse.reconstruct import Alternatives
 from autosparse.records import (
     Accuracy,
     AccuracyKind,
@@ -188,7 +189,8 @@ def recalibrate_batchnorm(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OneShotEvaluator(Record):
-    """Accuracy of a plan without training: masks by importance, batch-norm recalibration, validation.
+    """Accuracy of a plan without training: masks by importance, or layers reconstructed; batch-norm
+    recalibration; validation.
 
     A bf16 plan is evaluated in bf16, by emulation: pruned and recalibrated in float32, then rounded.
     Plain values only, so it travels to worker processes; each loads model and data on first use and
@@ -206,6 +208,8 @@ class OneShotEvaluator(Record):
         recalibration_batch_size: samples per such batch.
         batch_size: samples per forward pass of the evaluation.
         criterion: importance of a block.
+        alternatives: file of layers that were reconstructed alone (`reconstruct.Alternatives`), which
+            plans are stitched from; None masks the dense weights.
         threads: torch threads, None to leave them as they are.
         seed: of the data split and of the recalibration samples.
     """
@@ -221,6 +225,7 @@ class OneShotEvaluator(Record):
     recalibration_batch_size: int = 128
     batch_size: int = 256
     criterion: Criterion = "l1"
+    alternatives: str | None = None
     threads: int | None = None
     seed: int = 0
 
@@ -289,7 +294,11 @@ class OneShotEvaluator(Record):
         """
         bench = _bench(self)
         bench.restore()
-        if sparsify(bench.module, plan, criterion=self.criterion):
+        if self.alternatives is None:
+            masks = sparsify(bench.module, plan, criterion=self.criterion)
+        else:
+            masks = bench.alternatives(self.alternatives).stitch(bench.module, plan)
+        if masks:
             self._recalibrate(bench)
         return bench.module
 
@@ -311,6 +320,10 @@ class OneShotEvaluator(Record):
         values = {**self.to_json(), "threads": None, "weights": content_hash(self.weights)}
         values["data"] = _bench(self).images.id
         values["code"] = content_hash(source_file(self.model))
+        if self.alternatives is not None:  # named by all that decides it
+            values["alternatives"] = Path(self.alternatives).stem
+        else:
+            del values["alternatives"]
         return short_hash(values, 16)
 
 
@@ -355,9 +368,16 @@ class _Bench:
         self.module: nn.Module = loaded.module.to(memory_format=order)  # type: ignore[call-overload]
         self._dense = {k: v.clone() for k, v in self.module.state_dict().items()}
         self._exported: graph.Exported | None = None
+        self._alternatives: Alternatives | None = None
 
     def restore(self) -> None:
         self.module.load_state_dict(self._dense)
+
+    def alternatives(self, file: str) -> Alternatives:
+        """Gives reconstructed layers, read once."""
+        if self._alternatives is None:
+            self._alternatives = Alternatives.load(Path(file))
+        return self._alternatives
 
     def computed_in(self, dtype: str) -> nn.Module:
         """Gives the module as it is now in a dtype; it is exported once, which takes seconds."""

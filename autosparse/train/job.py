@@ -16,6 +16,7 @@ from typing import Any
 from autosparse.errors import RunError
 from autosparse.plans.plan import Plan
 from autosparse.records import Accuracy, Record, short_hash
+from autosparse.records.rules import require
 from autosparse.storage.files import (
     append_jsonl,
     finite,
@@ -48,7 +49,10 @@ class TrainJob(Record):
         folder: where everything of this run goes.
         seed: of the data split and the initial weights; the recipe has its own for the training.
         threads: torch threads, None to leave them as they are.
-        device: where it trains: ``cpu``, ``cuda`` or ``cuda:1``.
+        device: where it trains: ``cpu``, ``cuda`` or ``cuda:1``; ``cuda`` gives each of several workers
+            a GPU of its own.
+        workers: processes that share every batch out between them. Batch-norm normalises every share
+            by itself, so another number is another training.
     """
 
     model: str
@@ -63,6 +67,10 @@ class TrainJob(Record):
     seed: int = 0
     threads: int | None = None
     device: str = added("cpu")
+    workers: int = added(1)
+
+    def __post_init__(self) -> None:
+        require(self.workers >= 1, "workers must be at least 1", got=self.workers)
 
     def fingerprint(self) -> str:
         """Gives a hash of all that decides the result, apart from the data's content."""

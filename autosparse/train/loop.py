@@ -5,27 +5,31 @@ The one loop of all methods; what sets them apart is in `autosparse.train.method
 
 from __future__ import annotations
 
+import itertools
 import logging
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from autosparse.errors import TrainingDiverged
+from autosparse.errors import MissingDependency, TrainingDiverged
 from autosparse.measuring.lock import making_way
 from autosparse.patterns.structure import Array
 from autosparse.progress import Progress, Step
 from autosparse.records import short_hash
 from autosparse.storage.locks import exclusive
 from autosparse.train.evaluate import score
+from autosparse.train.gradients import add_gradients, looking
 from autosparse.train.job import TrainJob, TrainResult, append_metrics, claim, load_result
 from autosparse.train.objective import Mixed, mix
 from autosparse.train.recipes import Recipe
 from autosparse.train.run import Run, finish, open_run, resume
+from autosparse.train.team import ALONE, Team
 
 log = logging.getLogger(__name__)
 
@@ -44,22 +48,52 @@ def train(job: TrainJob, progress: Progress) -> TrainResult:
 
     Of a model that returns more than logits, the main ones train (`outputs.logits_of`).
 
+    Several workers are processes on Ray, see `autosparse.train.parallel`.
+
     Raises:
+        MissingDependency: several workers, and Ray Train is not installed or has no room for them.
         UsageError: the model, data, weights or plan cannot be used, or the model cannot train.
         RunError: the folder belongs to another job or cannot be written.
         TrainingDiverged: the loss is no longer finite, nor is it at a fourth of the learning rate; a
             row in metrics.jsonl says so.
         Stopped: a stop was requested; the same call resumes.
     """
+    if job.workers == 1:
+        return train_as(ALONE, job, progress)
+    try:
+        from autosparse.train.parallel import train_in_team  # takes seconds to load
+    except ImportError as error:
+        raise MissingDependency(
+            "training in several processes needs Ray Train, but its libraries are not all installed "
+            f"({error}); run: pip install 'autosparse[train]', or train with one worker"
+        ) from error
+    return train_in_team(job, progress)
+
+
+def train_as(team: Team, job: TrainJob, progress: Progress) -> TrainResult:
+    """Trains in this process, alone or as one of a team whose every process calls this; see `train`.
+
+    The first process alone reads and writes the job's folder.
+    """
+    with _claimed(team, job, progress) as folder:
+        found = team.from_first(lambda: load_result(folder))
+        return found or _train(team, job, folder, progress)
+
+
+@contextmanager
+def _claimed(team: Team, job: TrainJob, progress: Progress) -> Iterator[Path]:
+    if not team.is_first:
+        yield Path(job.folder)
+        return
     folder = claim(job)
     with exclusive(folder / "lock", progress):
-        return load_result(folder) or _train(job, folder, progress)
+        yield folder
 
 
-def _train(job: TrainJob, folder: Path, progress: Progress) -> TrainResult:
+def _train(team: Team, job: TrainJob, folder: Path, progress: Progress) -> TrainResult:
     if job.threads is not None:
         torch.set_num_threads(job.threads)
-    run = open_run(job)
+    run = open_run(job, team)
     resume(run, folder)
     with progress.step(f"train {folder.name}", job.recipe.epochs) as step:
         step.advance(run.next_epoch)
@@ -69,12 +103,13 @@ def _train(job: TrainJob, folder: Path, progress: Progress) -> TrainResult:
                 run = _begin_anew(run, row, folder)
                 step.done = run.next_epoch
                 continue
-            run.consider(row["validation_accuracy"])
-            append_metrics(folder, row)
-            run.save(folder)
+            if team.is_first:
+                run.consider(row["validation_accuracy"])
+                append_metrics(folder, row)
+                run.save(folder)
             run.next_epoch += 1
             _report(step, row)
-    return finish(run, folder)
+    return team.from_first(lambda: finish(run, folder))
 
 
 def _begin_anew(run: Run, row: Mapping[str, Any], folder: Path) -> Run:
@@ -85,15 +120,17 @@ def _begin_anew(run: Run, row: Mapping[str, Any], folder: Path) -> Run:
     """
     failures = [*run.failures, row["message"]]
     if len(failures) > _RETRIES:
-        append_metrics(folder, {**row, "status": "error"})
+        if run.team.is_first:
+            append_metrics(folder, {**row, "status": "error"})
         raise TrainingDiverged(
             f"{row['message']}, as it did {_RETRIES} times before at twice the learning rate; lower "
             "the learning rate or lengthen the warm-up"
         )
-    again = open_run(run.job)
+    again = open_run(run.job, run.team)
     resume(again, folder)
-    for message in failures[len(again.failures) :]:  # what the checkpoint does not know of
-        append_metrics(folder, {**row, "message": message})
+    if run.team.is_first:
+        for message in failures[len(again.failures) :]:  # what the checkpoint does not know of
+            append_metrics(folder, {**row, "message": message})
     again.failures = failures
     log.warning("%s: %s; begun anew at half the learning rate", folder, row["message"])
     return again
@@ -108,12 +145,13 @@ def _train_epoch(run: Run, step: Step) -> dict[str, Any]:
     if epoch and any(phase.start == epoch for phase in run.job.recipe.phases()):
         run.optimizer.state.clear()  # a phase is a training of its own
     changed = run.method.start_epoch(epoch, lambda batches: _taylor(run, epoch, batches))
-    loss = _steps(run, epoch, step)
+    loss, samples = _steps(run, epoch, step)
     if not math.isfinite(loss):
         message = f"the loss must stay finite, but it became {loss} in epoch {epoch}"
         return {"epoch": epoch, "status": "retried", "message": message}
+    run.agree(samples)
     with run.as_used():
-        validation = score(run.module, run.images.validation)
+        validation = run.team.from_first(lambda: score(run.module, run.images.validation))
     seconds = time.monotonic() - started
     run.seconds += seconds
     sparsity = run.layers.sparsity()
@@ -135,87 +173,77 @@ def _patience(run: Run) -> float:
     return float(0.5 ** len(run.failures))
 
 
-def _steps(run: Run, epoch: int, progress: Step) -> float:
-    """Runs one pass over the training split and gives its mean loss; stops at a loss not finite."""
+def _steps(run: Run, epoch: int, progress: Step) -> tuple[float, int]:
+    """Runs one pass over the training split; stops at a loss not finite.
+
+    Mixing draws partners from a process's own share of a batch.
+
+    Returns:
+        The mean loss, and of how many samples this process has seen the gradient.
+    """
     recipe = run.job.recipe
     steps = max(len(run.images.train) // recipe.batch_size, 1)
     phases, patience = recipe.phases(), _patience(run)
     # All randomness of an epoch comes from (seed, epoch), so a resumed run needs no generator state.
-    torch.manual_seed(_seed(recipe, epoch, "dropout"))
-    total = 0.0
+    torch.manual_seed(_seed(recipe, epoch, "dropout", run.team))
+    total, samples = 0.0, 0
     run.module.train()
     for index, (images, labels) in enumerate(_batches(run, epoch)):
         for group in run.optimizer.param_groups:
             group["lr"] = recipe.lr_at(epoch, index, steps, phases) * patience
-        mixed = mix(images, labels, recipe, _seed(recipe, epoch, f"mix {index}"))
-        with making_way(progress.check):
-            loss = _step(run, mixed)
-        total += loss
+        mixed = mix(images, labels, recipe, _seed(recipe, epoch, f"mix {index}", run.team))
+        loss = _step(run, mixed, progress.check)
+        total, samples = total + loss, samples + len(labels)
         progress.show(epoch + (index + 1) / steps)
         if not math.isfinite(loss):
-            return loss
-    return total / steps
+            return loss, samples
+    return total / steps, samples
 
 
-def _step(run: Run, batch: Mixed) -> float:
+def _step(run: Run, batch: Mixed, check: Callable[[], None]) -> float:
+    with making_way(check):
+        run.optimizer.zero_grad(set_to_none=True)
+        run.method.start_step()
+        own = add_gradients(run, batch)
+    # Out of the way: others of the team may be waiting for a measurement, which waits for all in it.
+    loss = run.team.average(run.module, own, _share(run, batch))
+    with making_way(check):
+        _move(run)
+    return loss
+
+
+def _move(run: Run) -> None:
+    """Moves the weights by their gradients."""
     recipe = run.job.recipe
-    run.optimizer.zero_grad(set_to_none=True)
-    run.method.start_step()
-    loss = _gradients(run, batch)
     run.method.shape_gradients()
     if recipe.clip_norm:
         torch.nn.utils.clip_grad_norm_(run.module.parameters(), recipe.clip_norm)
     run.optimizer.step()
     if run.average is not None:
         run.average.update(run.module)
-    return loss
 
 
-def _gradients(run: Run, batch: Mixed) -> float:
-    """Adds up the gradients of a batch, part by part, and gives its mean loss."""
-    recipe, loss = run.job.recipe, 0.0
-    mixed_precision = torch.autocast(run.device.type, torch.bfloat16, enabled=recipe.autocast == "bf16")
-    with run.layers.masked():
-        for part in _parts(batch, recipe.accumulate):
-            share = len(part.labels) / len(batch.labels)
-            with mixed_precision:
-                found = run.objective(run.module, part) * share
-            found.backward()  # type: ignore[no-untyped-call]
-            loss += float(found.detach())
-    return loss
-
-
-def _parts(batch: Mixed, count: int) -> Iterator[Mixed]:
-    if count == 1:
-        yield batch
-        return
-    for at in torch.arange(len(batch.labels)).chunk(count):
-        others = None if batch.others is None else batch.others[at]
-        yield Mixed(batch.images[at], batch.labels[at], others, batch.share)
+def _share(run: Run, batch: Mixed) -> float:
+    """Gives which part of the team's whole batch a process's batch is."""
+    return len(batch.labels) / min(run.job.recipe.batch_size, len(run.images.train))
 
 
 def _taylor(run: Run, epoch: int, batches: int) -> dict[str, Array]:
-    """Gives the sum over batches of (gradient * weight)^2, of the weights as they are used.
+    """Gives the sum over the team's batches of (gradient * weight)^2, of the weights as they are used.
 
     Statistics of batch-norm stay as they were.
     """
-    buffers = {name: buffer.clone() for name, buffer in run.module.named_buffers()}
-    torch.manual_seed(_seed(run.job.recipe, epoch, "taylor"))
+    torch.manual_seed(_seed(run.job.recipe, epoch, "taylor", run.team))
     sums = {layer.name: torch.zeros_like(layer.weight) for layer in run.layers}
-    run.module.train()
-    for index, (images, labels) in enumerate(_batches(run, epoch)):
-        if index == batches:
-            break
-        run.module.zero_grad(set_to_none=True)
-        _gradients(run, Mixed(images, labels))
-        for layer in run.layers:
-            if layer.weight.grad is not None:
-                used = layer.weight.detach() * layer.mask
-                sums[layer.name] += (layer.weight.grad * used) ** 2
-    run.module.zero_grad(set_to_none=True)
-    with torch.no_grad():
-        for name, buffer in run.module.named_buffers():
-            buffer.copy_(buffers[name])
+    with looking(run.module):
+        for images, labels in itertools.islice(_batches(run, epoch), batches):
+            run.module.zero_grad(set_to_none=True)
+            own = Mixed(images, labels)
+            run.team.average(run.module, add_gradients(run, own), _share(run, own))
+            for layer in run.layers:
+                if layer.weight.grad is not None:
+                    used = layer.weight.detach() * layer.mask
+                    sums[layer.name] += (layer.weight.grad * used) ** 2
     return {name: found.float().cpu().contiguous().numpy() for name, found in sums.items()}
 
 
@@ -227,6 +255,7 @@ def _batches(run: Run, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
         shuffle_seed=_seed(recipe, epoch, "shuffle"),
         augment=recipe.augment,
         drop_last=len(split) >= recipe.batch_size,
+        shard=run.team.shard,
     ):
         yield (
             images.to(run.device, non_blocking=True).contiguous(memory_format=run.order),
@@ -234,8 +263,10 @@ def _batches(run: Run, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
         )
 
 
-def _seed(recipe: Recipe, epoch: int, purpose: str) -> int:
-    return int(short_hash([recipe.seed, epoch, purpose]), 16)
+def _seed(recipe: Recipe, epoch: int, purpose: str, team: Team = ALONE) -> int:
+    """Gives a seed of its own to every epoch and purpose and, where a team is named, its members."""
+    member = [] if team.is_first else [team.rank]
+    return int(short_hash([recipe.seed, epoch, purpose, *member]), 16)
 
 
 def _report(step: Step, row: Mapping[str, Any]) -> None:

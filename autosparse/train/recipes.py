@@ -55,6 +55,9 @@ class Recipe(Record):
         recalibrate_batches: training batches to recompute batch-norm statistics with at the end;
             0 keeps those of the training.
         from_scratch: whether initial weights are drawn at random although others were given.
+        rearrange: whether similar filters of trained weights become neighbours first: sorted by ``l1``
+            norm, as the 1xN paper does, or so that masks of the plan's patterns keep most (``kept``).
+            The new order is saved beside the weights, which are in it.
         reconstruct: whether training starts from weights that second-order reconstruction has pruned to
             the plan (`autosparse.reconstruct`).
         seed: decides initial weights, shuffling, augmentation, dropout and regrowth.
@@ -85,6 +88,7 @@ class Recipe(Record):
     autocast: Literal["off", "bf16"] = "off"
     recalibrate_batches: int = 0
     from_scratch: bool = False
+    rearrange: Literal["none", "l1", "kept"] = "none"
     reconstruct: bool = False
     seed: int = 0
 
@@ -120,6 +124,7 @@ class Recipe(Record):
         for name, known in (
             *(("kind", KINDS), ("optimizer", ("sgd", "adamw"))),
             *(("schedule", SCHEDULES), ("autocast", ("off", "bf16"))),
+            ("rearrange", ("none", "l1", "kept")),
         ):
             value = getattr(self, name)
             require(value in known, f"{name} must be one of {', '.join(known)}", got=value)

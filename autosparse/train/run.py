@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from autosparse import data, models
 from autosparse.data import ImageData
-from autosparse.storage.files import replacing
+from autosparse.graph.rearrange import Rearrangement
 from autosparse.train import checkpoint
 from autosparse.train.averaging import Average
 from autosparse.train.check import memory_format
@@ -25,6 +24,8 @@ from autosparse.train.methods.latent import MaskedLayers
 from autosparse.train.methods.method import Method, method_named
 from autosparse.train.objective import Objective
 from autosparse.train.recipes import Recipe
+from autosparse.train.starting import prepare, save_rearrangement
+from autosparse.train.team import ALONE, Team
 
 log = logging.getLogger(__name__)
 
@@ -53,9 +54,11 @@ class Run:
         objective: the loss.
         optimizer: steps.
         average: of the weights, where the recipe wants one.
+        team: the processes that train it together.
         best: the best epoch so far.
         next_epoch: the first that is not done.
         seconds: trained so far.
+        rearrangement: the order of filters, where they were rearranged first.
         failures: why epochs had to be begun anew, one line each; each halves the learning rate.
     """
 
@@ -68,10 +71,12 @@ class Run:
     objective: Objective
     optimizer: torch.optim.Optimizer
     average: Average | None
+    team: Team = ALONE
     best: Best = field(default_factory=Best)
     next_epoch: int = 0
     seconds: float = 0.0
     failures: list[str] = field(default_factory=list)
+    rearrangement: Rearrangement | None = None
 
     @property
     def layers(self) -> MaskedLayers:
@@ -95,6 +100,21 @@ class Run:
             weights = {k: v.detach().cpu().clone() for k, v in self.module.state_dict().items()}
         self.best = Best(accuracy, self.next_epoch, weights, self.layers.state())
 
+    def agree(self, samples: int) -> None:
+        """Makes statistics equal over the team, and sees that all else is, after an epoch's steps.
+
+        Args:
+            samples: that this process trained on in the epoch.
+
+        Raises:
+            RunError: the team's weights or masks differ.
+        """
+        statistics = dict(self.module.named_buffers())
+        averaged = {} if self.average is None else self.average.state()
+        also = [averaged[name] for name in statistics if name in averaged]
+        self.team.average_statistics([*statistics.values(), *also], samples)
+        self.team.check_equal(self.module, self.layers.checksum(), f"after epoch {self.next_epoch}")
+
     def save(self, folder: Path) -> None:
         """Saves the state after the epoch that just ended."""
         state = {
@@ -109,8 +129,12 @@ class Run:
         checkpoint.save(folder, self.next_epoch, state)
 
 
-def open_run(job: TrainJob) -> Run:
+def open_run(job: TrainJob, team: Team = ALONE) -> Run:
     """Loads what a job needs.
+
+    Args:
+        job: what is trained.
+        team: the processes that do so; each of them opens the job.
 
     Raises:
         UsageError: the model, data, weights, plan or recipe cannot be used, or the model cannot train.
@@ -119,6 +143,7 @@ def open_run(job: TrainJob) -> Run:
     images = data.resolve(job.data, resolution=job.resolution, channels=job.channels, seed=job.seed)
     start = None if recipe.from_scratch or job.weights is None else Path(job.weights)
     module, order = _load(job, images, start, trains=True)
+    moved = prepare(module, job, images)
     layers = MaskedLayers(module, job.plan)
     kind = method_named(recipe.method)
     return Run(
@@ -131,6 +156,8 @@ def open_run(job: TrainJob) -> Run:
         objective=Objective(recipe, _teacher(job, images)),
         optimizer=make_optimizer(module, recipe),
         average=Average(module, recipe.ema) if recipe.ema else None,
+        team=team,
+        rearrangement=moved,
     )
 
 
@@ -144,7 +171,7 @@ def _load(
         loaded.module,
         images.train,
         loaded.classes,
-        batch_size=job.recipe.batch_size // job.recipe.accumulate,
+        batch_size=max(1, job.recipe.batch_size // job.recipe.accumulate // job.workers),
         trains=trains,
     )
     module: nn.Module = loaded.module.to(memory_format=order)  # type: ignore[call-overload]
@@ -173,12 +200,26 @@ def make_optimizer(module: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
 
 
 def resume(run: Run, folder: Path) -> None:
-    """Takes up what the newest whole checkpoint holds; without one, the run stays as it was opened."""
+    """Takes up what the newest whole checkpoint holds; without one, the run stays as it was opened.
+
+    The first process reads it for all.
+
+    Raises:
+        RunError: the team's weights or masks differ.
+    """
+    found = run.team.from_first(lambda: _newest(folder))
+    if found is not None:
+        _take_up(run, folder, *found)
+    run.team.check_equal(run.module, run.layers.checksum(), "at the start")
+
+
+def _newest(folder: Path) -> tuple[int, dict[str, Any]] | None:
     found = checkpoint.load(folder)
     truncate_metrics(folder, 0 if found is None else found[0] + 1)
-    if found is None:
-        return
-    epoch, state = found
+    return found
+
+
+def _take_up(run: Run, folder: Path, epoch: int, state: Mapping[str, Any]) -> None:
     log.info("%s goes on after epoch %d", folder, epoch)
     run.module.load_state_dict(state["module"])
     run.optimizer.load_state_dict(state["optimizer"])
@@ -204,7 +245,8 @@ def finish(run: Run, folder: Path) -> TrainResult:
         )
     validation, test = _scores(run)
     weights = folder / "weights.safetensors"
-    _save_weights(run.module, weights)
+    save_rearrangement(folder, run.rearrangement)
+    checkpoint.save_state(weights, run.module.state_dict())
     result = _result(run, validation, test, weights)
     save_result(folder, result)
     checkpoint.clear(folder)
@@ -231,12 +273,3 @@ def _result(run: Run, validation: Score, test: Score, weights: Path) -> TrainRes
         seconds=round(run.seconds, 3),
         failures=tuple(run.failures),
     )
-
-
-def _save_weights(module: nn.Module, path: Path) -> None:
-    # Clones, because the format refuses tensors that share memory, as tied weights do.
-    tensors = {
-        k: v.cpu().clone(memory_format=torch.contiguous_format) for k, v in module.state_dict().items()
-    }
-    with replacing(path) as temporary:
-        save_file(tensors, temporary)

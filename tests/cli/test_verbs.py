@@ -139,12 +139,14 @@ def test_train_finds_the_run_and_passes_its_picks(
 
     def train(run: Path, pick: tuple[str, ...], **rest: Any) -> Outcome:
         seen.update(run=run, pick=pick, kind=rest["kind"], epochs=rest["epochs"])
+        seen.update(recipe=rest["recipe"], change=rest["change"], device=rest["train_device"])
         return Outcome()
 
     fake_pipeline(monkeypatch, train=train)
     folder = make_run(tmp_path / "results")
     assert run(["train"]) == 0
-    assert seen == {"run": folder.resolve(), "pick": ("knee",), "kind": "full", "epochs": None}
+    usual = {"recipe": None, "change": (), "device": "auto"}
+    assert seen == {"run": folder.resolve(), "pick": ("knee",), "kind": "full", "epochs": None, **usual}
     line = [
         "train",
         folder.name,
@@ -156,9 +158,19 @@ def test_train_finds_the_run_and_passes_its_picks(
         "short",
         "--epochs",
         "3",
+        "--recipe",
+        "mine.yaml",
+        "--set",
+        "lr=0.1",
+        "--set",
+        "settings.tau=0.2",
+        "--train-device",
+        "cuda:1",
     ]
     assert run(line) == 0
-    assert seen == {"run": folder.resolve(), "pick": ("fastest", "ab12"), "kind": "short", "epochs": 3}
+    told = {"recipe": "mine.yaml", "change": ("lr=0.1", "settings.tau=0.2"), "device": "cuda:1"}
+    picked = ("fastest", "ab12")
+    assert seen == {"run": folder.resolve(), "pick": picked, "kind": "short", "epochs": 3, **told}
 
 
 def test_runs_are_listed_shown_and_removed(

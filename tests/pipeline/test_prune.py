@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 import autosparse
 from autosparse import data, models
 from autosparse.errors import ConfigError, PlanError, Stopped, UsageError
+from autosparse.graph.rearrange import Rearrangement, undo
 from autosparse.patterns import check, parse_pattern
 from autosparse.pipeline import PruneRequest, prune
 from autosparse.plans.plan import Plan
@@ -98,6 +99,20 @@ def test_methods_that_train_write_what_they_reach(tmp_path, dense, method, patte
     assert "of 2 was the best" in outcome.text()
 
 
+@pytest.mark.parametrize("by", ["l1", "kept"])
+def test_rearranged_filters_lie_beside_their_order(tmp_path, dense, by):
+    outcome = prune(request_of(tmp_path, dense, method="magnitude", rearrange=by))
+    for name in outcome.labels:
+        check((load_file(outcome.file)[f"{name}.weight"] != 0).numpy(), parse_pattern("1x8"))
+    saved = json.loads((tmp_path / "out.safetensors.rearrangement.json").read_text())
+    module = models.resolve(NET, classes=10, weights=Path(outcome.file)).module
+    undo(module, Rearrangement.from_json(saved))
+    plain = load_file(dense)
+    for name, value in module.named_parameters():
+        kept = value != 0 if name.removesuffix(".weight") in outcome.labels else value == value
+        torch.testing.assert_close(value[kept], plain[name][kept])
+
+
 def test_a_stopped_training_goes_on(tmp_path, dense):
     request = request_of(tmp_path, dense, method="subp", change=QUICK, seed=5)
     epochs = []
@@ -156,6 +171,8 @@ def test_include_may_name_what_is_left_out_by_default(tmp_path, dense):
         ({"train_device": "gpu"}, UsageError, "auto, cpu, cuda"),
         ({"exclude": ("*",)}, UsageError, "at least one layer must be pruned"),
         ({"method": "subp", "pattern": "tw8"}, PlanError, "known beforehand"),
+        ({"rearrange": "some"}, UsageError, "rearrange must be one of"),
+        ({"rearrange": "l1", "method": "onexn"}, UsageError, "--set rearrange=l1"),
         ({"criterion": "l3", "method": "magnitude"}, UsageError, "criterion must be one of"),
     ],
 )

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
-from autosparse.errors import NoValidConfiguration
+from autosparse.errors import NoValidConfiguration, UsageError
+from autosparse.pipeline.subject.requests import recipe_for
 from autosparse.pipeline.trained import training
 from autosparse.pipeline.trained.accuracies import dense_job
 from autosparse.plans.plan import Plan
@@ -71,3 +74,34 @@ def test_a_dense_model_alone_is_no_result(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(training, "run_job", fail)
     with SerialPool() as pool, pytest.raises(NoValidConfiguration, match="at least one configuration"):
         training.train_with_dense({SPARSE.id: job(tmp_path, SPARSE)}, tmp_path, pool, Progress())
+
+
+def test_a_recipe_is_a_preset_or_a_file_of_the_kind_asked_for(tmp_path: Path) -> None:
+    subject: Any = SimpleNamespace(
+        images=SimpleNamespace(train=range(1_000)), config=SimpleNamespace(seed=7)
+    )
+    assert recipe_for(subject, "short").seed == 7
+    assert recipe_for(subject, "full", "paper-imagenet").epochs == 250
+    file = tmp_path / "mine.yaml"
+    dataclasses.replace(RECIPE, lr=0.3).save(file)
+    assert recipe_for(subject, "short", str(file)).lr == 0.3
+    with pytest.raises(UsageError, match=r"kind asked for, full, but .*mine\.yaml is of kind short"):
+        recipe_for(subject, "full", str(file))
+    with pytest.raises(UsageError, match="one of dense, short, full, paper-imagenet, or a YAML file"):
+        recipe_for(subject, "short", "shorter")
+    with pytest.raises(UsageError, match="No such file"):
+        recipe_for(subject, "short", str(tmp_path / "none.yaml"))
+
+
+def test_trainings_by_different_recipes_have_folders_of_their_own(tmp_path: Path) -> None:
+    for lr, suffix in ((0.1, ""), (0.2, "-other")):
+        other = dataclasses.replace(
+            job(tmp_path, SPARSE),
+            recipe=dataclasses.replace(RECIPE, lr=lr),
+            folder=str(tmp_path / "train" / f"{SPARSE.id}{suffix}"),
+        )
+        with SerialPool() as pool:
+            found, (dense,) = training.train_with_dense(
+                {SPARSE.id: other}, tmp_path, pool, Progress(), suffix=suffix
+            )
+        assert found and dense["weights"] == f"train/dense-short-1{suffix}/weights.safetensors"

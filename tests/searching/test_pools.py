@@ -226,7 +226,7 @@ INTERRUPTED = textwrap.dedent(
     signal.signal(signal.SIGINT, lambda *_: stopped.append(1))
     with Pool(cores=1) as pool:
         handle = pool.submit(time.sleep, 2.0)
-        print(pool._temporary, flush=True)
+        print(pool._own.folder, flush=True)
         while handle.outcome is None:
             pool.wait([handle], 0.2)
         print("STOPPED" if stopped else "UNASKED", handle.outcome.status, flush=True)

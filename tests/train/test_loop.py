@@ -15,7 +15,8 @@ import torch
 from safetensors.torch import load_file
 
 from autosparse import data, models
-from autosparse.errors import PlanError, RunError, Stopped, TrainingDiverged
+from autosparse.errors import PlanError, RunError, Stopped, TrainingDiverged, UsageError
+from autosparse.graph.rearrange import Rearrangement
 from autosparse.patterns import check
 from autosparse.plans.plan import Plan
 from autosparse.progress import Progress
@@ -386,8 +387,8 @@ class TestRetries:
 
         step, plan = loop._step, {}
 
-        def failing(run, batch):
-            loss = step(run, batch)
+        def failing(run, batch, check):
+            loss = step(run, batch, check)
             failures = plan.get(run.next_epoch, 0)
             return float("inf") if len(run.failures) < failures else loss
 
@@ -428,3 +429,46 @@ class TestRetries:
             train(job_in(tmp_path), Progress())
         assert [r["status"] for r in metrics_of(tmp_path)] == ["ok", "retried", "retried", "error"]
         assert load_result(tmp_path) is None
+
+
+class TestPrepared:
+    """Trained weights are rearranged or reconstructed before a method prunes them."""
+
+    def gentle(self, **changes):
+        return Recipe(kind="short", epochs=1, method="onexn", lr=1e-6, **changes)
+
+    def test_reconstruction_starts_better_than_masking(self, whole, tmp_path):
+        reached = {}
+        for name, recipe in (
+            ("masks", self.gentle(recalibrate_batches=8)),
+            ("obs", self.gentle(recalibrate_batches=8, reconstruct=True)),
+        ):
+            job = job_in(tmp_path / name, recipe=recipe, weights=whole[1].weights)
+            # The trained weights hold zeros for the plan; another one has to prune anew.
+            layers = {"3": LayerChoice(pattern=onexn(4), sparsity=0.75)}
+            result = train(dataclasses.replace(job, plan=Plan(model=NET, layers=layers)), Progress())
+            reached[name] = result.validation.value
+            check((load_file(result.weights)["3.weight"] != 0).numpy(), onexn(4))
+        assert reached["obs"] > reached["masks"]
+
+    @pytest.mark.parametrize("by", ["l1", "kept"])
+    def test_rearranged_filters_compute_the_same_and_their_order_is_saved(self, whole, tmp_path, by):
+        pruned = Plan(model=NET, layers={"3": LayerChoice(pattern=onexn(4), sparsity=0.5)})
+        recipe = dataclasses.replace(self.gentle(rearrange=by), lr=1e-12, weight_decay=0.0)
+        job = job_in(tmp_path, recipe=recipe, weights=whole[1].weights, plan=pruned)
+        result = train(job, Progress())
+        saved = Rearrangement.from_json(json.loads((tmp_path / "rearrangement.json").read_text()))
+        order = saved.orders["3"]
+        before, after = load_file(whole[1].weights), load_file(result.weights)
+        kept = after["3.weight"] != 0
+        moved = before["3.weight"][order.tolist()]
+        torch.testing.assert_close(after["3.weight"][kept], moved[kept], rtol=1e-4, atol=1e-5)
+        assert sorted(order) == list(range(20))
+        if by == "l1":
+            norms = moved.abs().sum(dim=(1, 2, 3))
+            assert (norms.diff() <= 1e-5).all()
+
+    def test_without_trained_weights_there_is_nothing_to_go_by(self, tmp_path):
+        for change in ({"rearrange": "l1"}, {"reconstruct": True}):
+            with pytest.raises(UsageError, match="starts from scratch; name weights"):
+                train(job_in(tmp_path / str(change), recipe=self.gentle(**change)), Progress())

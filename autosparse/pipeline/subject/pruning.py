@@ -49,6 +49,8 @@ class PruneRequest(Record):
         exclude: patterns of layer names that stay dense.
         method: ``magnitude`` masks, ``obs`` reconstructs too, and all others train.
         criterion: importance of a unit for ``magnitude``.
+        rearrange: whether similar filters become neighbours first, sorted by ``l1`` norm or so that
+            masks keep most (``kept``); of methods that train, the recipe says so.
         samples: training images that ``obs`` looks at.
         recipe: name of a preset or a YAML file, where something is trained; None is a full training by
             the method.
@@ -71,6 +73,7 @@ class PruneRequest(Record):
     exclude: tuple[str, ...] = ()
     method: str = "obs"
     criterion: Criterion = "l1"
+    rearrange: Literal["none", "l1", "kept"] = "none"
     samples: int = 512
     recipe: str | None = None
     change: tuple[str, ...] = ()
@@ -104,6 +107,12 @@ class PruneRequest(Record):
             f"criterion must be one of {', '.join(CRITERIA)}",
             criterion=self.criterion,
         )
+        orders = ("none", "l1", "kept")
+        require(
+            self.rearrange in orders,
+            f"rearrange must be one of {', '.join(orders)}",
+            rearrange=self.rearrange,
+        )
         require(self.samples >= 1, "samples must be at least 1", samples=self.samples)
         untrained = self.method in UNTRAINED
         require(
@@ -111,6 +120,12 @@ class PruneRequest(Record):
             f"a recipe goes with a method that trains, not with {self.method}",
             recipe=self.recipe,
             change=self.change,
+        )
+        require(
+            untrained or self.rearrange == "none",
+            "where something is trained the recipe says whether filters are rearranged; write "
+            "--set rearrange=l1",
+            rearrange=self.rearrange,
         )
 
 

@@ -67,8 +67,14 @@ def _baseline_of(subject: Survey) -> dict[str, Any]:
     }
 
 
-def evaluator_for(subject: Survey, weights: Path) -> OneShotEvaluator:
-    """Gives the callable that evaluates plans without training, its model loaded in this process."""
+def evaluator_for(subject: Survey, weights: Path, alternatives: Path | None = None) -> OneShotEvaluator:
+    """Gives the callable that evaluates plans without training, its model loaded in this process.
+
+    Args:
+        subject: of the run.
+        weights: dense weights.
+        alternatives: layers reconstructed alone, which plans are stitched from; None masks.
+    """
     evaluator = OneShotEvaluator(
         model=subject.config.model,
         weights=str(weights.resolve()),
@@ -77,6 +83,7 @@ def evaluator_for(subject: Survey, weights: Path) -> OneShotEvaluator:
         channels=subject.input_shape[0],
         classes=subject.classes,
         limit=_EVALUATION_LIMIT,
+        alternatives=None if alternatives is None else str(alternatives),
         seed=subject.config.seed,
     )
     evaluator.open(subject.images)
@@ -201,7 +208,12 @@ def check_training(subject: Survey) -> None:
 
 def weights_in(run: Path, result: TrainResult) -> str:
     """Gives the file of trained weights relative to the folder of the run that holds it."""
-    return str(Path(result.weights).relative_to(run.absolute()))
+    return relative_to(run, Path(result.weights))
+
+
+def relative_to(run: Path, file: Path) -> str:
+    """Gives a file relative to the folder of the run that holds it."""
+    return str(file.absolute().relative_to(run.absolute()))
 
 
 def pool_for(subject: Survey, run: RunFolder, progress: Progress) -> Pool:
@@ -214,12 +226,18 @@ def pool_for(subject: Survey, run: RunFolder, progress: Progress) -> Pool:
         )
 
 
-def contestant(plan: Plan, result: TrainResult | None, weights: Path) -> Contestant:
-    """Gives a configuration as it would be deployed: trained weights, or dense ones to be pruned."""
+def contestant(plan: Plan, pruned: Path | str | None, weights: Path) -> Contestant:
+    """Gives a configuration as it would be deployed: its own weights, or dense ones to be pruned.
+
+    Args:
+        plan: of the configuration.
+        pruned: file of its own weights, zeros in place; None without.
+        weights: dense weights.
+    """
     return Contestant(
         name=plan.id,
-        weights=result.weights if result else str(weights),
+        weights=str(pruned or weights),
         plan=plan,
-        pruned=result is not None,
+        pruned=pruned is not None,
         dtype=plan.dtype,
     )

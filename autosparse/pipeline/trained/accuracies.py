@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from autosparse import models
+from autosparse.data import AnySplit
 from autosparse.pipeline.subject.survey import Survey
 from autosparse.plans.plan import Plan
 from autosparse.progress import Progress
@@ -41,6 +42,24 @@ class Reached:
     def by(cls, result: TrainResult) -> Reached:
         """Takes it from a training."""
         return cls(test=result.accuracy, validation=result.validation, epochs=result.epochs)
+
+    @classmethod
+    def of(cls, subject: Survey, weights: Path, dtype: str) -> Reached:
+        """Evaluates weights that were pruned and not trained, on both splits.
+
+        Args:
+            subject: of the run.
+            weights: with their zeros.
+            dtype: type that the model computes in.
+        """
+        loaded = models.resolve(subject.config.model, classes=subject.classes, weights=weights)
+        sample, _ = next(iter(subject.images.test.batches(2, limit=2)))
+        module = computed_in(dtype, loaded.module, sample)
+        test, validation = (
+            score(module, split).as_accuracy("one-shot", name, dtype=dtype)
+            for name, split in _splits(subject)
+        )
+        return cls(test=test, validation=validation)
 
     def values(self) -> dict[str, Any]:
         """Gives what configurations and baselines hold of it in pareto.json."""
@@ -99,12 +118,17 @@ def dense_accuracies(subject: Survey, weights: Path, progress: Progress) -> Dens
     return DenseAccuracies(test=found["test"], validation=found["validation"])
 
 
-def dense_job(jobs: Mapping[str, TrainJob], folder: Path) -> tuple[str, TrainJob]:
+def _splits(subject: Survey) -> tuple[tuple[SplitName, AnySplit], ...]:
+    return (("test", subject.images.test), ("validation", subject.images.validation))
+
+
+def dense_job(jobs: Mapping[str, TrainJob], folder: Path, suffix: str = "") -> tuple[str, TrainJob]:
     """Gives the training of the dense model that equals those of some configurations in all else.
 
     Args:
         jobs: plan id to job, at least one; all of one recipe.
         folder: where trainings of the run go.
+        suffix: of the folder's name, where the recipe is none of the presets.
 
     Returns:
         Its name and job: one of the jobs themselves where that trains the dense model in f32 already.
@@ -113,7 +137,7 @@ def dense_job(jobs: Mapping[str, TrainJob], folder: Path) -> tuple[str, TrainJob
         if job.plan.dtype == "f32" and not job.plan.is_sparse:
             return name, job
     some = next(iter(jobs.values()))
-    name = f"dense-{some.recipe.kind}-{some.recipe.epochs}"
+    name = f"dense-{some.recipe.kind}-{some.recipe.epochs}{suffix}"
     plan = Plan(model=some.model, note="dense, trained like the configurations")
     return name, dataclasses.replace(some, plan=plan, folder=str(folder / name))
 

@@ -24,7 +24,12 @@ def run_job(job: TrainJob) -> TrainResult:
 
 
 def train_with_dense(
-    jobs: Mapping[str, TrainJob], run: Path, pool: AbstractPool, progress: Progress
+    jobs: Mapping[str, TrainJob],
+    run: Path,
+    pool: AbstractPool,
+    progress: Progress,
+    *,
+    suffix: str = "",
 ) -> tuple[dict[str, TrainResult], tuple[Mapping[str, Any], ...]]:
     """Trains configurations, and the dense model exactly as they are trained, to compare them with.
 
@@ -33,6 +38,7 @@ def train_with_dense(
         run: folder of the run that they belong to.
         pool: where they run, its cores shared evenly.
         progress: told of every epoch.
+        suffix: of the name of the dense model's folder, where the recipe is none of the presets.
 
     Returns:
         Plan id to result, without those whose training failed; and the dense model as pareto.json
@@ -42,7 +48,7 @@ def train_with_dense(
         Stopped: a stop was asked for; every job saved its last epoch.
         NoValidConfiguration: all configurations failed.
     """
-    name, dense = dense_job(jobs, (run / "train").absolute())
+    name, dense = dense_job(jobs, (run / "train").absolute(), suffix)
     everyone = {**jobs, name: dense}
     cores = max(1, pool.cores // len(everyone))
     results = train_all(everyone, pool, cores=cores, progress=progress)

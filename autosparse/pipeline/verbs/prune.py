@@ -13,6 +13,7 @@ from torch import nn
 
 from autosparse import hardware, models
 from autosparse.deploy.state_dict import write_state_dict
+from autosparse.graph.rearrange import Rearrangement
 from autosparse.pipeline.results.outcomes import PruneOutcome
 from autosparse.pipeline.subject.pruning import PruneRequest, PruneSubject, settle
 from autosparse.plans.plan import Plan
@@ -21,10 +22,13 @@ from autosparse.progress import Progress
 from autosparse.reconstruct import ReconstructionSettings, reconstruct
 from autosparse.records import Accuracy, AccuracyKind, SplitName, short_hash
 from autosparse.storage import paths
+from autosparse.storage.files import read_json, write_json
 from autosparse.train.baseline import baseline
 from autosparse.train.evaluate import computed_in, recalibrate_batchnorm, score
 from autosparse.train.job import TrainJob
 from autosparse.train.loop import train
+from autosparse.train.starting import FILE as REARRANGEMENT
+from autosparse.train.starting import rearranged
 
 _RECALIBRATION_BATCHES = 16
 
@@ -55,13 +59,14 @@ def prune(
         weights = _start(subject, progress)
         kind: AccuracyKind = "one-shot" if subject.recipe is None else subject.recipe.kind
         made = _reconstructed if subject.recipe is None else _trained
-        module, notes = made(subject, weights, progress)
+        module, order, notes = made(subject, weights, progress)
     with progress.at("accuracy"):
         reached = _accuracies(subject, module, kind, progress)
         dense = (
             {} if weights is None else _accuracies(subject, _load(subject, weights), "dense", progress)
         )
     write_state_dict(Path(request.output), module, subject.plan)
+    notes = (*notes, *_write_order(Path(request.output), order))
     return PruneOutcome(
         file=request.output,
         method=request.method,
@@ -101,14 +106,25 @@ def _load(subject: PruneSubject, weights: Path) -> nn.Module:
     ).module
 
 
+def _write_order(weights: Path, order: Rearrangement | None) -> tuple[str, ...]:
+    """Writes the new order of filters beside the weights that have it, and says where."""
+    if order is None or not order.moves:
+        return ()
+    file = weights.with_name(f"{weights.name}.{REARRANGEMENT}")
+    write_json(file, order.to_json())
+    return (f"filters of {len(order.orders)} layers are in another order, which {file} holds",)
+
+
 def _reconstructed(
     subject: PruneSubject, weights: Path | None, progress: Progress
-) -> tuple[nn.Module, tuple[str, ...]]:
+) -> tuple[nn.Module, Rearrangement | None, tuple[str, ...]]:
     """Masks or reconstructs dense weights; batch-norm statistics are those of what comes out."""
     assert weights is not None
     torch.set_num_threads(hardware.usable_cores())
     request, train_split = subject.request, subject.images.train
-    module = _load(subject, weights)
+    module, order = _load(subject, weights), None
+    if request.rearrange != "none":
+        order = rearranged(module, subject.plan, subject.images, request.rearrange)
     notes: tuple[str, ...] = ()
     if request.method == "magnitude":
         sparsify(module, subject.plan, criterion=request.criterion)
@@ -121,12 +137,12 @@ def _reconstructed(
             for each in found.layers
         )
     recalibrate_batchnorm(module, train_split, batches=_RECALIBRATION_BATCHES, seed=request.seed)
-    return module, notes
+    return module, order, notes
 
 
 def _trained(
     subject: PruneSubject, weights: Path | None, progress: Progress
-) -> tuple[nn.Module, tuple[str, ...]]:
+) -> tuple[nn.Module, Rearrangement | None, tuple[str, ...]]:
     request, recipe = subject.request, subject.recipe
     assert recipe is not None
     job = TrainJob(
@@ -150,7 +166,9 @@ def _trained(
         f"epoch {result.best_epoch + 1} of {result.epochs} was the best; training in {folder}",
         *result.failures,
     )
-    return _load(subject, Path(result.weights)), notes
+    saved = folder / REARRANGEMENT
+    order = Rearrangement.from_json(read_json(saved)) if saved.exists() else None
+    return _load(subject, Path(result.weights)), order, notes
 
 
 def _accuracies(

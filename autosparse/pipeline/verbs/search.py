@@ -35,12 +35,14 @@ from autosparse.pipeline.subject.requests import (
     ledger_for,
     pool_for,
     recipe_for,
+    relative_to,
     study_subject,
     train_job,
     weights_in,
 )
 from autosparse.pipeline.subject.survey import Survey, survey, will_train
 from autosparse.pipeline.trained.accuracies import Reached, dense_accuracies
+from autosparse.pipeline.trained.reconstructed import alternatives_for, reconstruct_plans
 from autosparse.pipeline.trained.training import train_with_dense
 from autosparse.plans.front import least_infeasible
 from autosparse.progress import Progress
@@ -183,7 +185,7 @@ def _search(work: _Work) -> SearchOutcome:
     with _stage(work, "baseline"):
         weights = dense_weights(work.survey, work.progress)
         accuracies = dense_accuracies(work.survey, weights, work.progress)
-    evaluator = evaluator_for(work.survey, weights)
+    evaluator = _evaluator(work, weights)
     with _stage(work, "tune"), work.pool.exclusive():
         tuning = measure_options(work.survey, _us(work.left_s), work.progress)
         publish.write_latency_table(work.run, work.survey, tuning.options)
@@ -208,7 +210,7 @@ def _search(work: _Work) -> SearchOutcome:
         try:
             study = _study(work, problem, evaluator)
         except BudgetInfeasible:
-            return _out_of_reach(work, findings)
+            return _out_of_reach(work, findings, weights)
         publish.write_trials(work.run, study)
     return _qualify(work, findings, study, weights)
 
@@ -227,7 +229,7 @@ def _qualify(work: _Work, findings: Findings, study: StudyResult, weights: Path)
     )
     if not qualifying.chosen:
         nearest = least_infeasible(qualifying.all, top_k)
-        entrants = _untrained(work, findings.ledger, nearest)
+        entrants = _untrained(work, findings.ledger, nearest, weights)
         return _publish(work, dataclasses.replace(findings, entrants=entrants))
     with _stage(work, "train"):
         trained, dense = _train(work, qualifying, weights)
@@ -245,7 +247,7 @@ def _qualify(work: _Work, findings: Findings, study: StudyResult, weights: Path)
     return _publish(work, findings)
 
 
-def _out_of_reach(work: _Work, findings: Findings) -> SearchOutcome:
+def _out_of_reach(work: _Work, findings: Findings, weights: Path) -> SearchOutcome:
     """Reports that no assignment of the table meets the budget, with the fastest one, really run."""
     plan, _ = knapsack.fastest(findings.problem)
     if plan.id not in findings.ledger.measured:
@@ -253,19 +255,50 @@ def _out_of_reach(work: _Work, findings: Findings) -> SearchOutcome:
     found = finalist(plan, findings.problem, findings.ledger)
     why = ("search", "no assignment of the measured options is predicted to meet the budget")
     skipped = (why, *_skipped(findings))
-    entrants = _untrained(work, findings.ledger, [found])
+    entrants = _untrained(work, findings.ledger, [found], weights)
     return _publish(work, dataclasses.replace(findings, entrants=entrants, skipped=skipped))
 
 
-def _untrained(work: _Work, ledger: Ledger, finalists: Sequence[Finalist]) -> tuple[Entrant, ...]:
+def _untrained(
+    work: _Work, ledger: Ledger, finalists: Sequence[Finalist], weights: Path
+) -> tuple[Entrant, ...]:
     """Evaluates plans that were run whole but not trained, as a report needs them."""
+    files = _reconstructed(work, finalists, weights)
     with work.progress.step("accuracy on both splits", len(finalists)) as step:
         found = []
         for each in finalists:
-            reached = ledger.reached(each.plan)
-            found.append(Entrant(finalist=each, measured=each.measured, reached=reached))
+            file = files.get(each.plan.id)
+            if file is None:
+                reached = ledger.reached(each.plan)
+            else:
+                reached = Reached.of(work.survey, file, each.plan.dtype)
+            found.append(
+                Entrant(
+                    finalist=each,
+                    measured=each.measured,
+                    reached=reached,
+                    weights=None if file is None else relative_to(work.run.path, file),
+                )
+            )
             step.advance(1, each.plan.id)
     return tuple(found)
+
+
+def _evaluator(work: _Work, weights: Path) -> OneShotEvaluator:
+    """Gives what evaluates plans without training; layers are reconstructed first if asked for."""
+    if work.survey.config.one_shot == "masks":
+        return evaluator_for(work.survey, weights)
+    with _stage(work, "reconstruct layers"):
+        alternatives = alternatives_for(work.survey, weights, work.progress)
+    return evaluator_for(work.survey, weights, alternatives)
+
+
+def _reconstructed(work: _Work, finalists: Sequence[Finalist], weights: Path) -> dict[str, Path]:
+    """Gives the weights of plans that are not trained, where they are more than masks."""
+    if work.survey.config.one_shot == "masks":
+        return {}
+    plans = [each.plan for each in finalists]
+    return reconstruct_plans(work.survey, work.run, plans, weights, work.progress)
 
 
 def _publish(work: _Work, findings: Findings) -> SearchOutcome:
@@ -375,12 +408,15 @@ def _final(
 ) -> tuple[Entrant, ...]:
     """Measures, in one session with dense, exactly the weights that would be deployed."""
     finalists = [f for f in _deployable(qualifying) if not trained or f.plan.id in trained]
+    own: dict[str, Path | str] = {name: result.weights for name, result in trained.items()}
+    if not trained:
+        own = {**_reconstructed(work, finalists, weights)}
     results = ledger.measure_deployed(
-        [contestant(f.plan, trained.get(f.plan.id), weights) for f in finalists]
+        [contestant(f.plan, own.get(f.plan.id), weights) for f in finalists]
     )
     measured = [dataclasses.replace(f, measured=results[f.plan.id]) for f in finalists]
     if not trained:
-        return _untrained(work, ledger, measured)
+        return _untrained(work, ledger, measured, weights)
     return tuple(
         Entrant(
             finalist=each,

@@ -205,7 +205,7 @@ def _train(
         )
         for name in names
     }
-    return train_with_dense(jobs, work.run.path, work.pool, work.progress)
+    return train_with_dense(jobs, work.run.path, work.pool, work.progress, suffix=own)
 
 
 def _amend(

@@ -1,0 +1,117 @@
+"""Weights without training: layers reconstructed alone for the search, whole plans for the report."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import torch
+
+from autosparse import models
+from autosparse.deploy.state_dict import write_state_dict
+from autosparse.pipeline.measured.tables import choices
+from autosparse.pipeline.subject.survey import Survey
+from autosparse.plans.plan import Plan
+from autosparse.progress import Progress
+from autosparse.reconstruct import ReconstructionSettings, reconstruct, reconstruct_alone
+from autosparse.records import short_hash
+from autosparse.run_folders import RunFolder
+from autosparse.storage import paths
+from autosparse.train.evaluate import content_hash, recalibrate_batchnorm, source_file
+
+_BATCH_SIZE = 128
+_RECALIBRATION_BATCHES = 16
+
+
+def alternatives_for(subject: Survey, weights: Path, progress: Progress) -> Path:
+    """Gives a file with every sparse choice of every layer reconstructed alone, made once and kept.
+
+    Args:
+        subject: whose space says what layers may become.
+        weights: dense weights.
+        progress: told of every layer.
+
+    Raises:
+        Stopped: a stop was requested; the next call begins anew.
+    """
+    wanted = {
+        name: [choice for choice in offered if choice.sparsity > 0]
+        for name, offered in choices(subject).items()
+    }
+    settings = ReconstructionSettings(seed=subject.config.seed)
+    key = short_hash(
+        [
+            subject.config.model,
+            content_hash(source_file(subject.config.model)),
+            content_hash(str(weights)),
+            subject.images.id,
+            settings.to_json(),
+            {name: [choice.label for choice in offered] for name, offered in wanted.items()},
+        ],
+        16,
+    )
+    file = (
+        paths.writable_folder(paths.home() / "reconstructions", "AUTOSPARSE_HOME")
+        / f"{key}.safetensors"
+    )
+    if not file.exists():
+        torch.set_num_threads(subject.hardware.cpu.cores_usable)
+        module = _dense(subject, weights)
+        found = reconstruct_alone(
+            module, wanted, _calibration(subject, settings), settings=settings, progress=progress
+        )
+        found.save(file)
+    return file
+
+
+def reconstruct_plans(
+    subject: Survey, run: RunFolder, plans: Iterable[Plan], weights: Path, progress: Progress
+) -> dict[str, Path]:
+    """Reconstructs whole plans, layer by layer, and writes their weights; those written stay.
+
+    Args:
+        subject: of the run.
+        run: whose folder gets the files.
+        plans: configurations that are not trained.
+        weights: dense weights.
+        progress: told of every layer.
+
+    Returns:
+        Plan id to file, for the plans that prune anything.
+    """
+    torch.set_num_threads(subject.hardware.cpu.cores_usable)
+    settings = ReconstructionSettings(seed=subject.config.seed)
+    found = {}
+    for plan in plans:
+        if not plan.is_sparse:
+            continue
+        file = run.folder("reconstructed") / f"{plan.id}.safetensors"
+        if not file.exists():
+            module = _dense(subject, weights)
+            batches = _calibration(subject, settings)
+            reconstruct(module, plan, batches, settings=settings, progress=progress)
+            recalibrate_batchnorm(
+                module,
+                subject.images.train,
+                batches=_RECALIBRATION_BATCHES,
+                batch_size=_BATCH_SIZE,
+                seed=subject.config.seed,
+            )
+            write_state_dict(file, module, plan)
+        found[plan.id] = file
+    return found
+
+
+def _dense(subject: Survey, weights: Path) -> torch.nn.Module:
+    loaded = models.resolve(
+        subject.config.model, classes=subject.classes, weights=weights, seed=subject.config.seed
+    )
+    return loaded.module
+
+
+def _calibration(
+    subject: Survey, settings: ReconstructionSettings
+) -> Iterable[tuple[torch.Tensor, torch.Tensor]]:
+    return subject.images.train.batches(
+        _BATCH_SIZE, shuffle_seed=subject.config.seed, limit=settings.samples
+    )

@@ -1,0 +1,133 @@
+"""One training for several plans of a front: which can share one, and training them so.
+
+The densest plan of a group is trained; the others are forked from the mean of its tickets and say so.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from autosparse.errors import UsageError
+from autosparse.patterns.family import UnitFamily, family_of
+from autosparse.plans.plan import Plan
+from autosparse.progress import Progress
+from autosparse.records.rules import require
+from autosparse.train.job import TrainJob, TrainResult, load_result
+from autosparse.train.loop import train
+from autosparse.train.tickets.cycles import cycle_tickets, open_trained
+from autosparse.train.tickets.forks import fork, patterns_of
+from autosparse.train.tickets.records import TicketSettings
+
+
+def group_by_training(plans: Sequence[Plan], reach: float) -> list[list[Plan]]:
+    """Gives groups of plans that can share one training, the plan to train first in each.
+
+    A plan joins another's training if both have the same model and, layer by layer, the same pattern,
+    and no layer of it is denser, nor sparser by more than `reach`; so no fork can lack live units. Of
+    several trainings it joins the nearest. A fork loses the more the farther it is (`cycles` has
+    figures). Dense plans, and those with units that follow from the weights, are trained by
+    themselves.
+
+    Args:
+        plans: of a front, in any order.
+        reach: largest difference of a layer's sparsity, in [0, 1]; 0 shares between equals alone.
+
+    Returns:
+        Groups by rising sparsity of their first plan; every plan is in one.
+
+    Raises:
+        UsageError: the reach is no such number.
+    """
+    require(0 <= reach <= 1, "reach must lie in [0, 1]", reach=reach)
+    groups: list[list[Plan]] = []
+    for plan in sorted(plans, key=lambda plan: (_mean_sparsity(plan), plan.id)):
+        gaps = [(_gap(group[0], plan, reach), group) for group in groups]
+        near = [(gap, group) for gap, group in gaps if gap is not None]
+        if near:
+            min(near, key=lambda found: found[0])[1].append(plan)
+        else:
+            groups.append([plan])
+    return groups
+
+
+def train_shared(
+    jobs: Mapping[str, TrainJob], settings: TicketSettings, reach: float, progress: Progress
+) -> dict[str, TrainResult]:
+    """Trains the first plan of each group, and forks the others from it.
+
+    A plan whose own training is finished in its folder keeps that result.
+
+    Args:
+        jobs: name to job, which differ in plan and folder alone.
+        settings: of the cycles after a training that others share.
+        reach: see `group_by_training`.
+        progress: told of every epoch and cycle.
+
+    Returns:
+        Name to result, in the order of `jobs`; that of a fork is a `ForkedResult`.
+
+    Raises:
+        UsageError: the jobs differ in more, or two of them have one plan.
+        TrainingDiverged: the loss of a training or a cycle is no longer finite.
+        Stopped: a stop was requested; the same call resumes.
+    """
+    names = _names_by_plan(jobs)
+    found: dict[str, TrainResult] = {}
+    for head, *others in group_by_training([job.plan for job in jobs.values()], reach):
+        trained = jobs[names[head.id]]
+        found[names[head.id]] = train(trained, progress)
+        if not others:
+            continue
+        tickets = cycle_tickets(open_trained(trained), settings, progress)
+        for plan in others:
+            progress.check()
+            folder = Path(jobs[names[plan.id]].folder)
+            found[names[plan.id]] = load_result(folder) or fork(tickets, plan, folder)
+    return {name: found[name] for name in jobs}
+
+
+def _names_by_plan(jobs: Mapping[str, TrainJob]) -> dict[str, str]:
+    """Gives plan id to job name.
+
+    Raises:
+        UsageError: the jobs differ in more than plan and folder, or two of them have one plan.
+    """
+    first = next(iter(jobs.values()), None)
+    names: dict[str, str] = {}
+    for name, job in jobs.items():
+        assert first is not None
+        if dataclasses.replace(job, plan=first.plan, folder=first.folder) != first:
+            raise UsageError(
+                f"jobs that share a training must differ in plan and folder alone, but got {name!r}, "
+                "which differs in more; train it by itself"
+            )
+        if job.plan.id in names:
+            raise UsageError(
+                f"jobs that share a training must have different plans, but got {job.plan.id} of "
+                f"{names[job.plan.id]!r} and {name!r}; leave one out"
+            )
+        names[job.plan.id] = name
+    return names
+
+
+def _mean_sparsity(plan: Plan) -> float:
+    return sum(c.sparsity for c in plan.layers.values()) / max(len(patterns_of(plan)), 1)
+
+
+def _gap(trained: Plan, plan: Plan, reach: float) -> float | None:
+    """Gives how much sparser a plan is, over all layers; None where it cannot share the training."""
+    names = patterns_of(plan)
+    if plan.model != trained.model or names != patterns_of(trained) or not _has_tickets(plan):
+        return None
+    gaps = [plan.layers[name].sparsity - trained.layers[name].sparsity for name in names]
+    if any(not -1e-9 <= gap <= reach + 1e-9 for gap in gaps):
+        return None
+    return sum(gaps)
+
+
+def _has_tickets(plan: Plan) -> bool:
+    """Whether any layer is sparse, and all that are have units known beforehand."""
+    families = [family_of(plan.layers[name].pattern) for name in patterns_of(plan)]
+    return bool(families) and all(isinstance(family, UnitFamily) for family in families)
