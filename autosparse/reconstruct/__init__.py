@@ -6,6 +6,7 @@ alternatives reconstruct_alone: many choices of each layer by itself, to stitch
 choosing     which weights a layer keeps, by what its pattern shares
 elimination  the order in which shared units go, and what each costs
 columns      outputs that each keep columns of their own, set column by column
+packed       weights of one mask, as small as they are, in memory and in files
 problem      one layer's weights, moments and error; least squares for a mask
 hessians     second moments of layers' inputs
 inputs       the columns of a layer's input

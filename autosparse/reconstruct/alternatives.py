@@ -10,18 +10,15 @@ of layers from which non-uniform models are stitched.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-import safetensors
-import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from autosparse.errors import PlanError, got
+from autosparse.errors import PlanError
 from autosparse.patterns.pattern import Pattern
 from autosparse.plans.plan import Plan
 from autosparse.plans.pruning import prunable, sparse_layers
@@ -29,16 +26,21 @@ from autosparse.progress import Progress, Step
 from autosparse.reconstruct.choosing import Solution, solve
 from autosparse.reconstruct.inputs import Layer, width
 from autosparse.reconstruct.layers import Batch, calibration_of, put
+from autosparse.reconstruct.packed import (
+    Key,
+    Packed,
+    PackedFile,
+    Unpacked,
+    key_of,
+    name_of,
+    write_packed,
+)
 from autosparse.reconstruct.problem import Problem, problem_of
 from autosparse.reconstruct.settings import ReconstructionSettings
 from autosparse.records import LayerChoice, Record
-from autosparse.storage.files import read_bytes, write_bytes
-
-Key = tuple[str, str]
 
 # Moments of so many bytes are collected in one pass over the images; more layers take more passes.
 _PASS_BYTES = 1 << 30
-_SCHEMA = "1"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,7 +60,8 @@ class Errors(Record):
 class Alternatives:
     """What layers may become, ready to be put into a module.
 
-    Keys are a layer's name and a choice's label, such as ``1x16@0.75``.
+    Keys are a layer's name and a choice's label, such as ``1x16@0.75``. Those made here hold what is
+    kept alone, those loaded are read from their file: each is unpacked when it is asked for.
 
     Attributes:
         weights: float32 of the layer's shape.
@@ -86,12 +89,12 @@ class Alternatives:
             PlanError: a layer's choice is not at hand, or of another shape.
         """
         found = [
-            (name, layer, self._key(name, layer, choice))
+            (name, layer, *self._found(name, layer, choice))
             for name, layer, choice in sparse_layers(module, plan)
         ]
-        return {name: put(layer, self.weights[key], self.masks[key]) for name, layer, key in found}
+        return {name: put(layer, weight, mask) for name, layer, weight, mask in found}
 
-    def _key(self, name: str, layer: Layer, choice: LayerChoice) -> Key:
+    def _found(self, name: str, layer: Layer, choice: LayerChoice) -> tuple[Tensor, Tensor]:
         key = (name, choice.label)
         if key not in self.weights:
             known = ", ".join(label for of, label in self.weights if of == name) or "none"
@@ -99,54 +102,34 @@ class Alternatives:
                 f"a stitched plan may ask only for what was reconstructed, but {name!r} has no "
                 f"{choice.label}; it has: {known}"
             )
-        if self.weights[key].shape != layer.weight.shape:
+        weight = self.weights[key]
+        if weight.shape != layer.weight.shape:
             raise PlanError(
                 f"weights must fit their layer, but {name!r} is {tuple(layer.weight.shape)} and "
-                f"{choice.label} is {tuple(self.weights[key].shape)}; reconstruct this model's layers"
+                f"{choice.label} is {tuple(weight.shape)}; reconstruct this model's layers"
             )
-        return key
+        return weight, self.masks[key]
 
     def save(self, path: Path) -> None:
-        """Writes all as one safetensors file.
+        """Writes all as one safetensors file: kept values, and masks of a bit a weight.
 
         Raises:
             RunError: the file cannot be written.
         """
-        tensors = {f"{kind}/{name}/{label}": value for kind, (name, label), value in self._tensors()}
-        errors = {f"{name}/{label}": value.to_json() for (name, label), value in self.errors.items()}
-        metadata = {"schema": _SCHEMA, "errors": json.dumps(errors, sort_keys=True)}
-        write_bytes(path, safetensors.torch.save(tensors, metadata=metadata))
-
-    def _tensors(self) -> Iterator[tuple[str, Key, Tensor]]:
-        for kind, of in (("weight", self.weights), ("mask", self.masks)):
-            for key, value in of.items():
-                yield kind, key, value.contiguous()
+        packed = {key: Packed.of(weight, self.masks[key]) for key, weight in self.weights.items()}
+        errors = {name_of(key): value.to_json() for key, value in self.errors.items()}
+        write_packed(path, packed, {"errors": errors})
 
     @classmethod
     def load(cls, path: Path) -> Self:
-        """Reads what `save` wrote.
+        """Opens what `save` wrote.
 
         Raises:
             PlanError: the file is missing or damaged, or holds something else.
         """
-        try:
-            tensors = safetensors.torch.load(read_bytes(path))
-            with safetensors.safe_open(path, framework="pt") as opened:
-                metadata = opened.metadata() or {}
-            told = json.loads(metadata["errors"]) if metadata.get("schema") == _SCHEMA else None
-        except (OSError, ValueError, KeyError, safetensors.SafetensorError) as error:
-            raise PlanError(f"alternatives must be a readable file, but got {path}: {error}") from None
-        keys = {} if told is None else {tuple(key.rsplit("/", 1)): key for key in told}
-        if told is None or set(tensors) != {f"{of}/{k}" for k in told for of in ("weight", "mask")}:
-            raise PlanError(
-                f"alternatives must be what Alternatives.save wrote, but {path} holds "
-                f"{got(sorted(tensors))}; make them anew with reconstruct_alone"
-            )
-        return cls(
-            weights={(k[0], k[1]): tensors[f"weight/{text}"] for k, text in keys.items()},
-            masks={(k[0], k[1]): tensors[f"mask/{text}"] for k, text in keys.items()},
-            errors={(k[0], k[1]): Errors.from_json(told[text]) for k, text in keys.items()},
-        )
+        file = PackedFile(path)
+        errors = {key_of(name): Errors.from_json(value) for name, value in file.told["errors"].items()}
+        return cls(Unpacked(file, Packed.weight), Unpacked(file, Packed.mask), errors)
 
 
 def reconstruct_alone(
@@ -178,16 +161,20 @@ def reconstruct_alone(
     settings, progress = settings or ReconstructionSettings(), progress or Progress()
     wanted = {name: _by_pattern(offered) for name, offered in choices.items()}
     layers = {name: prunable(module, name) for name, patterns in wanted.items() if patterns}
-    found: dict[Key, Solution] = {}
+    packed: dict[Key, Packed] = {}
+    errors: dict[Key, Errors] = {}
+    found = Alternatives(Unpacked(packed, Packed.weight), Unpacked(packed, Packed.mask), errors)
     if not layers:
-        return _gathered(found)
+        return found
     with progress.step("alternatives", sum(map(len, wanted.values()))) as step:
         calibration = calibration_of(module, batches, settings, progress)
         for part in _passes(layers):
             for name, moments in calibration.collect(module, part).items():
                 problem = problem_of(layers[name].weight, moments, settings.damping)
-                found.update(_solved(name, problem, wanted[name], settings, step))
-    return _gathered(found)
+                for key, solution in _solved(name, problem, wanted[name], settings, step):
+                    packed[key] = Packed.of(solution.weight, torch.from_numpy(solution.mask))
+                    errors[key] = Errors(masked=solution.masked_error, best=solution.error)
+    return found
 
 
 def _by_pattern(offered: Iterable[LayerChoice]) -> dict[Pattern, list[float]]:
@@ -223,14 +210,3 @@ def _solved(
         for sparsity, solution in solve(problem, pattern, sparsities, settings, step.check).items():
             yield (name, LayerChoice(pattern=pattern, sparsity=sparsity).label), solution
         step.advance()
-
-
-def _gathered(found: Mapping[Key, Solution]) -> Alternatives:
-    return Alternatives(
-        weights={key: solution.weight.float() for key, solution in found.items()},
-        masks={key: torch.from_numpy(solution.mask) for key, solution in found.items()},
-        errors={
-            key: Errors(masked=solution.masked_error, best=solution.error)
-            for key, solution in found.items()
-        },
-    )

@@ -9,7 +9,9 @@ which is Gaussian elimination of the unit's rows. The cheapest unit goes first, 
 pass ranks every unit of a group: what is kept at any sparsity is the end of one order.
 
 Units are removed `SHARE`-th by `SHARE`-th of those left, the cheapest together: their costs are those
-before the batch, the update is that of all of them at once and exact.
+before the batch, the update is that of all of them at once and exact. By sixteenths, errors of
+ResNet-20's layers on CIFAR-10 are those by thirty-seconds to 0.03 % on average; by eighths they are up
+to 0.4 % higher, by quarters up to 5 %.
 
 Source: Frantar, Singh, Alistarh, "Optimal Brain Compression", arXiv 2208.11580: the greedy order, the
 block update, and the choice over a whole layer by the traces of its rows.
@@ -32,9 +34,9 @@ from autosparse.patterns.structure import Array
 from autosparse.reconstruct.hessians import Check
 from autosparse.reconstruct.problem import factor
 
-SHARE = 32
+SHARE = 16
 # Groups are worked on together while their inverses take no more than this.
-_TOGETHER_BYTES = 128 << 20
+_TOGETHER_BYTES = 32 << 20
 _CROWDED = 0.75
 
 
@@ -52,9 +54,23 @@ class Trace:
     rise: Array
 
 
-def elimination_flops(groups: Sequence[Group]) -> float:
-    """Estimates the operations of `eliminate`: two thirds of columns cubed, per group."""
-    return sum(2 / 3 * float(group.units.size) ** 3 for group in groups)
+def elimination_flops(columns: float) -> float:
+    """Estimates the operations of `eliminate` for a group: two fifths of its columns cubed."""
+    return 0.4 * columns**3
+
+
+def parts_of(groups: Sequence[Group], most_flops: float, least_units: int) -> int:
+    """Gives in how many parts units are to be removed, so that it takes no more operations.
+
+    Args:
+        groups: all of one layer.
+        most_flops: for all of them.
+        least_units: that a part has, whatever it takes.
+    """
+    units, width = groups[0].units.shape
+    whole = len(groups) * elimination_flops(float(units * width))
+    wanted = np.ceil(np.sqrt(whole / max(most_flops, 1.0)))  # p parts take a p-th squared
+    return int(np.clip(wanted, 1, max(1, units // least_units)))
 
 
 def ranks(traces: Sequence[Trace]) -> Array:
@@ -82,6 +98,7 @@ def eliminate(
     *,
     dtype: torch.dtype = torch.float32,
     share: int = SHARE,
+    parts: int = 1,
 ) -> list[Trace]:
     """Removes the units of every group, one after another.
 
@@ -92,6 +109,9 @@ def eliminate(
         check: called between removals; what it raises ends the work.
         dtype: arithmetic of the pass.
         share: the inverse of the fraction of units that go together.
+        parts: units are split into so many runs, each of which is removed as if all of the others
+            stayed. It takes a fraction of 1 / parts^2 of the operations. Errors of ResNet-20's layers
+            on CIFAR-10 rose by 2 to 16 % with two parts and by 7 to 24 % with four, on average.
 
     Returns:
         A trace per group.
@@ -99,10 +119,24 @@ def eliminate(
     Raises:
         UsageError: the damping is too small for the arithmetic.
     """
-    size = groups[0].units.size ** 2 * torch.finfo(dtype).bits // 8
-    together = max(1, _TOGETHER_BYTES // size)
-    traces: list[Trace] = []
     inverse, weight = inverse.to(dtype), weight.to(dtype)
+    split = np.array_split(np.arange(len(groups[0].units)), parts)
+    removed = [
+        _eliminated(inverse, weight, [Group(g.outputs, g.units[run]) for g in groups], share, check)
+        for run in split
+    ]
+    return [
+        _joined([Trace(run[t.order], t.rise) for run, t in zip(split, traces, strict=True)])
+        for traces in zip(*removed, strict=True)
+    ]
+
+
+def _eliminated(
+    inverse: Tensor, weight: Tensor, groups: Sequence[Group], share: int, check: Check
+) -> list[Trace]:
+    size = groups[0].units.size ** 2 * inverse.element_size()
+    together = max(1, _TOGETHER_BYTES // max(1, size))
+    traces: list[Trace] = []
     for start in range(0, len(groups), together):
         check()
         left = _opened(inverse, weight, groups[start : start + together])
@@ -110,23 +144,43 @@ def eliminate(
     return traces
 
 
+def _joined(traces: Sequence[Trace]) -> Trace:
+    """Merges the traces of parts of a group: the cheapest first, in each part's own order."""
+    if len(traces) == 1:
+        return traces[0]
+    dear = np.concatenate([np.maximum.accumulate(trace.rise) for trace in traces])
+    merged = np.argsort(dear, kind="stable")
+    order, rise = (np.concatenate([getattr(t, of) for t in traces]) for of in ("order", "rise"))
+    return Trace(order[merged], rise[merged])
+
+
 @dataclass(slots=True, eq=False)
 class _Left:
     """What is left of some groups; columns are in the order of their units.
 
-    Units that are gone stay in place, as zeros, until there are many: to move what is left takes as
-    long as to set it anew.
+    What is left of the inverse is P - V^T V, where V has a row per column gone. Only its diagonal
+    blocks and the rows of units that go are ever formed: that takes a third of columns cubed, and to
+    set all of it anew at each removal would take two thirds. Units that are gone stay in place until
+    there are many, as to move what is left takes time too.
 
     Attributes:
-        inverse: ``[groups, columns, columns]``.
+        inverse: ``[all, all]``, P; groups share it.
+        columns: int64 ``[groups, columns]``, which of its columns each is.
         weight: ``[groups, rows, columns]``, of groups with fewer rows filled up with zeros.
+        own: ``[groups, places, width, width]``, what is left of the block of each unit.
+        factor: ``[groups, room, columns]``, V; `gone` of its rows are set.
+        gone: columns removed so far.
         units: int64 ``[groups, places]``, the unit at every place.
         alive: int64 ``[groups, units left]``, the places of those left, ascending.
         width: columns per unit.
     """
 
     inverse: Tensor
+    columns: Tensor
     weight: Tensor
+    own: Tensor
+    factor: Tensor
+    gone: int
     units: Tensor
     alive: Tensor
     width: int
@@ -135,10 +189,13 @@ class _Left:
         """Gives what the removal of each single unit costs, ``[groups, units left]``."""
         groups, places = self.units.shape
         which = torch.arange(groups)[:, None], self.alive
-        squares = self.inverse.view(groups, places, self.width, places, self.width)
-        own = squares.diagonal(dim1=1, dim2=3).permute(0, 3, 1, 2)[which]
-        rows = self.weight.view(groups, -1, places, self.width).permute(0, 2, 3, 1)[which]
-        half: Tensor = torch.linalg.solve_triangular(factor(own), rows, upper=False)
+        own = self.own[which]
+        rows = self.weight.view(groups, -1, places, self.width)
+        if self.width == 1:  # torch has a call for each matrix of a batch, however small
+            cost: Tensor = rows.square().sum(dim=(1, 3)).gather(1, self.alive) / own[:, :, 0, 0]
+            return cost
+        turned = rows.permute(0, 2, 3, 1)[which]
+        half: Tensor = torch.linalg.solve_triangular(factor(own), turned, upper=False)
         return half.square().sum(dim=(2, 3))
 
     def remove(self, gone: Tensor, stay: Tensor) -> Tensor:
@@ -152,24 +209,41 @@ class _Left:
             What the removal adds to the error, ``[groups]``.
         """
         out = self._columns(gone)
-        rows = _taken(self.inverse, out)
-        lower = factor(_taken(rows.mT, out))
-        half = torch.linalg.solve_triangular(lower, rows.mT, upper=False)
-        own = _taken(self.weight, out).mT
-        weights: Tensor = torch.linalg.solve_triangular(lower, own, upper=False)
+        rows = self._rows(out)
+        lower = factor(_taken(rows, out))
+        # Products with a small inverse are faster than solving for many columns, and as exact here.
+        unit = torch.eye(out.shape[1], dtype=lower.dtype).expand_as(lower)
+        small = torch.linalg.solve_triangular(lower, unit, upper=False)
+        half = self.factor[:, self.gone : self.gone + out.shape[1]]
+        torch.bmm(small, rows, out=half)
+        weights = small @ _taken(self.weight, out).mT
         self.weight.baddbmm_(weights.mT, half, alpha=-1)
-        self.inverse.baddbmm_(half.mT, half, alpha=-1)
+        split = half.view(*half.shape[:2], -1, self.width).permute(0, 2, 3, 1).contiguous()
+        self.own -= split @ split.mT
+        self.gone += out.shape[1]
         self.alive = stay
         if stay.shape[1] < _CROWDED * self.units.shape[1]:
             self._move_together()
-        return weights.square().sum(dim=(1, 2))
+        joint: Tensor = weights.square().sum(dim=(1, 2))
+        return joint
+
+    def _rows(self, out: Tensor) -> Tensor:
+        """Gives rows of what is left of the inverse, ``[groups, rows, columns]``."""
+        groups, count = out.shape
+        known = self.factor[:, : self.gone]
+        which = self.columns.gather(1, out).flatten()
+        whole = self.inverse.index_select(0, which).view(groups, count, -1)
+        rows = _taken(whole, self.columns)
+        return rows.baddbmm_(_taken(known, out).mT, known, alpha=-1)
 
     def _move_together(self) -> None:
         kept = self._columns(self.alive)
-        parts = zip(self.inverse, kept, strict=True)
-        self.inverse = torch.stack([p.index_select(0, k).index_select(1, k) for p, k in parts])
+        which = torch.arange(len(self.units))[:, None], self.alive
+        moved = _room(kept.shape, self.gone, self.weight.dtype)
+        moved[:, : self.gone] = _taken(self.factor[:, : self.gone], kept)
+        self.factor, self.own = moved, self.own[which]
         self.weight = _taken(self.weight, kept)
-        self.units = self.units.gather(1, self.alive)
+        self.columns, self.units = self.columns.gather(1, kept), self.units.gather(1, self.alive)
         self.alive = torch.arange(self.units.shape[1]).repeat(len(self.units), 1)
 
     def _columns(self, places: Tensor) -> Tensor:
@@ -177,26 +251,40 @@ class _Left:
         return (places[:, :, None] * self.width + inside).flatten(1)
 
 
+def _room(shape: Sequence[int], gone: int, dtype: torch.dtype) -> Tensor:
+    """Gives an empty factor for what is gone and all that is left; pages not used cost nothing."""
+    return torch.empty(shape[0], gone + shape[1], shape[1], dtype=dtype)
+
+
 def _opened(inverse: Tensor, weight: Tensor, groups: Sequence[Group]) -> _Left:
     units, width = groups[0].units.shape
     rows = max(len(group.outputs) for group in groups)
-    inverses, weights = [], []
-    for group in groups:
-        order = torch.from_numpy(group.units.reshape(-1).astype(np.int64))
-        absent = torch.nonzero(order < 0).flatten()
-        at = order.clamp(min=0)
-        square = inverse.index_select(0, at).index_select(1, at)
-        # Short units are filled up with columns of no weight that depend on no other.
-        square[absent] = 0.0
-        square[:, absent] = 0.0
-        square[absent, absent] = 1.0
-        own = weight.new_zeros(rows, len(order))
-        own[: len(group.outputs)] = weight[torch.from_numpy(group.outputs.astype(np.int64))][:, at]
-        own[:, absent] = 0.0
-        inverses.append(square)
-        weights.append(own)
+    columns = torch.from_numpy(np.stack([group.units.reshape(-1) for group in groups]).astype(np.int64))
+    absent = columns < 0
+    # Short units are filled up with columns of no weight that depend on no other.
+    if bool(absent.any()):
+        more, before = int(absent.sum(dim=1).max()), inverse
+        inverse = torch.eye(len(before) + more, dtype=before.dtype)
+        inverse[: len(before), : len(before)] = before
+    own = weight.new_zeros(len(groups), rows, columns.shape[1])
+    for place, group in enumerate(groups):
+        outputs = torch.from_numpy(group.outputs.astype(np.int64))
+        own[place, : len(outputs)] = weight[outputs][:, columns[place].clamp(min=0)]
+    own.masked_fill_(absent[:, None], 0.0)
+    columns = torch.where(absent, len(weight[0]) + absent.cumsum(dim=1) - 1, columns)
+    blocks = columns.view(len(groups), units, width)
     numbers = torch.arange(units).repeat(len(groups), 1)
-    return _Left(torch.stack(inverses), torch.stack(weights), numbers, numbers, width)
+    return _Left(
+        inverse,
+        columns,
+        own,
+        inverse[blocks[..., :, None], blocks[..., None, :]],
+        _room(columns.shape, 0, inverse.dtype),
+        0,
+        numbers,
+        numbers,
+        width,
+    )
 
 
 def _emptied(left: _Left, share: int, check: Check) -> list[Trace]:

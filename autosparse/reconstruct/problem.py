@@ -3,6 +3,9 @@
 With weights W ``[outputs, columns]``, what they shall be like T, and the moment H of the inputs, the
 error of weights V is tr((T - V) H (T - V)^T), the squared error of the output per position. Solutions
 are those of the damped moment H + ridge * 1; errors are told of the undamped one.
+
+From `LARGE` columns on, errors are summed up in float32 (to some six digits), and systems are factored
+in float32 and their solutions refined against the float64 ones until residuals are below `_RESIDUAL`.
 """
 
 from __future__ import annotations
@@ -18,6 +21,13 @@ from autosparse.errors import UsageError
 from autosparse.measuring.lock import making_way
 from autosparse.patterns.structure import Array, BoolArray
 from autosparse.reconstruct.hessians import Check, Moments
+
+# Float32 is some three times as fast; below, a layer takes a fraction of a second anyway.
+LARGE = 768
+# Error grows with the square of it.
+_RESIDUAL = 1e-7
+_REFINEMENTS = 8
+_BASE = 256
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -41,7 +51,29 @@ class Problem:
     def error(self, weight: Tensor) -> float:
         """Gives the squared error of the output per position, summed over outputs."""
         missing = self.target - weight
-        return float(((missing @ self.moment) * missing).sum().clamp(min=0.0))
+        dtype = torch.float32 if len(self.moment) >= LARGE else torch.float64
+        through = missing.to(dtype) @ self.moment.to(dtype)
+        return float((through * missing).sum().clamp(min=0.0))
+
+    def seen(self) -> Tensor:
+        """Gives the columns that are not always 0, ascending; all if there is none.
+
+        Nothing depends on the weights of others, such as those of taps that meet padding alone.
+        """
+        found = torch.nonzero(self.moment.diagonal() > 0).flatten()
+        return found if len(found) else torch.arange(len(self.moment))
+
+    def of(self, columns: Tensor) -> Problem:
+        """Gives the problem of some columns, as if there were no others; itself if they are all."""
+        if len(columns) == len(self.moment):
+            return self
+        return Problem(
+            (len(self.weight), len(columns)),
+            self.weight.index_select(1, columns),
+            self.target.index_select(1, columns),
+            self.moment.index_select(0, columns).index_select(1, columns),
+            self.ridge,
+        )
 
     def damped(self) -> Tensor:
         """Gives H + ridge * 1; a copy."""
@@ -49,13 +81,49 @@ class Problem:
         damped.diagonal().add_(self.ridge)
         return damped
 
-    def inverse(self) -> Tensor:
+    def inverse(self, dtype: torch.dtype = torch.float64) -> Tensor:
         """Gives the inverse of the damped moment.
+
+        Args:
+            dtype: of the arithmetic. What float32 cannot factor is inverted in float64; where it can,
+                rounding changes the ridge by about a hundredth.
 
         Raises:
             UsageError: the damping is too small for float64.
         """
-        return torch.cholesky_inverse(factor(self.damped()))
+        damped = self.damped()
+        lower, broken = torch.linalg.cholesky_ex(damped.to(dtype))
+        if bool(broken.any()):
+            lower = factor(damped)
+        return _gram(_inverted(lower))
+
+
+def _inverted(lower: Tensor) -> Tensor:
+    """Inverts a triangular matrix by halves: on two threads LAPACK takes several times as long."""
+    if len(lower) <= _BASE:
+        unit = torch.eye(len(lower), dtype=lower.dtype)
+        small: Tensor = torch.linalg.solve_triangular(lower, unit, upper=False)
+        return small
+    half = len(lower) // 2
+    found = torch.zeros_like(lower)
+    found[:half, :half] = _inverted(lower[:half, :half])
+    found[half:, half:] = _inverted(lower[half:, half:])
+    found[half:, :half] = -found[half:, half:] @ (lower[half:, :half] @ found[:half, :half])
+    return found
+
+
+def _gram(lower: Tensor) -> Tensor:
+    """Gives L^T L of a triangular matrix, by halves."""
+    if len(lower) <= _BASE:
+        return lower.T @ lower
+    half = len(lower) // 2
+    below, last = lower[half:, :half], lower[half:, half:]
+    found = torch.empty_like(lower)
+    found[:half, :half] = _gram(lower[:half, :half]).addmm_(below.T, below)
+    found[half:, half:] = _gram(last)
+    found[half:, :half] = last.T @ below
+    found[:half, half:] = found[half:, :half].T
+    return found
 
 
 def factor(matrix: Tensor) -> Tensor:
@@ -139,5 +207,18 @@ def least_squares(problem: Problem, mask: BoolArray, check: Check) -> Tensor:
         with making_way(check):
             inside = problem.moment.index_select(0, at).index_select(1, at)
             inside.diagonal().add_(problem.ridge)
-            found[of[:, None], at] = torch.cholesky_solve(right.T, factor(inside)).T
+            found[of[:, None], at] = _solution(inside, right.T).T
     return found
+
+
+def _solution(matrix: Tensor, right: Tensor) -> Tensor:
+    """Solves a damped system, ``[columns, right sides]``, in float64 or as well as that matters."""
+    if len(matrix) >= LARGE:
+        lower, broken = torch.linalg.cholesky_ex(matrix.float())
+        found, residual = torch.zeros_like(right), right
+        for _ in range(0 if bool(broken.any()) else _REFINEMENTS):
+            found = found + torch.cholesky_solve(residual.float(), lower)
+            residual = right - matrix @ found
+            if float(residual.norm()) <= _RESIDUAL * float(right.norm()):
+                return found
+    return torch.cholesky_solve(right, factor(matrix))

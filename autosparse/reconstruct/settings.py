@@ -33,7 +33,7 @@ class ReconstructionSettings(Record):
     """
 
     samples: int = 512
-    positions: int = 256
+    positions: int = 64
     damping: float = 1e-2
     target: Target = "dense"
     dtype: Literal["float32", "float64"] = "float32"

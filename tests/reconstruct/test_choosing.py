@@ -156,8 +156,10 @@ def test_the_way_follows_from_what_is_shared(label, way, monkeypatch):
 
 @pytest.mark.parametrize("label", ["1x4", "unstructured", "2:4", "tw4", "tvw4", "block4"])
 def test_layers_too_large_for_elimination_and_exact_weights(label, monkeypatch):
-    """Large layers are chosen at once or in steps, and set by a sweep; laws hold all the same."""
+    """Large layers are chosen in parts or at once, and set by a sweep; laws hold all the same."""
     monkeypatch.setattr(choosing, "_MOST_FLOPS", 0.0)
+    monkeypatch.setattr(choosing, "_LEAST_UNITS", 4)
+    monkeypatch.setattr(choosing, "_MOST_FLOPS_SOLVING", 0.0)
     monkeypatch.setattr(choosing, "_MOST_FLOPS_SINGLE", 0.0)
     asked, pattern = problem((13, 12, 3, 1), seed=2), parse_pattern(label)
     found = solve(asked, pattern, [0.5], SETTINGS, go_on)
@@ -165,11 +167,12 @@ def test_layers_too_large_for_elimination_and_exact_weights(label, monkeypatch):
     assert found[0.5].error < 0.9 * found[0.5].masked_error
 
 
-def test_elimination_beats_choosing_at_once(monkeypatch):
+def test_elimination_of_all_beats_that_of_parts(monkeypatch):
     asked = [problem((16, 12, 3, 1), seed) for seed in range(4)]
     pattern = parse_pattern("1x8")
     exact = [solve(each, pattern, [0.5], SETTINGS, go_on)[0.5].error for each in asked]
     monkeypatch.setattr(choosing, "_MOST_FLOPS", 0.0)
+    monkeypatch.setattr(choosing, "_LEAST_UNITS", 1)
     rough = [solve(each, pattern, [0.5], SETTINGS, go_on)[0.5].error for each in asked]
     assert sum(exact) < sum(rough)
 

@@ -294,3 +294,18 @@ def test_many_layers_take_several_passes(made, monkeypatch):
 def test_dense_choices_alone_need_no_images():
     found = reconstruct_alone(Net(), {"head": [LayerChoice(pattern=DENSE)]}, [])
     assert not found.weights
+
+
+def test_files_hold_what_is_kept_and_are_read_when_asked(tmp_path):
+    path, keys = tmp_path / "kept.safetensors", [("layer", f"1x4@{s}") for s in (0.5, 0.75)]
+    weights = {key: torch.randn(64, 99) for key in keys}
+    masks = {key: torch.rand(64, 99) > 0.5 + 0.25 * place for place, key in enumerate(keys)}
+    Alternatives(weights, masks, {key: Errors(masked=2.0, best=1.0) for key in keys}).save(path)
+    kept = sum(int(mask.sum()) for mask in masks.values())
+    assert path.stat().st_size < 4 * kept + 2 * 64 * 99 / 8 + 1000
+    back = Alternatives.load(path)
+    path.unlink()
+    for key in keys:
+        assert torch.equal(back.weights[key], torch.where(masks[key], weights[key], 0.0))
+        assert torch.equal(back.masks[key], masks[key])
+    assert ("layer", "1x4@0.9") not in back.weights and len(back.weights) == 2
