@@ -68,7 +68,7 @@ def batch_of(run: Run) -> Mixed:
 
 def timed(run: Run, batch: Mixed) -> float:
     started = time.perf_counter()
-    loop._step(run, batch)
+    loop._step(run, batch, lambda: None)
     if run.device.type == "cuda":
         torch.cuda.synchronize()
     return time.perf_counter() - started
