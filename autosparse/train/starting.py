@@ -11,7 +11,8 @@ from autosparse.data import ImageData
 from autosparse.errors import UsageError
 from autosparse.graph.rearrange import Rearrangement, rearrange
 from autosparse.plans.plan import Plan
-from autosparse.reconstruct import ReconstructionSettings, reconstruct
+from autosparse.progress import Progress
+from autosparse.reconstruct import Reconstruction, ReconstructionSettings, reconstruct
 from autosparse.storage.files import write_json
 from autosparse.train.evaluate import recalibrate_batchnorm
 from autosparse.train.job import TrainJob
@@ -73,12 +74,14 @@ def reconstructed(
     *,
     seed: int = 0,
     settings: ReconstructionSettings | None = None,
-) -> None:
+    progress: Progress | None = None,
+) -> Reconstruction:
     """Prunes a trained module by second-order error, and recomputes batch-norm statistics, in place."""
     settings = settings or ReconstructionSettings(seed=seed)
     device = device_of(module)
     batches = images.train.batches(_BATCH_SIZE, shuffle_seed=seed, limit=settings.samples)
-    reconstruct(module, plan, ((i.to(device), labels) for i, labels in batches), settings=settings)
+    there = ((shown.to(device), labels) for shown, labels in batches)
+    found = reconstruct(module, plan, there, settings=settings, progress=progress)
     recalibrate_batchnorm(
         module,
         images.train,
@@ -86,6 +89,7 @@ def reconstructed(
         batch_size=_BATCH_SIZE,
         seed=seed,
     )
+    return found
 
 
 def save_rearrangement(folder: Path, found: Rearrangement | None) -> None:

@@ -13,14 +13,14 @@ from autosparse.pipeline.measured.tables import choices
 from autosparse.pipeline.subject.survey import Survey
 from autosparse.plans.plan import Plan
 from autosparse.progress import Progress
-from autosparse.reconstruct import ReconstructionSettings, reconstruct, reconstruct_alone
+from autosparse.reconstruct import ReconstructionSettings, reconstruct_alone
 from autosparse.records import short_hash
 from autosparse.run_folders import RunFolder
 from autosparse.storage import paths
-from autosparse.train.evaluate import content_hash, recalibrate_batchnorm, source_file
+from autosparse.train.evaluate import content_hash, source_file
+from autosparse.train.starting import reconstructed
 
 _BATCH_SIZE = 128
-_RECALIBRATION_BATCHES = 16
 
 
 def alternatives_for(subject: Survey, weights: Path, progress: Progress) -> Path:
@@ -80,7 +80,6 @@ def reconstruct_plans(
         Plan id to file, for the plans that prune anything.
     """
     torch.set_num_threads(subject.hardware.cpu.cores_usable)
-    settings = ReconstructionSettings(seed=subject.config.seed)
     found = {}
     for plan in plans:
         if not plan.is_sparse:
@@ -88,15 +87,8 @@ def reconstruct_plans(
         file = run.folder("reconstructed") / f"{plan.id}.safetensors"
         if not file.exists():
             module = _dense(subject, weights)
-            batches = _calibration(subject, settings)
-            reconstruct(module, plan, batches, settings=settings, progress=progress)
-            recalibrate_batchnorm(
-                module,
-                subject.images.train,
-                batches=_RECALIBRATION_BATCHES,
-                batch_size=_BATCH_SIZE,
-                seed=subject.config.seed,
-            )
+            seed = subject.config.seed
+            reconstructed(module, plan, subject.images, seed=seed, progress=progress)
             write_state_dict(file, module, plan)
         found[plan.id] = file
     return found

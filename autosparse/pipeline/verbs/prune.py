@@ -19,7 +19,7 @@ from autosparse.pipeline.subject.pruning import PruneRequest, PruneSubject, sett
 from autosparse.plans.plan import Plan
 from autosparse.plans.pruning import prunable, sparsify
 from autosparse.progress import Progress
-from autosparse.reconstruct import ReconstructionSettings, reconstruct
+from autosparse.reconstruct import ReconstructionSettings
 from autosparse.records import Accuracy, AccuracyKind, SplitName, short_hash
 from autosparse.storage import paths
 from autosparse.storage.files import read_json, write_json
@@ -28,7 +28,7 @@ from autosparse.train.evaluate import computed_in, recalibrate_batchnorm, score
 from autosparse.train.job import TrainJob
 from autosparse.train.loop import train
 from autosparse.train.starting import FILE as REARRANGEMENT
-from autosparse.train.starting import rearranged
+from autosparse.train.starting import rearranged, reconstructed
 
 _RECALIBRATION_BATCHES = 16
 
@@ -121,22 +121,23 @@ def _reconstructed(
     """Masks or reconstructs dense weights; batch-norm statistics are those of what comes out."""
     assert weights is not None
     torch.set_num_threads(hardware.usable_cores())
-    request, train_split = subject.request, subject.images.train
+    request, images = subject.request, subject.images
     module, order = _load(subject, weights), None
     if request.rearrange != "none":
         order = rearranged(module, subject.plan, subject.images, request.rearrange)
     notes: tuple[str, ...] = ()
     if request.method == "magnitude":
         sparsify(module, subject.plan, criterion=request.criterion)
+        recalibrate_batchnorm(module, images.train, batches=_RECALIBRATION_BATCHES, seed=request.seed)
     else:
         settings = ReconstructionSettings(samples=request.samples, seed=request.seed)
-        batches = train_split.batches(128, shuffle_seed=request.seed, limit=request.samples)
-        found = reconstruct(module, subject.plan, batches, settings=settings, progress=progress)
+        found = reconstructed(
+            module, subject.plan, images, seed=request.seed, settings=settings, progress=progress
+        )
         notes = tuple(
             f"{each.layer}: error of its outputs {each.error:.3g}, by masking {each.masked_error:.3g}"
             for each in found.layers
         )
-    recalibrate_batchnorm(module, train_split, batches=_RECALIBRATION_BATCHES, seed=request.seed)
     return module, order, notes
 
 
