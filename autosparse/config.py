@@ -122,6 +122,9 @@ class SearchConfig(BaseModel):
         train: how promoted configurations are trained.
         recipe: YAML file, or preset, of how exactly; None is the preset of `train`.
         train_device: where: ``auto``, ``cpu``, ``cuda`` or ``cuda:1``.
+        train_workers: processes that train one configuration together.
+        share_training: whether configurations that differ little share one training.
+        share_reach: how far they may differ in a layer's sparsity; None is what the training advises.
         out: folder that run folders are made in.
     """
 
@@ -156,6 +159,9 @@ class SearchConfig(BaseModel):
     train: Annotated[str, _by(values.choice(TRAIN_KINDS))] = "short"
     recipe: Annotated[str | None, _by(values.optional(values.name_or_file(".yaml", ".yml")))] = None
     train_device: Annotated[str, _by(values.text)] = "auto"
+    train_workers: Annotated[int, _by(values.count(1))] = 1
+    share_training: Annotated[bool, _by(values.switch)] = False
+    share_reach: Annotated[float | None, _by(values.optional(values.fraction))] = None
     out: Annotated[Path, _by(values.path)] = Path("results")
 
     def __init__(self, **given: Any) -> None:

@@ -174,6 +174,34 @@ TrainDevice = Annotated[
         "--train-device", help="Where to train: auto, cpu, cuda or cuda:1.", default="auto", panel=_HOW
     ),
 ]
+TrainWorkers = Annotated[
+    str | None,
+    _text(
+        "--train-workers",
+        help="Processes that train one configuration together, on cores or GPUs.",
+        default="1",
+        panel=_HOW,
+    ),
+]
+ShareTraining = Annotated[
+    bool | None,
+    typer.Option(
+        "--share-training/--no-share-training",
+        help="Train configurations that differ little once: the densest is trained, the others are "
+        "pruned from it.",
+        show_default=False,
+        rich_help_panel=_HOW,
+    ),
+]
+ShareReach = Annotated[
+    str | None,
+    _text(
+        "--share-reach",
+        help="How far they may differ in a layer's sparsity.",
+        default="0.0625",
+        panel=_HOW,
+    ),
+]
 StudyName = Annotated[str | None, _text("--study-name", help="Name of the Optuna study.", panel=_KEEP)]
 Storage = Annotated[
     str | None,

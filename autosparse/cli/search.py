@@ -44,6 +44,9 @@ def search(
     train: options.Train = None,
     recipe: options.Recipe = None,
     train_device: options.TrainDevice = None,
+    train_workers: options.TrainWorkers = None,
+    share_training: options.ShareTraining = None,
+    share_reach: options.ShareReach = None,
     study_name: options.StudyName = None,
     storage: options.Storage = None,
     database: options.Database = None,
@@ -134,13 +137,18 @@ def train(
         int | None, typer.Option(help="Epochs, instead of the recipe's.", min=1, metavar="")
     ] = None,
     train_device: options.TrainDevice = None,
+    train_workers: options.TrainWorkers = None,
+    share_training: options.ShareTraining = None,
+    share_reach: options.ShareReach = None,
     out: options.Runs = Path("results"),
     as_json: options.Json = False,
 ) -> int:
     """Train configurations of a finished search."""
-    from autosparse.values import choice
+    from autosparse import values
 
-    length: Literal["short", "full"] = choice(("short", "full"))(kind, "--kind")
+    length: Literal["short", "full"] = values.choice(("short", "full"))(kind, "--kind")
+    workers = values.count(1)(train_workers or "1", "--train-workers")
+    reach = values.optional(values.fraction)(share_reach, "--share-reach")
     folder = finished_run(out, run)
     from autosparse import pipeline  # brings torch and Ray
 
@@ -153,7 +161,9 @@ def train(
             recipe=recipe,
             change=tuple(change or ()),
             epochs=epochs,
-            train_device=train_device or "auto",
+            arrangement=pipeline.Arrangement.of(
+                train_device or "auto", workers, share=bool(share_training), reach=reach
+            ),
             progress=progress,
         )
     _show(outcome, as_json)

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         TrainOutcome,
         TuneOutcome,
     )
+    from autosparse.pipeline.subject.arrangement import Arrangement
     from autosparse.pipeline.subject.pruning import PruneRequest
     from autosparse.pipeline.verbs.break_even import BreakEvenRequest, measure_break_even
     from autosparse.pipeline.verbs.export import export
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from autosparse.pipeline.verbs.tune import tune
 
 _HOME = {
+    "Arrangement": "subject.arrangement",
     "BreakEvenOutcome": "results.outcomes",
     "BreakEvenRequest": "verbs.break_even",
     "ExportOutcome": "results.outcomes",
@@ -54,6 +56,7 @@ _HOME = {
 }
 
 __all__ = [
+    "Arrangement",
     "BreakEvenOutcome",
     "BreakEvenRequest",
     "ExportOutcome",

@@ -87,6 +87,21 @@ def run_name(latency: WholeLatency) -> str:
     return latency.engine if latency.dtype == "f32" else f"{latency.engine} {latency.dtype}"
 
 
+class SharedTraining(_Part):
+    """A training that several configurations share.
+
+    `trained` is the id of the configuration that was trained; None where it is this one. The others are
+    pruned from the mean of `tickets` models, which `tail_epochs` more epochs gave. `ensemble` is the
+    accuracy of all these models under this configuration's plan when they vote, which takes as many
+    times its latency.
+    """
+
+    trained: str | None = None
+    tail_epochs: Annotated[float, Field(ge=0)] = 0.0
+    tickets: int
+    ensemble: Accuracy
+
+
 class _Evaluated(_Part):
     """Something with an accuracy.
 
@@ -94,7 +109,7 @@ class _Evaluated(_Part):
     `validation_accuracy` is what decided, on data that training did not see. `accuracy_samples` and
     `validation_samples` say what they rest on, `epochs` how long was trained; 0 where that was not
     noted. `accuracy_dtype` and `accuracy_through` are the type in which it was found and what
-    computed it.
+    computed it. `shared` is None where the training is its own alone.
     """
 
     accuracy: Fraction
@@ -106,6 +121,7 @@ class _Evaluated(_Part):
     validation_accuracy: Fraction | None = None
     validation_samples: int = 0
     epochs: int = 0
+    shared: SharedTraining | None = None
 
     def accuracy_on(self, split: SplitName) -> float | None:
         """Gives the accuracy on a split, None where that is not known."""

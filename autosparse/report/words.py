@@ -156,6 +156,15 @@ def glue(text: str) -> str:
     return _UNIT.sub("\N{NO-BREAK SPACE}", text)
 
 
+def shared(trained: str | None, tickets: int) -> str:
+    """Says whose training a configuration comes from that shares one."""
+    return (
+        f"pruned from {count(tickets, 'model')} of {trained}'s training"
+        if trained
+        else "trained for others too"
+    )
+
+
 def count(value: int, noun: str) -> str:
     """A number with its noun, ``1 trial``, ``60 trials``."""
     return f"{value:,} {noun}".replace(",", " ") + ("" if value == 1 else "s")

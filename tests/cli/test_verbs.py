@@ -20,6 +20,7 @@ from autosparse.cli import options, run
 from autosparse.cli.app import command
 from autosparse.config import SearchConfig, flag
 from autosparse.measuring import checkup
+from autosparse.pipeline.subject.arrangement import Arrangement
 from autosparse.records import HardwareProfile
 from autosparse.run_folders import RunFolder
 
@@ -139,13 +140,14 @@ def test_train_finds_the_run_and_passes_its_picks(
 
     def train(run: Path, pick: tuple[str, ...], **rest: Any) -> Outcome:
         seen.update(run=run, pick=pick, kind=rest["kind"], epochs=rest["epochs"])
-        seen.update(recipe=rest["recipe"], change=rest["change"], device=rest["train_device"])
+        seen.update(recipe=rest["recipe"], change=rest["change"])
+        seen.update(arrangement=rest["arrangement"])
         return Outcome()
 
-    fake_pipeline(monkeypatch, train=train)
+    fake_pipeline(monkeypatch, train=train, Arrangement=Arrangement)
     folder = make_run(tmp_path / "results")
     assert run(["train"]) == 0
-    usual = {"recipe": None, "change": (), "device": "auto"}
+    usual = {"recipe": None, "change": (), "arrangement": Arrangement()}
     assert seen == {"run": folder.resolve(), "pick": ("knee",), "kind": "full", "epochs": None, **usual}
     line = [
         "train",
@@ -165,10 +167,19 @@ def test_train_finds_the_run_and_passes_its_picks(
         "--set",
         "settings.tau=0.2",
         "--train-device",
-        "cuda:1",
+        "cuda",
+        "--train-workers",
+        "2",
+        "--share-training",
+        "--share-reach",
+        "0.125",
     ]
     assert run(line) == 0
-    told = {"recipe": "mine.yaml", "change": ("lr=0.1", "settings.tau=0.2"), "device": "cuda:1"}
+    told = {
+        "recipe": "mine.yaml",
+        "change": ("lr=0.1", "settings.tau=0.2"),
+        "arrangement": Arrangement(device="cuda", workers=2, share_reach=0.125),
+    }
     picked = ("fastest", "ab12")
     assert seen == {"run": folder.resolve(), "pick": picked, "kind": "short", "epochs": 3, **told}
 

@@ -561,14 +561,16 @@ def test_one_training_serves_a_group_and_every_result_says_how(trained, tickets,
         name: job_in(tmp_path if name == "a" else tmp_path / name, plan=plan)
         for name, plan in plans.items()
     }
-    found = train_shared(jobs, SETTINGS, 0.1, Progress())
-    assert list(found) == ["a", "b", "c"]
+    shared = train_shared(jobs, SETTINGS, 0.1, Progress())
+    assert list(shared) == ["a", "b", "c"]
+    assert [each.ensemble and each.ensemble.members for each in shared.values()] == [3, 3, None]
+    found = {name: each.result for name, each in shared.items()}
     assert found["a"].validation == trained[1].validation
     assert not isinstance(found["a"], ForkedResult) and not isinstance(found["c"], ForkedResult)
     assert found["b"].shared_with == plans["a"].id
     assert load_result(tmp_path / "b") is None and load_result(tmp_path / "c") == found["c"]
     seen = []
-    assert train_shared(jobs, SETTINGS, 0.1, Progress(seen.append)) == found
+    assert train_shared(jobs, SETTINGS, 0.1, Progress(seen.append)) == shared
     assert not seen  # nothing was trained
 
 

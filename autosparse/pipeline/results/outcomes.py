@@ -10,7 +10,7 @@ from typing import Any
 from autosparse.errors import ExitCode
 from autosparse.plans.break_even import BreakEven, in_order
 from autosparse.records import Accuracy, Record
-from autosparse.report.words import COMPACT_WEIGHTS
+from autosparse.report.words import COMPACT_WEIGHTS, shared
 from autosparse.units import format_bytes
 
 
@@ -103,7 +103,7 @@ class TrainOutcome(Record):
         lines = [
             f"{row['id']}: {row['dtype']}, {'' if row['sparsity'] else 'without zeros, '}accuracy "
             f"{100 * row['accuracy']:.2f} % ({row['accuracy_kind']}, {row['accuracy_split']}), "
-            f"{row['measured_latency_ms']:.3f} ms, {self.run}/{row['weights']}"
+            f"{row['measured_latency_ms']:.3f} ms, {self.run}/{row['weights']}{_shared(row)}"
             for row in self.rows
         ]
         lines += [
@@ -112,6 +112,18 @@ class TrainOutcome(Record):
             for each in self.dense
         ]
         return "\n".join([*lines, f"report: {self.run}/report.html"])
+
+
+def _shared(row: Mapping[str, Any]) -> str:
+    """Says whose training a configuration shares, if it does."""
+    found = row.get("shared")
+    if not found:
+        return ""
+    ensemble = found["ensemble"]
+    return (
+        f"; {shared(found['trained'], found['tickets'])}, which together reach "
+        f"{100 * ensemble['value']:.2f} % ({ensemble['split']}) at {found['tickets']} times the latency"
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

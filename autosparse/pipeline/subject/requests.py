@@ -5,10 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from autosparse.config import SearchConfig
 from autosparse.errors import RunError, UsageError
 from autosparse.measuring.stopwatch import WHOLE
 from autosparse.pipeline.measured.ledger import Ledger
 from autosparse.pipeline.measured.session import Contestant, SessionRequest
+from autosparse.pipeline.subject.arrangement import Arrangement
 from autosparse.pipeline.subject.survey import Survey
 from autosparse.plans.plan import Plan
 from autosparse.progress import Progress
@@ -19,7 +21,6 @@ from autosparse.searching.storage import check_study
 from autosparse.train.baseline import baseline, find_baseline
 from autosparse.train.evaluate import OneShotEvaluator
 from autosparse.train.job import TrainJob, TrainResult
-from autosparse.train.placing import train_devices
 from autosparse.train.presets import named_recipe
 from autosparse.train.recipes import Recipe
 
@@ -152,7 +153,13 @@ def session_request(subject: Survey) -> SessionRequest:
 
 
 def train_job(
-    subject: Survey, plan: Plan, recipe: Recipe, weights: Path, folder: Path, device: str
+    subject: Survey,
+    plan: Plan,
+    recipe: Recipe,
+    weights: Path,
+    folder: Path,
+    device: str,
+    workers: int = 1,
 ) -> TrainJob:
     """Gives the training of one configuration."""
     return TrainJob(
@@ -167,6 +174,7 @@ def train_job(
         classes=subject.classes,
         seed=subject.config.seed,
         device=device,
+        workers=workers,
     )
 
 
@@ -190,14 +198,28 @@ def recipe_for(subject: Survey, kind: str, named: str | None = None) -> Recipe:
     return recipe
 
 
+def arrangement_of(config: SearchConfig) -> Arrangement:
+    """Gives where a run's own trainings go.
+
+    Raises:
+        UsageError: see `Arrangement.of`.
+    """
+    return Arrangement.of(
+        config.train_device,
+        config.train_workers,
+        share=config.share_training,
+        reach=config.share_reach,
+    )
+
+
 def check_training(subject: Survey) -> None:
     """Refuses a recipe or a device that trainings of a run could not have.
 
     Raises:
-        UsageError: there is no such recipe or device.
+        UsageError: there is no such recipe or device, or they do not go together.
     """
     config = subject.config
-    train_devices(config.train_device)
+    arrangement_of(config).places()
     if config.train != "none":
         recipe_for(subject, config.train, config.recipe)
     elif config.recipe is not None:

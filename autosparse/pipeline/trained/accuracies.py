@@ -22,6 +22,8 @@ from autosparse.progress import Progress
 from autosparse.records import Accuracy, SplitName
 from autosparse.train.evaluate import computed_in, score
 from autosparse.train.job import TrainJob, TrainResult
+from autosparse.train.tickets.records import ForkedResult
+from autosparse.train.tickets.sharing import Shared
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,16 +34,25 @@ class Reached:
         test: on the test split, which reports.
         validation: on the validation split, which decides.
         epochs: of training behind it, 0 without.
+        shared: whose training it comes from and what tickets reach together, as pareto.json holds it;
+            None where it was trained by itself.
     """
 
     test: Accuracy
     validation: Accuracy
     epochs: int = 0
+    shared: Mapping[str, Any] | None = None
 
     @classmethod
-    def by(cls, result: TrainResult) -> Reached:
-        """Takes it from a training."""
-        return cls(test=result.accuracy, validation=result.validation, epochs=result.epochs)
+    def by(cls, trained: Shared) -> Reached:
+        """Takes it from a training, or from what another configuration's training left."""
+        result = trained.result
+        return cls(
+            test=result.accuracy,
+            validation=result.validation,
+            epochs=result.epochs,
+            shared=_shared_values(trained),
+        )
 
     @classmethod
     def of(cls, subject: Survey, weights: Path, dtype: str) -> Reached:
@@ -73,7 +84,22 @@ class Reached:
             "validation_accuracy": self.validation.value,
             "validation_samples": self.validation.samples,
             "epochs": self.epochs,
+            "shared": self.shared,
         }
+
+
+def _shared_values(trained: Shared) -> dict[str, Any] | None:
+    """Gives what pareto.json holds of a training that several configurations share."""
+    result, ensemble = trained.result, trained.ensemble
+    if ensemble is None:
+        return None
+    fork = result if isinstance(result, ForkedResult) else None
+    return {
+        "trained": fork and fork.shared_with,
+        "tail_epochs": fork.tail_epochs if fork else 0.0,
+        "tickets": ensemble.members,
+        "ensemble": ensemble.accuracy.to_json(),
+    }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import shlex
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -27,6 +26,7 @@ from autosparse.pipeline.results import publish
 from autosparse.pipeline.results.findings import Entrant, Findings
 from autosparse.pipeline.results.outcomes import SearchOutcome
 from autosparse.pipeline.subject.requests import (
+    arrangement_of,
     check_study_of,
     check_training,
     contestant,
@@ -55,8 +55,7 @@ from autosparse.searching.problem import Problem, prepare
 from autosparse.searching.study import run_study
 from autosparse.searching.trials import StudyResult, StudySettings
 from autosparse.train.evaluate import OneShotEvaluator
-from autosparse.train.job import TrainResult
-from autosparse.train.placing import train_devices
+from autosparse.train.tickets.sharing import Shared
 from autosparse.tuning.autotune import TuneResult
 
 # Part of what is left of --time-budget that the study may take; the rest trains and measures.
@@ -367,7 +366,7 @@ def _study(work: _Work, problem: Problem, evaluator: OneShotEvaluator) -> StudyR
 
 def _train(
     work: _Work, qualifying: Qualifying, weights: Path
-) -> tuple[dict[str, TrainResult], tuple[Mapping[str, Any], ...]]:
+) -> tuple[dict[str, Shared], tuple[Mapping[str, Any], ...]]:
     """Trains what is deployed and, to compare with, the dense model as long."""
     kind = work.survey.config.train
     if kind == "none":
@@ -377,7 +376,8 @@ def _train(
         return {}, ()
     config = work.survey.config
     recipe = recipe_for(work.survey, kind, config.recipe)
-    devices = itertools.cycle(train_devices(config.train_device))
+    arrangement = arrangement_of(config)
+    places = arrangement.places()
     jobs = {
         finalist.plan.id: train_job(
             work.survey,
@@ -385,11 +385,18 @@ def _train(
             recipe,
             weights,
             work.run.folder("train", finalist.plan.id),
-            next(devices),
+            next(places),
+            arrangement.workers,
         )
         for finalist in _deployable(qualifying)
     }
-    return train_with_dense(jobs, work.run.path, work.pool, work.progress)
+    return train_with_dense(
+        jobs,
+        work.run.path,
+        work.pool,
+        work.progress,
+        share_reach=arrangement.share_reach,
+    )
 
 
 def _deployable(qualifying: Qualifying) -> list[Finalist]:
@@ -403,12 +410,12 @@ def _final(
     work: _Work,
     ledger: Ledger,
     qualifying: Qualifying,
-    trained: dict[str, TrainResult],
+    trained: dict[str, Shared],
     weights: Path,
 ) -> tuple[Entrant, ...]:
     """Measures, in one session with dense, exactly the weights that would be deployed."""
     finalists = [f for f in _deployable(qualifying) if not trained or f.plan.id in trained]
-    own: dict[str, Path | str] = {name: result.weights for name, result in trained.items()}
+    own: dict[str, Path | str] = {name: each.result.weights for name, each in trained.items()}
     if not trained:
         own = {**_reconstructed(work, finalists, weights)}
     results = ledger.measure_deployed(
@@ -422,7 +429,7 @@ def _final(
             finalist=each,
             measured=each.measured,
             reached=Reached.by(trained[each.plan.id]),
-            weights=weights_in(work.run.path, trained[each.plan.id]),
+            weights=weights_in(work.run.path, trained[each.plan.id].result),
         )
         for each in measured
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,6 +17,7 @@ from autosparse.pipeline.measured.session import Contestant
 from autosparse.pipeline.results.amending import Amendment, amended, measured_rows
 from autosparse.pipeline.results.outcomes import TrainOutcome
 from autosparse.pipeline.subject.arithmetic import Arithmetic
+from autosparse.pipeline.subject.arrangement import Arrangement
 from autosparse.pipeline.subject.requests import (
     dense_weights,
     evaluator_for,
@@ -38,9 +38,9 @@ from autosparse.run_folders import RunFolder
 from autosparse.run_folders.event_log import EventLog
 from autosparse.searching.pool import AbstractPool
 from autosparse.storage.files import read_json
-from autosparse.train.job import TrainResult, load_result
-from autosparse.train.placing import train_devices
+from autosparse.train.job import load_result
 from autosparse.train.recipes import Recipe
+from autosparse.train.tickets.sharing import Shared
 
 NAMED = ("knee", "fastest", "most-accurate")
 _TRAINED = ("short", "full")
@@ -77,7 +77,7 @@ def train(
     recipe: str | None = None,
     change: Sequence[str] = (),
     epochs: int | None = None,
-    train_device: str = "auto",
+    arrangement: Arrangement | None = None,
     progress: Progress | None = None,
 ) -> TrainOutcome:
     """Trains configurations of a run, measures all of the run's anew, updates its report.
@@ -95,7 +95,7 @@ def train(
         recipe: a preset or a YAML file of that kind instead.
         change: keys of the recipe set anew, such as ``lr=0.05`` or ``settings.tau=0.1``.
         epochs: epochs instead of the recipe's.
-        train_device: ``auto``, ``cpu``, ``cuda`` or ``cuda:1``.
+        arrangement: where the trainings go, and whether configurations share them.
         progress: told of every epoch.
 
     Raises:
@@ -105,7 +105,8 @@ def train(
     """
     document = form.load(run)
     names = picked(document, pick)
-    devices = train_devices(train_device)
+    arrangement = arrangement or Arrangement()
+    arrangement.places()  # refuses what is not there, before any work
     config = SearchConfig.from_yaml(run / "config.yaml")
     validate(config.model_copy(update={"out": run.absolute().parent}))  # wherever the run is by now
     with RunFolder.amend(run) as folder, open_host(config.host, config.address) as host:
@@ -138,7 +139,7 @@ def train(
                 plans={r["id"]: Plan.load(folder.path / r["plan"]) for r in measured_rows(values)},
             )
             with progress.at("train"):
-                trained, dense = _train(work, names, how, devices)
+                trained, dense = _train(work, names, how, arrangement)
             with progress.at("final measurement"):
                 rows = _amend(work, trained, dense)
     return TrainOutcome(run=str(run), rows=tuple(rows), dense=tuple(map(dict, dense)))
@@ -187,13 +188,15 @@ def _check_weights(run: Path, values: Mapping[str, Any], names: Sequence[str]) -
 
 
 def _train(
-    work: _Work, names: Sequence[str], recipe: Recipe, devices: Sequence[str]
-) -> tuple[dict[str, TrainResult], tuple[Mapping[str, Any], ...]]:
+    work: _Work, names: Sequence[str], recipe: Recipe, arrangement: Arrangement
+) -> tuple[dict[str, Shared], tuple[Mapping[str, Any], ...]]:
     """Trains what was picked and, to compare with, the dense model as long."""
     work.progress.log("stage: train")
-    place = itertools.cycle(devices)
+    place = arrangement.places()
     usual = recipe_for(work.survey, recipe.kind)
     own = "" if recipe == dataclasses.replace(usual, epochs=recipe.epochs) else f"-{recipe.id}"
+    if arrangement.workers > 1:
+        own += f"-{arrangement.workers}-workers"
     jobs = {
         name: train_job(
             work.survey,
@@ -202,23 +205,33 @@ def _train(
             work.weights,
             work.run.folder("train", f"{name}-{recipe.kind}-{recipe.epochs}{own}"),
             next(place),
+            arrangement.workers,
         )
         for name in names
     }
-    return train_with_dense(jobs, work.run.path, work.pool, work.progress, suffix=own)
+    return train_with_dense(
+        jobs,
+        work.run.path,
+        work.pool,
+        work.progress,
+        suffix=own,
+        share_reach=arrangement.share_reach,
+    )
 
 
 def _amend(
-    work: _Work, trained: Mapping[str, TrainResult], dense: Sequence[Mapping[str, Any]]
+    work: _Work, trained: Mapping[str, Shared], dense: Sequence[Mapping[str, Any]]
 ) -> list[dict[str, Any]]:
     """Measures all configurations with dense in one session, and writes results and report."""
     work.progress.log("stage: final measurement")
     evaluator = evaluator_for(work.survey, work.weights)
     ledger = ledger_for(work.survey, work.run, work.pool, work.weights, evaluator, work.progress)
-    figures = ledger.measure_deployed(_contestants(work, trained))
+    figures = ledger.measure_deployed(
+        _contestants(work, {name: each.result.weights for name, each in trained.items()})
+    )
     amendment = Amendment(
         reached=_reached(work, trained, ledger),
-        weights={name: weights_in(work.run.path, result) for name, result in trained.items()},
+        weights={name: weights_in(work.run.path, each.result) for name, each in trained.items()},
         dense=_dense_values(work, dense),
         figures=figures,
         references=ledger.references,
@@ -231,15 +244,15 @@ def _amend(
     return [{key: value for key, value in row.items() if key != "layers"} for row in rows]
 
 
-def _reached(work: _Work, trained: Mapping[str, TrainResult], ledger: Ledger) -> dict[str, Reached]:
+def _reached(work: _Work, trained: Mapping[str, Shared], ledger: Ledger) -> dict[str, Reached]:
     """Gives the accuracies of what was trained, and those that a row of the run does not have yet."""
-    found = {name: Reached.by(result) for name, result in trained.items()}
+    found = {name: Reached.by(each) for name, each in trained.items()}
     for row in measured_rows(work.values):
         name, weights = row["id"], row.get("weights")
         if name in found or (row.get("accuracy_split") == "test" and "validation_accuracy" in row):
             continue
         result = load_result((work.run.path / weights).parent) if weights else None
-        found[name] = Reached.by(result) if result else ledger.reached(work.plans[name])
+        found[name] = Reached.by(Shared(result=result)) if result else ledger.reached(work.plans[name])
     return found
 
 
@@ -254,13 +267,18 @@ def _dense_values(work: _Work, trained: Sequence[Mapping[str, Any]]) -> dict[str
     return {**found, "trained": [*kept, *map(dict, trained)]}
 
 
-def _contestants(work: _Work, trained: Mapping[str, TrainResult]) -> list[Contestant]:
-    """Every configuration of the run as it would be deployed, and the baselines that were run whole."""
+def _contestants(work: _Work, trained: Mapping[str, str]) -> list[Contestant]:
+    """Every configuration of the run as it would be deployed, and the baselines that were run whole.
+
+    Args:
+        work: of this call.
+        trained: configuration to the file of its new weights.
+    """
     found: dict[str, Contestant] = {}
     for row in measured_rows(work.values):
         name = row["id"]
         kept = row.get("weights")
-        weights = trained[name].weights if name in trained else kept and str(work.run.path / kept)
+        weights = trained.get(name) or (kept and str(work.run.path / kept))
         found.setdefault(
             name,
             Contestant(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from autosparse.errors import UsageError
@@ -16,9 +17,34 @@ from autosparse.progress import Progress
 from autosparse.records.rules import require
 from autosparse.train.job import TrainJob, TrainResult, load_result
 from autosparse.train.loop import train
+from autosparse.train.recipes import Recipe
 from autosparse.train.tickets.cycles import cycle_tickets, open_trained
-from autosparse.train.tickets.forks import fork, patterns_of
-from autosparse.train.tickets.records import TicketSettings
+from autosparse.train.tickets.forks import ensemble_accuracy, fork, patterns_of
+from autosparse.train.tickets.records import EnsembleAccuracy, Tickets, TicketSettings
+
+# A fork that much sparser lost some two points against a training of its own (`cycles`).
+REACH = 0.0625
+# Of a training's epochs: 8 of 250 in each cycle, as in the source.
+_EPOCHS_OF_CYCLE = 8 / 250
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shared:
+    """What a plan reached, and by whom else.
+
+    Attributes:
+        result: of its training; a `ForkedResult` where another plan was trained.
+        ensemble: what the tickets of that training reach together under this plan, on test data; None
+            where nothing was shared.
+    """
+
+    result: TrainResult
+    ensemble: EnsembleAccuracy | None = None
+
+
+def settings_for(recipe: Recipe) -> TicketSettings:
+    """Gives cycles as long, beside a recipe's epochs, as those of the source are beside its own."""
+    return TicketSettings(epochs=_EPOCHS_OF_CYCLE * recipe.epochs)
 
 
 def group_by_training(plans: Sequence[Plan], reach: float) -> list[list[Plan]]:
@@ -54,7 +80,7 @@ def group_by_training(plans: Sequence[Plan], reach: float) -> list[list[Plan]]:
 
 def train_shared(
     jobs: Mapping[str, TrainJob], settings: TicketSettings, reach: float, progress: Progress
-) -> dict[str, TrainResult]:
+) -> dict[str, Shared]:
     """Trains the first plan of each group, and forks the others from it.
 
     A plan whose own training is finished in its folder keeps that result.
@@ -66,7 +92,7 @@ def train_shared(
         progress: told of every epoch and cycle.
 
     Returns:
-        Name to result, in the order of `jobs`; that of a fork is a `ForkedResult`.
+        Name to what was reached, in the order of `jobs`.
 
     Raises:
         UsageError: the jobs differ in more, or two of them have one plan.
@@ -74,18 +100,25 @@ def train_shared(
         Stopped: a stop was requested; the same call resumes.
     """
     names = _names_by_plan(jobs)
-    found: dict[str, TrainResult] = {}
+    found: dict[str, Shared] = {}
     for head, *others in group_by_training([job.plan for job in jobs.values()], reach):
         trained = jobs[names[head.id]]
-        found[names[head.id]] = train(trained, progress)
+        result = train(trained, progress)
         if not others:
+            found[names[head.id]] = Shared(result=result)
             continue
         tickets = cycle_tickets(open_trained(trained), settings, progress)
+        found[names[head.id]] = _with_ensemble(result, tickets, head)
         for plan in others:
             progress.check()
             folder = Path(jobs[names[plan.id]].folder)
-            found[names[plan.id]] = load_result(folder) or fork(tickets, plan, folder)
+            reached = load_result(folder) or fork(tickets, plan, folder)
+            found[names[plan.id]] = _with_ensemble(reached, tickets, plan)
     return {name: found[name] for name in jobs}
+
+
+def _with_ensemble(result: TrainResult, tickets: Tickets, plan: Plan) -> Shared:
+    return Shared(result=result, ensemble=ensemble_accuracy(tickets, plan, "test"))
 
 
 def _names_by_plan(jobs: Mapping[str, TrainJob]) -> dict[str, str]:
