@@ -61,7 +61,8 @@ def resolve(
             for one per usable core.
 
     Raises:
-        DataError: an unknown kind, unreadable files, or an argument out of range.
+        DataError: an unknown kind, unreadable files, an argument out of range, or an augmentation for
+            images that have one of their own.
         MissingDependency: the library that reads this kind is not installed.
     """
     if resolution is not None and resolution < 1:
@@ -95,6 +96,11 @@ def resolve(
             validation_fraction=validation_fraction,
         )
     if isinstance(raw, ImageData):
+        if augmentation is not None:
+            raise DataError(
+                "a factory that returns ImageData says itself how images are varied, but another way "
+                f"was asked for, of {spec}; say it there, or return torch data sets"
+            )
         return raw
     if augmentation is not None:
         raw = dataclasses.replace(raw, augmentation=augmentation)

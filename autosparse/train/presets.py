@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from autosparse.data.raw import Augmentation
 from autosparse.errors import UsageError
 from autosparse.records.rules import require
 from autosparse.train.recipes import Recipe
@@ -70,7 +71,14 @@ def paper_imagenet(samples: int, *, seed: int = 0) -> Recipe:
     Differs: see `full`; the release's loaders also jitter colours along their principal axes.
     """
     require(samples >= 1, "samples must be at least 1", samples=samples)
-    return Recipe(kind="full", epochs=250, batch_size=256, from_scratch=True, seed=seed)
+    return Recipe(
+        kind="full",
+        epochs=250,
+        batch_size=256,
+        from_scratch=True,
+        augmentation=Augmentation(flip=True, crop_area=(0.08, 1.0)),
+        seed=seed,
+    )
 
 
 def for_method(method: str, samples: int, *, seed: int = 0) -> Recipe:

@@ -10,10 +10,12 @@ from typing import Any, Literal, Self
 
 import yaml
 
+from autosparse.data.raw import Augmentation
 from autosparse.errors import UsageError
 from autosparse.records import Record, short_hash
 from autosparse.records.rules import require
 from autosparse.storage.files import write_text
+from autosparse.storage.serial import added
 from autosparse.storage.yaml_text import YamlError, parse_yaml, read_yaml
 from autosparse.train.methods.method import MethodSettings, Phase, read_settings
 from autosparse.train.schedules import SCHEDULES, Schedule, factor, phase_at
@@ -49,7 +51,8 @@ class Recipe(Record):
         temperature: that those are softened with.
         loss: ``path/to/file.py:function`` of a loss of one's own, called with the model's whole output
             and the labels; None is cross-entropy of the main logits.
-        augment: whether training images go through the data set's augmentation.
+        augment: whether training images are varied.
+        augmentation: how; None is the data set's own way.
         ema: decay of the moving average of weights that is evaluated and saved; 0 is none.
         autocast: ``bf16`` runs forward passes in mixed precision where the device can.
         recalibrate_batches: training batches to recompute batch-norm statistics with at the end;
@@ -91,6 +94,7 @@ class Recipe(Record):
     rearrange: Literal["none", "l1", "kept"] = "none"
     reconstruct: bool = False
     seed: int = 0
+    augmentation: Augmentation | None = added(None)
 
     def __post_init__(self) -> None:
         found = read_settings(self.method, self.settings)
@@ -130,6 +134,11 @@ class Recipe(Record):
             require(value in known, f"{name} must be one of {', '.join(known)}", got=value)
 
     def _check_together(self) -> None:
+        require(
+            self.augment or self.augmentation is None,
+            "augmentation must be left out where augment is false",
+            augmentation=self.augmentation,
+        )
         require(
             self.warmup_epochs < self.epochs,
             "warmup_epochs must be below epochs",

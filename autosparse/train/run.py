@@ -140,7 +140,13 @@ def open_run(job: TrainJob, team: Team = ALONE) -> Run:
         UsageError: the model, data, weights, plan or recipe cannot be used, or the model cannot train.
     """
     recipe, device = job.recipe, torch.device(job.device)
-    images = data.resolve(job.data, resolution=job.resolution, channels=job.channels, seed=job.seed)
+    images = data.resolve(
+        job.data,
+        resolution=job.resolution,
+        channels=job.channels,
+        seed=job.seed,
+        augmentation=recipe.augmentation,
+    )
     start = None if recipe.from_scratch or job.weights is None else Path(job.weights)
     module, order = _load(job, images, start, trains=True)
     moved = prepare(module, job, images)

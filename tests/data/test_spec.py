@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from autosparse.data import check_source, kind_names, resolve
+from autosparse.data.raw import Augmentation
 from autosparse.errors import DataError, MissingDependency
 
 FACTORY = """
@@ -206,3 +207,8 @@ def test_a_users_mistakes_are_named(name: str, reason: str, file: Path) -> None:
 def test_ready_made_data_of_another_resolution_is_refused(file: Path) -> None:
     with pytest.raises(DataError, match="resolution 9, but returned 6"):
         resolve(f"{file}:stubborn", resolution=9)
+
+
+def test_a_factory_that_varies_its_images_itself_is_asked_for_no_other_way(file: Path) -> None:
+    with pytest.raises(DataError, match="says itself how images are varied"):
+        resolve(f"{file}:ready", augmentation=Augmentation(flip=True))

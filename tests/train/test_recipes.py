@@ -6,7 +6,8 @@ import dataclasses
 
 import pytest
 
-from autosparse.errors import UsageError
+from autosparse.data.raw import Augmentation
+from autosparse.errors import AutosparseError, UsageError
 from autosparse.train.presets import PRESETS
 from autosparse.train.recipes import Recipe
 
@@ -46,6 +47,7 @@ def test_the_papers_preset_is_the_releases_own():
     recipe = PRESETS["paper-imagenet"](1_281_167)
     assert (recipe.epochs, recipe.batch_size, recipe.lr, recipe.schedule) == (250, 256, 0.1, "cosine")
     assert recipe.first_final_epoch == 180 and recipe.from_scratch
+    assert recipe.augmentation == Augmentation(flip=True, crop_area=(0.08, 1.0))
     assert recipe.rules.enforced(10, 250) == 0 < recipe.rules.enforced(11, 250)
 
 
@@ -70,9 +72,22 @@ def test_a_file_may_leave_out_what_has_a_default_and_is_told_what_is_wrong(tmp_p
         Recipe.load(tmp_path / "none.yaml")
 
 
+def test_how_images_vary_is_typed_and_checked(tmp_path):
+    recipe = recipe_of().with_changes(["augmentation={flip: true, crop_area: [0.5, 1], erase: 0.25}"])
+    assert recipe.augmentation == Augmentation(flip=True, crop_area=(0.5, 1.0), erase=0.25)
+    assert recipe.id != recipe_of().id
+    recipe.save(tmp_path / "recipe.yaml")
+    assert Recipe.load(tmp_path / "recipe.yaml") == recipe
+    assert "augmentation" not in recipe_of().to_json()  # ids of earlier recipes stay
+    for text, rule in (("{crop_area: [0, 1]}", "rising shares"), ("{blur: 1}", "no field 'blur'")):
+        with pytest.raises(AutosparseError, match=rule):
+            recipe_of().with_changes([f"augmentation={text}"])
+
+
 @pytest.mark.parametrize(
     ("change", "rule"),
     [
+        ({"augment": False, "augmentation": Augmentation()}, "augmentation must be left out"),
         ({"batch_size": 0}, "batch_size must be at least 1"),
         ({"batch_size": 64, "accumulate": 3}, "accumulate must divide batch_size"),
         ({"clip_norm": -1.0}, "clip_norm must be at least 0"),
