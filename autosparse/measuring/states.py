@@ -164,7 +164,7 @@ class History(Record):
     split_ns: float | None = None
     work_us: Mapping[str, float] = field(default_factory=dict)
     paces: tuple[Pace, ...] = ()
-    limit: Pace = added(UNLIMITED)  # noqa: RUF009
+    limit: Pace = added(UNLIMITED)
 
     @property
     def marks(self) -> Marks:
