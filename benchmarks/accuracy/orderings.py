@@ -125,10 +125,11 @@ def main() -> None:
     trained = read_jsonl(folder / "runs.jsonl")
     arms = by_arm(trained)
     rows = [{**row, "found": verdict(row)} for row in orderings(arms)]
-    epochs = sorted({row["epochs"] for row in trained})
-    head = (
-        f"ResNet-20, CIFAR-10, {' and '.join(map(str, epochs))} epochs in all, 10,000 test images.\n\n"
-    )
+    budgets = {(row["epochs"], row["train_images"] or 45_000) for row in trained}
+    told = " and ".join(f"{epochs} epochs of {images:,} training images" for epochs, images in budgets)
+    if len(budgets) > 1:
+        raise SystemExit(f"accuracies must be of one budget to be compared, but those are of {told}")
+    head = f"ResNet-20, CIFAR-10, {told}, 10,000 test images.\n\n"
     text = head + table(arms, rows)
     (folder / "table.md").write_text(text, encoding="utf-8")
     write_json(folder / "orderings.json", json.loads(json.dumps(rows)))

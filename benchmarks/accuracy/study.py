@@ -1,6 +1,6 @@
 """How accurate is a ResNet-20 on CIFAR-10 under each pattern and method, after equally many epochs?
 
-    python benchmarks/accuracy/study.py --data cifar10:PATH --out results/reference/accuracy
+    python benchmarks/accuracy/study.py --data CIFAR10_FOLDER --out results/reference/accuracy
 
 Trains from scratch, one process per training, and resumes whatever was interrupted: rows that `--out`
 holds are not trained again, unfinished trainings go on from their last epoch. Every row says what it
@@ -12,10 +12,12 @@ from __future__ import annotations
 import argparse
 import concurrent.futures
 import multiprocessing
+import os
 import platform
 from pathlib import Path
 from typing import Any
 
+import cifar10_part
 import torch
 from arms import SCALES, Arm, wanted
 
@@ -31,6 +33,7 @@ from autosparse.train.recipes import Recipe
 from autosparse.version import __version__
 
 MODEL = "resnet20"
+_ENTRY = ("arm", "pattern", "method", "sparsity", "seed", "epochs", "train_images")
 
 
 def plan_of(arm: Arm, sparsity: float) -> Plan:
@@ -58,11 +61,12 @@ def row_of(arm: Arm, sparsity: float, seed: int, options: argparse.Namespace) ->
     """Trains one entry and says what it reached, and by what."""
     recipe = recipe_of(arm, options.epochs, seed)
     plan = plan_of(arm, sparsity)
-    key = short_hash([arm.name, sparsity, recipe.to_json(), plan.id, options.data], 12)
+    data_set = source(options)
+    key = short_hash([arm.name, sparsity, recipe.to_json(), plan.id, data_set, options.images], 12)
     job = TrainJob(
         model=MODEL,
         weights=None,
-        data=options.data,
+        data=data_set,
         resolution=None,
         plan=plan,
         recipe=recipe,
@@ -101,7 +105,16 @@ def entry_of(arm: Arm, sparsity: float, seed: int, options: argparse.Namespace) 
         "sparsity": sparsity,
         "seed": seed,
         "epochs": options.epochs,
+        "train_images": options.images,
     }
+
+
+def source(options: argparse.Namespace) -> str:
+    """Names the data set: all of CIFAR-10, or the part that the environment then names."""
+    if options.images is None:
+        return f"cifar10:{options.data}"
+    os.environ[cifar10_part.VARIABLE] = f"{options.data}:{options.images}"
+    return f"{cifar10_part.__file__}:load"
 
 
 def _weights_pruned(file: str, plan: Plan) -> float:
@@ -115,11 +128,12 @@ def _weights_pruned(file: str, plan: Plan) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", required=True, help="cifar10:PATH")
+    parser.add_argument("--data", required=True, help="folder of CIFAR-10's python pickles")
     parser.add_argument("--out", type=Path, required=True, help="folder of the rows")
     parser.add_argument("--work", type=Path, help="folder of checkpoints (default: AUTOSPARSE_HOME)")
     parser.add_argument("--scale", choices=SCALES, default="small")
     parser.add_argument("--epochs", type=int, help="default: 12 if small, 100 if full")
+    parser.add_argument("--images", type=int, help="to train on (default: all, 45,000)")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--workers", type=int, default=2, help="trainings at a time")
     parser.add_argument("--threads", type=int, default=1, help="of one training")
@@ -129,19 +143,18 @@ def main() -> None:
     options.work = options.work or home() / "accuracy-study"
     options.epochs = options.epochs or {"small": 12, "full": 100}[options.scale]
     options.out.mkdir(parents=True, exist_ok=True)
-    data.check_source(options.data)
+    data.check_source(f"cifar10:{options.data}")
     run(options)
 
 
 def run(options: argparse.Namespace) -> None:
     """Trains what has no row yet, some at a time, each in a process of its own."""
     rows = options.out / "runs.jsonl"
-    known = [{k: row.get(k) for k in ("arm", "sparsity", "seed", "epochs")} for row in read_jsonl(rows)]
+    known = [{key: row.get(key) for key in _ENTRY} for row in read_jsonl(rows)]
     todo = [
-        (arm, sparsity, seed)
-        for arm, sparsity, seed in wanted(options.scale, options.seeds)
-        if dict(arm=arm.name, sparsity=sparsity, seed=seed, epochs=options.epochs) not in known
-        and (options.only or "") in arm.name
+        entry
+        for entry in wanted(options.scale, options.seeds)
+        if entry_of(*entry, options) not in known and (options.only or "") in entry[0].name
     ]
     print(f"{len(known)} trained, {len(todo)} to train", flush=True)
     context = multiprocessing.get_context("spawn")
