@@ -42,7 +42,7 @@ def channel_spaces(module: nn.Module, example_inputs: Sequence[torch.Tensor]) ->
         UsageError: the inputs are not a non-empty sequence of tensors.
         ModelError: torch cannot export the module.
     """
-    return _Walk(module, Exported(module, example_inputs)._program).spaces()
+    return _Walk(module, Exported(module, example_inputs).program).spaces()
 
 
 class _Walk:

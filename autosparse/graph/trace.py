@@ -60,12 +60,13 @@ class Exported:
 
     Attributes:
         module: the module.
+        program: what torch captured.
     """
 
     def __init__(self, module: nn.Module, example_inputs: Sequence[torch.Tensor]) -> None:
         self.module = module
         self._inputs = _checked(module, example_inputs)
-        self._program = _export(module, self._inputs)
+        self.program = _export(module, self._inputs)
 
     def check(self, example_inputs: Sequence[torch.Tensor]) -> None:
         """Refuses inputs that are not like those it was captured on.
@@ -89,7 +90,7 @@ class Exported:
         Raises:
             ModelError: the module writes to its own buffers.
         """
-        return _Walk(self._program).graph()
+        return _Walk(self.program).graph()
 
 
 def _checked(module: nn.Module, example_inputs: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:

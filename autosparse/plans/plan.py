@@ -12,7 +12,7 @@ import yaml
 from autosparse.errors import PlanError, UsageError
 from autosparse.patterns import family_of, parse_pattern
 from autosparse.records import LayerChoice, LayerInfo, Pattern, Record, onexn, short_hash
-from autosparse.storage.yaml_text import YamlError, read_yaml
+from autosparse.storage.yaml_text import read_mapping
 
 PLAN_SCHEMA = 1
 
@@ -146,12 +146,8 @@ class Plan(Record):
         Raises:
             PlanError: the file is missing, is no plan, or breaks a rule.
         """
-        try:
-            values = read_yaml(Path(path))
-        except (OSError, YamlError) as error:
-            reason = error.strerror if isinstance(error, OSError) else error
-            raise PlanError(f"a plan must be a readable YAML file, but got {path}: {reason}") from None
-        if not isinstance(values, dict) or values.get("schema") != PLAN_SCHEMA:
+        values = read_mapping(Path(path), "a plan", PlanError)
+        if values.get("schema") != PLAN_SCHEMA:
             raise PlanError(f"a plan must be a mapping with schema: {PLAN_SCHEMA}, but got {path}")
         try:
             return cls.from_json(values)

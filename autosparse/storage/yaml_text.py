@@ -9,6 +9,7 @@ from typing import Any
 
 import yaml
 
+from autosparse.errors import AutosparseError
 from autosparse.storage.files import read_bytes
 
 
@@ -50,6 +51,24 @@ def read_yaml(path: Path) -> Any:
     except UnicodeDecodeError as error:
         raise YamlError(f"byte {error.start} is no UTF-8") from None
     return parse_yaml(text)
+
+
+def read_mapping(path: Path, what: str, refusal: type[AutosparseError]) -> dict[str, Any]:
+    """Reads a YAML file that holds a mapping.
+
+    Args:
+        path: the file.
+        what: it should be, such as ``a plan``.
+        refusal: raised if it is missing, no YAML, or holds something else.
+    """
+    try:
+        values = read_yaml(path)
+    except (OSError, YamlError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise refusal(f"{what} must be a readable YAML file, but got {path}: {reason}") from None
+    if not isinstance(values, dict):
+        raise refusal(f"{what} must be a mapping of keys to values, but got {path}, which holds none")
+    return values
 
 
 def parse_yaml(text: str) -> Any:

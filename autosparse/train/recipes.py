@@ -16,7 +16,7 @@ from autosparse.records import Record, short_hash
 from autosparse.records.rules import require
 from autosparse.storage.files import write_text
 from autosparse.storage.serial import added
-from autosparse.storage.yaml_text import YamlError, parse_yaml, read_yaml
+from autosparse.storage.yaml_text import YamlError, parse_yaml, read_mapping
 from autosparse.train.methods.method import MethodSettings, Phase, read_settings
 from autosparse.train.schedules import SCHEDULES, Schedule, factor, phase_at
 
@@ -231,13 +231,7 @@ class Recipe(Record):
         Raises:
             UsageError: the file is missing, is no mapping, or breaks a rule.
         """
-        try:
-            values = read_yaml(Path(path))
-        except (OSError, YamlError) as error:
-            why = error.strerror if isinstance(error, OSError) else error
-            raise UsageError(f"a recipe must be a readable YAML file, but got {path}: {why}") from None
-        if not isinstance(values, dict):
-            raise UsageError(f"a recipe must be a mapping of keys to values, but got {path}")
+        values = read_mapping(Path(path), "a recipe", UsageError)
         try:
             return cls.from_json(values)
         except UsageError as error:
