@@ -121,14 +121,30 @@ def eliminate(
     """
     inverse, weight = inverse.to(dtype), weight.to(dtype)
     split = np.array_split(np.arange(len(groups[0].units)), parts)
-    removed = [
-        _eliminated(inverse, weight, [Group(g.outputs, g.units[run]) for g in groups], share, check)
-        for run in split
-    ]
+    removed = [_eliminated(*_narrowed(inverse, weight, groups, run), share, check) for run in split]
     return [
         _joined([Trace(run[t.order], t.rise) for run, t in zip(split, traces, strict=True)])
         for traces in zip(*removed, strict=True)
     ]
+
+
+def _narrowed(
+    inverse: Tensor, weight: Tensor, groups: Sequence[Group], run: Array
+) -> tuple[Tensor, Tensor, list[Group]]:
+    """Gives some units of every group, and inverse and weights of no columns but theirs."""
+    units = [group.units[run] for group in groups]
+    columns = np.unique(np.stack(units))
+    columns = columns[columns >= 0]
+    if len(columns) == len(inverse):
+        return inverse, weight, [Group(g.outputs, of) for g, of in zip(groups, units, strict=True)]
+    place = np.full(len(inverse) + 1, -1, dtype=np.int32)  # the last: of no column
+    place[columns] = np.arange(len(columns))
+    at = torch.from_numpy(columns.astype(np.int64))
+    return (
+        inverse.index_select(0, at).index_select(1, at),
+        weight.index_select(1, at),
+        [Group(g.outputs, place[of]) for g, of in zip(groups, units, strict=True)],
+    )
 
 
 def _eliminated(

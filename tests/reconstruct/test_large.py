@@ -57,7 +57,7 @@ def test_inputs_that_are_all_zero():
 
 @pytest.mark.parametrize("shape", [(6, 40), (3, 11, 3, 1)])
 @pytest.mark.parametrize("rank", [None, 3])
-def test_float32_factors_are_refined(shape, rank, monkeypatch):
+def test_float32_solutions_cost_next_to_nothing(shape, rank, monkeypatch):
     asked = problem(shape, rank=rank)
     mask = np.random.default_rng(0).random(asked.target.shape) < 0.5
     exact = least_squares(asked, mask, go_on)
