@@ -191,7 +191,8 @@ def once(rows: Path, keys: dict[str, Any], compute: Callable[[], dict[str, Any]]
     for row in read_jsonl(rows):
         if all(row.get(key) == value for key, value in keys.items()):
             return row
-    row = {**keys, **compute(), "host": hardware.detect().cpu.model, "torch": torch.__version__}
+    host = {"host": hardware.detect().cpu.model, "threads": torch.get_num_threads()}
+    row = {**keys, **compute(), **host, "torch": torch.__version__}
     row["id"] = short_hash(row)
     append_jsonl(rows, row)
     return row
