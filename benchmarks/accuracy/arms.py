@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-SCALES = ("small", "full")
+SCALES = ("small", "full", "tuning")
 # The start and end of the ramp as in the source: epochs 10 and 180 of 250.
 _RAMP = {"ramp_start": 0.04, "ramp_end": 0.72}
 
@@ -21,6 +21,8 @@ class Arm:
         method: of `autosparse.train.methods`.
         settings: of the method, where they differ from its defaults.
         sparsities: that the arm is trained at.
+        recipe: keys of the recipe that differ.
+        epochs: share of the budget, where an epoch costs more than the others' do.
         decisive: whether the scaled-down study trains it with every seed, at 75 %.
     """
 
@@ -29,6 +31,8 @@ class Arm:
     method: str = "subp"
     settings: Mapping[str, Any] = field(default_factory=dict)
     sparsities: tuple[float, ...] = (0.75, 0.5, 0.875)
+    recipe: Mapping[str, Any] = field(default_factory=dict)
+    epochs: float = 1.0
     decisive: bool = False
 
 
@@ -66,17 +70,48 @@ ARMS: tuple[Arm, ...] = (
     Arm(name="gmp 1x16", pattern="1x16", method="gmp", settings=_RAMP),
 )
 
+BASE = "subp 1x16"
+
+
+def tuned(
+    name: str, *, epochs: float = 1.0, recipe: Mapping[str, Any] | None = None, **settings: Any
+) -> Arm:
+    """The base arm but for some settings or keys of the recipe, at 75 %."""
+    return Arm(
+        name=f"{BASE}, {name}",
+        pattern="1x16",
+        settings={**_RAMP, **settings},
+        sparsities=(0.75,),
+        recipe=recipe or {},
+        epochs=epochs,
+    )
+
+
+# What may be better than the release's settings, each against the base.
+TUNING: tuple[Arm, ...] = (
+    tuned("tau 0.1", tau=0.1),
+    tuned("early ramp", ramp="early"),
+    tuned("ramp to a half", ramp_end=0.5),
+    tuned("averaged", recipe={"ema": 0.99}),
+    # The teacher's forward pass is a third of a step more.
+    tuned("distilled", epochs=0.75, recipe={"distill": 0.5}),
+    tuned("without smoothing", recipe={"label_smoothing": 0.0}),
+    tuned("alpha 0.3", alpha=0.3),
+)
+
 
 def wanted(scale: str, seeds: int) -> list[tuple[Arm, float, int]]:
     """Gives arm, sparsity and seed of all trainings, those first that decide most.
 
     Args:
         scale: ``full`` trains every arm at all its sparsities with every seed; ``small`` the decisive
-            arms at 75 % with every seed, and everything else with one.
+            arms at 75 % with every seed, and everything else with one; ``tuning`` what is set against
+            the base, with every seed.
         seeds: how many.
     """
+    arms = TUNING if scale == "tuning" else ARMS
     found = [
-        (arm, sparsity, seed) for arm in ARMS for sparsity in arm.sparsities for seed in range(seeds)
+        (arm, sparsity, seed) for arm in arms for sparsity in arm.sparsities for seed in range(seeds)
     ]
 
     def order(entry: tuple[Arm, float, int]) -> tuple[int, ...]:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from arms import BASE, TUNING
 from scipy.stats import t as student
 
 from autosparse.storage.files import read_jsonl, write_json
@@ -82,6 +83,25 @@ def orderings(arms: Mapping[Key, Mapping[int, float]]) -> list[dict[str, Any]]:
     return rows
 
 
+def tuning(arms: Mapping[Key, Mapping[int, float]]) -> list[dict[str, Any]]:
+    """Compares every arm of the tuning with the base."""
+    rows = []
+    for arm in TUNING:
+        for sparsity in arm.sparsities:
+            found = paired(arms.get((arm.name, sparsity), {}), arms.get((BASE, sparsity), {}))
+            if found is not None:
+                rows.append(
+                    {
+                        "first": arm.name,
+                        "second": BASE,
+                        "why": "tuned at equal cost",
+                        "sparsity": sparsity,
+                        **found,
+                    }
+                )
+    return rows
+
+
 def verdict(row: Mapping[str, Any]) -> str:
     """Says whether an ordering was found."""
     half = row["half_interval"]
@@ -124,7 +144,7 @@ def main() -> None:
     folder: Path = parser.parse_args().folder
     trained = read_jsonl(folder / "runs.jsonl")
     arms = by_arm(trained)
-    rows = [{**row, "found": verdict(row)} for row in orderings(arms)]
+    rows = [{**row, "found": verdict(row)} for row in [*orderings(arms), *tuning(arms)]]
     budgets = {(row["epochs"], row["train_images"] or 45_000) for row in trained}
     told = " and ".join(f"{epochs} epochs of {images:,} training images" for epochs, images in budgets)
     if len(budgets) > 1:
