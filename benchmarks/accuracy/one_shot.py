@@ -16,7 +16,7 @@ import dataclasses
 import os
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,7 @@ from autosparse.plans.pruning import sparsify
 from autosparse.progress import Progress
 from autosparse.reconstruct import Alternatives, reconstruct, reconstruct_alone
 from autosparse.records import LayerChoice, onexn, short_hash
-from autosparse.storage.files import append_jsonl, read_jsonl
+from autosparse.storage.files import append_jsonl, read_jsonl, write_text
 from autosparse.train.evaluate import recalibrate_batchnorm, score
 from autosparse.train.job import TrainJob
 from autosparse.train.loop import train
@@ -41,6 +41,7 @@ from autosparse.train.presets import short
 BLOCKS = (8, 16)
 SPARSITIES = (0.5, 0.625, 0.75)
 WAYS = ("masking", "masking + batch-norm", "stitched", "layer by layer")
+TRAINED = "short training"
 FACTORY = f"{Path(__file__).parent / 'cifar10_part.py'}:load"
 
 
@@ -164,26 +165,48 @@ def main() -> None:
                 keys = {"plan": plan.id, "label": f"1x{block_n}@{sparsity:g}", "way": way}
                 told = once(rows, keys, lambda p=plan, w=way: bench.accuracy(p, w, "test"))
                 print(keys["label"], way, f"{told['accuracy']:.2%}", told["seconds"], "s", flush=True)
-    rank(bench, rows, options.plans)
+    for seed in range(options.plans):
+        evaluate(bench, rows, seed)
+    text = table(read_jsonl(rows))
+    write_text(options.out / "table.md", text)
+    print(text)
 
 
-def rank(bench: Bench, rows: Path, count: int) -> None:
-    """Compares the order of random plans by every way with that after a short training."""
-    after = []
-    before: dict[str, list[float]] = {way: [] for way in WAYS}
-    for seed in range(count):
-        plan = bench.mixed(seed)
+def evaluate(bench: Bench, rows: Path, seed: int) -> None:
+    """Evaluates a random plan in every way, and trains it shortly."""
+    plan, label = bench.mixed(seed), f"mixed {seed}"
+    for way in WAYS:
+        # Validation decides in a search.
+        keys = {"plan": plan.id, "label": label, "way": way}
+        once(rows, keys, lambda w=way: bench.accuracy(plan, w, "validation"))
+    keys = {"plan": plan.id, "label": label, "way": TRAINED}
+    after = once(rows, keys, lambda: bench.trained(plan))["accuracy"]
+    print(f"plan {seed}: {after:.2%}", flush=True)
+
+
+def table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Writes what was found as Markdown."""
+    by_label: dict[str, dict[str, Mapping[str, Any]]] = {}
+    for row in rows:
+        by_label.setdefault(row["label"], {})[row["way"]] = row
+    lines = [
+        "ResNet-20, CIFAR-10, every layer but the first and last; accuracy, % (seconds).",
+        "",
+        f"| | {' | '.join(WAYS)} |",
+        "|---" * (len(WAYS) + 1) + "|",
+    ]
+    for label, found in by_label.items():
+        if not label.startswith("mixed"):
+            cells = (f"{100 * found[w]['accuracy']:.2f} ({found[w]['seconds']:.1f})" for w in WAYS)
+            lines.append(f"| {label} | {' | '.join(cells)} |")
+    mixed = [found for found in by_label.values() if TRAINED in found]
+    if len(mixed) > 1:
+        after = [found[TRAINED]["accuracy"] for found in mixed]
+        lines += ["", f"Kendall's tau with accuracy after a short training, {len(mixed)} plans:", ""]
         for way in WAYS:
-            keys = {"plan": plan.id, "label": f"mixed {seed}", "way": way}
-            # Validation decides in a search.
-            told = once(rows, keys, lambda p=plan, w=way: bench.accuracy(p, w, "validation"))
-            before[way].append(told["accuracy"])
-        keys = {"plan": plan.id, "label": f"mixed {seed}", "way": "short training"}
-        after.append(once(rows, keys, lambda p=plan: bench.trained(p))["accuracy"])
-        print(f"plan {seed}: {after[-1]:.2%}", flush=True)
-    for way, values in before.items():
-        tau, p = kendalltau(values, after)
-        print(f"{way}: Kendall's tau {tau:.2f} over {count} plans (p = {p:.2g})", flush=True)
+            tau, p = kendalltau([found[way]["accuracy"] for found in mixed], after)
+            lines.append(f"- {way}: {tau:.2f} (p = {p:.2g})")
+    return "\n".join(lines) + "\n"
 
 
 def once(rows: Path, keys: dict[str, Any], compute: Callable[[], dict[str, Any]]) -> dict[str, Any]:
