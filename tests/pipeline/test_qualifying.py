@@ -417,6 +417,27 @@ def test_overheads_are_those_of_the_dense_model_outside_the_table(make: Callable
     assert table.dense_accuracy == 0.9
 
 
+def test_a_layer_is_offered_what_the_space_has_for_it_alone(make: Callable[..., Bench]) -> None:
+    """The tuner times all patterns of all layers, 1x32 on 16 outputs too."""
+    bench = make(0.6 * REACH.dense_us, 1.0)
+    whole = bench.survey()
+    narrow = next(scope for scope in whole.scopes if scope.choices)
+    few = dataclasses.replace(narrow, choices=narrow.choices[:2])
+    scopes = tuple(few if scope is narrow else scope for scope in whole.scopes)
+    score = Score(accuracy=0.9, cross_entropy=0.3, samples=100, classes=10)
+    table = to_problem(
+        dataclasses.replace(whole, scopes=scopes),
+        bench.findings().tuning,
+        BARE.losses,
+        {"f32": score},
+        bench.ledger(),
+    )
+    offered = {o.choice.label for o in table.options[narrow.name]}
+    assert offered == {"dense", *(choice.label for choice in few.choices)}
+    unoffered = {scope.name for scope in scopes if len(scope.choices) < 3}
+    assert all(len(o) > 3 for name, o in table.options.items() if name not in unoffered)
+
+
 def test_operators_slower_than_the_whole_count_by_their_share(make: Callable[..., Bench]) -> None:
     dense = make(REACH.dense_us, 1.0).ledger().dense("f32")
     whole_us = 1e3 * dense.latency.median_ms

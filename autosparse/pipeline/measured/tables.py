@@ -6,7 +6,7 @@ import itertools
 import math
 import time
 from collections import Counter
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping, Sequence
 from typing import TypeVar
 
 from autosparse.database import TuningDatabase
@@ -146,10 +146,7 @@ def to_problem(
     return Problem(
         model=survey.config.model,
         layers=layers,
-        options={
-            name: tuple(o for o in tuning.options[name] if o.choice.dtype in survey.dtypes)
-            for name in layers
-        },
+        options={name: _offered(survey, name, tuning.options[name]) for name in layers},
         losses=losses,
         overhead_us=outside_us(ledger.dense(first), layers),
         budget_us=survey.config.latency_budget,
@@ -163,6 +160,17 @@ def to_problem(
         },
         dense_accuracy=references["f32"].accuracy,
         extents={name: pixels[name] for name in layers},
+    )
+
+
+def _offered(survey: Survey, layer: str, options: Sequence[LatencyOption]) -> tuple[LatencyOption, ...]:
+    """Gives the options that the space has for a layer; the tuner knows all patterns of all layers."""
+    labels = {choice.label for choice in choices(survey).get(layer, ())}
+    return tuple(
+        option
+        for option in options
+        if option.choice.dtype in survey.dtypes
+        and (option.choice.pattern.is_dense or option.choice.label in labels)
     )
 
 
