@@ -117,8 +117,8 @@ class SearchConfig(BaseModel):
         include: patterns of layer names that may be pruned; empty is every layer.
         exclude: patterns of layer names that stay dense.
         top_k: configurations that are promoted to training.
-        one_shot: how plans are pruned before any training: ``masks``, or ``obs``, which reconstructs
-            layers by second-order error.
+        one_shot: how plans are pruned before any training: ``obs`` reconstructs layers by second-order
+            error, ``masks`` only masks.
         train: how promoted configurations are trained.
         recipe: YAML file, or preset, of how exactly; None is the preset of `train`.
         train_device: where: ``auto``, ``cpu``, ``cuda`` or ``cuda:1``.
@@ -155,7 +155,7 @@ class SearchConfig(BaseModel):
     include: Globs = ()
     exclude: Globs = ()
     top_k: Annotated[int, _by(values.count(1))] = 5
-    one_shot: Annotated[str, _by(values.choice(ONE_SHOT))] = "masks"
+    one_shot: Annotated[str, _by(values.choice(ONE_SHOT))] = "obs"
     train: Annotated[str, _by(values.choice(TRAIN_KINDS))] = "short"
     recipe: Annotated[str | None, _by(values.optional(values.name_or_file(".yaml", ".yml")))] = None
     train_device: Annotated[str, _by(values.text)] = "auto"

@@ -150,8 +150,8 @@ OneShot = Annotated[
     str | None,
     _text(
         "--one-shot",
-        help="How to prune before any training: masks, or obs, which reconstructs layers.",
-        default="masks",
+        help="How to prune before any training: obs reconstructs layers, masks only masks.",
+        default="obs",
         panel=_HOW,
     ),
 ]

@@ -131,7 +131,11 @@ class Bench:
         space, host = spaces.load("cpu"), HardwareProfile(hardware_id="made", cpu=cpu)
         return Survey(
             config=SearchConfig(
-                model=BARE.model, latency_budget=f"{self.budget_us!r}us", train="none", top_k=3
+                model=BARE.model,
+                latency_budget=f"{self.budget_us!r}us",
+                train="none",
+                top_k=3,
+                one_shot="masks",  # there is no such model
             ),
             hardware=host,
             device=find("cpu", host),

@@ -35,8 +35,8 @@ def test_every_event_of_a_run_says_where_it_was_from_the_first_on(finished: Any)
     stages = list(dict.fromkeys(event["stage"] for event in events))
     assert stages[:2] == ["profile", "survey"]
     assert [stage for stage in stages if stage not in ("profile", "survey", "start")] == [
-        "baseline", "tune", "measure dense", "sensitivity", "search", "measure", "train",
-        "final measurement", "report",
+        "baseline", "reconstruct layers", "tune", "measure dense", "sensitivity", "search", "measure",
+        "train", "final measurement", "report",
     ]  # fmt: skip
     whole = [event for event in events if event.get("step") == "compile whole models"]
     assert {event["stage"] for event in whole} == {"measure dense", "measure", "final measurement"}
