@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import os
-import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -33,6 +32,7 @@ from autosparse.progress import Progress
 from autosparse.reconstruct import Alternatives, reconstruct, reconstruct_alone
 from autosparse.records import LayerChoice, onexn, short_hash
 from autosparse.storage.files import append_jsonl, read_jsonl, write_text
+from autosparse.storage.paths import home
 from autosparse.train.evaluate import recalibrate_batchnorm, score
 from autosparse.train.job import TrainJob
 from autosparse.train.loop import train
@@ -131,7 +131,7 @@ class Bench:
             resolution=None,
             plan=plan,
             recipe=dataclasses.replace(recipe, epochs=options.epochs),
-            folder=tempfile.mkdtemp(),
+            folder=str(home() / "one-shot-study" / f"{plan.id}-{options.images}-{options.epochs}"),
             threads=options.threads,
         )
         result = train(job, Progress())
