@@ -18,6 +18,7 @@ from autosparse.records import Accuracy, WholeLatency
 from autosparse.report import document as form
 from autosparse.report.verdict import accuracy_change
 from autosparse.train.job import TrainResult
+from autosparse.train.tickets.sharing import Shared
 
 RUN = Path("/runs/one")
 
@@ -108,7 +109,7 @@ def after(values: dict[str, Any], **medians: float) -> dict[str, Any]:
     )
     found = {"a": 1.1, "b": 2.2, "c": 2.3, "u": 1.5, **medians}
     amendment = Amendment(
-        reached={"a": Reached.by(trained)},
+        reached={"a": Reached.by(Shared(result=trained))},
         weights={"a": "train/a-full-9/weights.safetensors"},
         dense={"trained": [trained_dense_values(dense, "train/dense-full-9/weights.safetensors")]},
         figures={name: figure(name, median) for name, median in found.items()},
