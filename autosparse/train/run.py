@@ -129,12 +129,14 @@ class Run:
         checkpoint.save(folder, self.next_epoch, state)
 
 
-def open_run(job: TrainJob, team: Team = ALONE) -> Run:
+def open_run(job: TrainJob, team: Team = ALONE, *, starts: bool = True) -> Run:
     """Loads what a job needs.
 
     Args:
         job: what is trained.
         team: the processes that do so; each of them opens the job.
+        starts: whether it may begin with the weights that it opens with; False where others are loaded
+            at once, so that these need not be reconstructed.
 
     Raises:
         UsageError: the model, data, weights, plan or recipe cannot be used, or the model cannot train.
@@ -149,7 +151,7 @@ def open_run(job: TrainJob, team: Team = ALONE) -> Run:
     )
     start = None if recipe.from_scratch or job.weights is None else Path(job.weights)
     module, order = _load(job, images, start, trains=True)
-    moved = prepare(module, job, images)
+    moved = prepare(module, job, images, starts=starts)
     layers = MaskedLayers(module, job.plan)
     kind = method_named(recipe.method)
     return Run(

@@ -24,8 +24,16 @@ _RECALIBRATION_BATCHES = 16
 By = Literal["l1", "kept"]
 
 
-def prepare(module: nn.Module, job: TrainJob, images: ImageData) -> Rearrangement | None:
+def prepare(
+    module: nn.Module, job: TrainJob, images: ImageData, *, starts: bool = True
+) -> Rearrangement | None:
     """Does to trained weights what a job's recipe asks for, in place.
+
+    Args:
+        module: holds them.
+        job: what is trained.
+        images: its data.
+        starts: whether training begins with them; only then are they reconstructed.
 
     Returns:
         The new order of filters, None where there is none.
@@ -45,7 +53,7 @@ def prepare(module: nn.Module, job: TrainJob, images: ImageData) -> Rearrangemen
     found = None
     if recipe.rearrange != "none":
         found = rearranged(module, job.plan, images, recipe.rearrange)
-    if recipe.reconstruct:
+    if recipe.reconstruct and starts:
         reconstructed(module, job.plan, images, seed=recipe.seed)
     return found
 

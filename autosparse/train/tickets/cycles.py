@@ -72,7 +72,7 @@ def open_trained(job: TrainJob) -> Run:
             "train the plan first"
         )
     claim(job)
-    run = open_run(job)
+    run = open_run(job, starts=False)
     check_layers(run.method)
     run.module.load_state_dict(load_file(result.weights))
     run.best.epoch = result.best_epoch

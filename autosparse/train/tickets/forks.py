@@ -67,7 +67,7 @@ def fork(tickets: Tickets, plan: Plan, folder: Path) -> ForkedResult:
     claim(job)
     if (found := load_forked(folder)) is not None and found.mean == mean:
         return found
-    run = open_run(job)
+    run = open_run(job, starts=False)
     prune_to_plan(run, load_file(tickets.mean), tickets.job.plan)
     _recalibrate(run, tickets.settings.recalibrate_batches)
     module = _computed(run)
@@ -190,7 +190,7 @@ def ensemble_accuracy(tickets: Tickets, plan: Plan, split: SplitName) -> Ensembl
         PlanError: the plan is no neighbour, or a layer keeps more units than a ticket has alive.
     """
     check_neighbour(tickets.job.plan, plan)
-    run = open_run(dataclasses.replace(tickets.job, plan=plan))
+    run = open_run(dataclasses.replace(tickets.job, plan=plan), starts=False)
     part = run.images.validation if split == "validation" else run.images.test
     total: Tensor | None = None
     for member in tickets.members:
