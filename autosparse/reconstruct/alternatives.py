@@ -10,6 +10,7 @@ of layers from which non-uniform models are stitched.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,7 +38,9 @@ from autosparse.reconstruct.packed import (
 )
 from autosparse.reconstruct.problem import Problem, problem_of
 from autosparse.reconstruct.settings import ReconstructionSettings
-from autosparse.records import LayerChoice, Record
+from autosparse.records import LayerChoice, Record, short_hash
+
+log = logging.getLogger(__name__)
 
 # Moments of so many bytes are collected in one pass over the images; more layers take more passes.
 _PASS_BYTES = 1 << 30
@@ -117,8 +120,7 @@ class Alternatives:
             RunError: the file cannot be written.
         """
         packed = {key: Packed.of(weight, self.masks[key]) for key, weight in self.weights.items()}
-        errors = {name_of(key): value.to_json() for key, value in self.errors.items()}
-        write_packed(path, packed, {"errors": errors})
+        _write(path, packed, self.errors)
 
     @classmethod
     def load(cls, path: Path) -> Self:
@@ -127,9 +129,18 @@ class Alternatives:
         Raises:
             PlanError: the file is missing or damaged, or holds something else.
         """
-        file = PackedFile(path)
-        errors = {key_of(name): Errors.from_json(value) for name, value in file.told["errors"].items()}
-        return cls(Unpacked(file, Packed.weight), Unpacked(file, Packed.mask), errors)
+        packed, errors = _read(path)
+        return cls(Unpacked(packed, Packed.weight), Unpacked(packed, Packed.mask), errors)
+
+
+def _write(path: Path, packed: Mapping[Key, Packed], errors: Mapping[Key, Errors]) -> None:
+    told = {name_of(key): value.to_json() for key, value in errors.items()}
+    write_packed(path, packed, {"errors": told})
+
+
+def _read(path: Path) -> tuple[Mapping[Key, Packed], dict[Key, Errors]]:
+    file = PackedFile(path)
+    return file, {key_of(name): Errors.from_json(told) for name, told in file.told["errors"].items()}
 
 
 def reconstruct_alone(
@@ -138,6 +149,7 @@ def reconstruct_alone(
     batches: Iterable[Batch],
     *,
     settings: ReconstructionSettings | None = None,
+    done: Path | None = None,
     progress: Progress | None = None,
 ) -> Alternatives:
     """Reconstructs layers of a dense module, each as if it were the only one pruned.
@@ -150,31 +162,81 @@ def reconstruct_alone(
         choices: what each layer may become; dense choices are passed over.
         batches: images of the training split, or pairs of images and labels.
         settings: the defaults if None; a layer's own output is the dense one here.
+        done: an existing folder that gets a file of every layer that is done, and whose layers are not
+            done again; name it by all that decides them. None keeps nothing.
         progress: one unit per layer and pattern; asked whether to stop.
 
     Raises:
         DataError: there are no images, or a layer's inputs are not finite.
         PlanError: a layer does not exist, does not run, or cannot have a choice.
+        RunError: the folder cannot be written.
         UsageError: the damping is too small.
-        Stopped: a stop was requested.
+        Stopped: a stop was requested; with the folder, the same call goes on.
     """
     settings, progress = settings or ReconstructionSettings(), progress or Progress()
     wanted = {name: _by_pattern(offered) for name, offered in choices.items()}
     layers = {name: prunable(module, name) for name, patterns in wanted.items() if patterns}
-    packed: dict[Key, Packed] = {}
-    errors: dict[Key, Errors] = {}
-    found = Alternatives(Unpacked(packed, Packed.weight), Unpacked(packed, Packed.mask), errors)
+    found = _Found(done)
     if not layers:
-        return found
+        return found.as_alternatives()
     with progress.step("alternatives", sum(map(len, wanted.values()))) as step:
         calibration = calibration_of(module, batches, settings, progress)
-        for part in _passes(layers):
+        known = [name for name, patterns in wanted.items() if found.recalls(name, patterns)]
+        step.advance(sum(len(wanted[name]) for name in known))
+        left = {name: layer for name, layer in layers.items() if name not in known}
+        for part in _passes(left):
             for name, moments in calibration.collect(module, part).items():
                 problem = problem_of(layers[name].weight, moments, settings.damping)
-                for key, solution in _solved(name, problem, wanted[name], settings, step):
-                    packed[key] = Packed.of(solution.weight, torch.from_numpy(solution.mask))
-                    errors[key] = Errors(masked=solution.masked_error, best=solution.error)
-    return found
+                found.add(name, dict(_solved(name, problem, wanted[name], settings, step)))
+    return found.as_alternatives()
+
+
+class _Found:
+    """What layers may become, as far as it is known; in a folder too, if one is named."""
+
+    def __init__(self, folder: Path | None) -> None:
+        self._folder = folder
+        self._packed: dict[Key, Packed] = {}
+        self._errors: dict[Key, Errors] = {}
+
+    def add(self, name: str, solved: Mapping[Key, Solution]) -> None:
+        """Adds all of a layer."""
+        packed = {k: Packed.of(s.weight, torch.from_numpy(s.mask)) for k, s in solved.items()}
+        errors = {k: Errors(masked=s.masked_error, best=s.error) for k, s in solved.items()}
+        if self._folder is not None:
+            _write(self._file(self._folder, name), packed, errors)
+        self._packed |= packed
+        self._errors |= errors
+
+    def recalls(self, name: str, patterns: Mapping[Pattern, Sequence[float]]) -> bool:
+        """Takes up what an earlier call has added of a layer; says whether that is all of it."""
+        if self._folder is None or not (file := self._file(self._folder, name)).exists():
+            return False
+        try:
+            packed, errors = _read(file)
+            if packed.keys() != {_key(name, p, value) for p in patterns for value in patterns[p]}:
+                return False
+            self._packed |= packed
+            self._errors |= errors
+        except PlanError as error:
+            log.warning("layer %s is reconstructed again: %s", name, error)
+            return False
+        return True
+
+    @staticmethod
+    def _file(folder: Path, name: str) -> Path:
+        return folder / f"{short_hash(name, 16)}.safetensors"
+
+    def as_alternatives(self) -> Alternatives:
+        """Gives all there is."""
+        packed = self._packed
+        return Alternatives(
+            Unpacked(packed, Packed.weight), Unpacked(packed, Packed.mask), self._errors
+        )
+
+
+def _key(name: str, pattern: Pattern, sparsity: float) -> Key:
+    return name, LayerChoice(pattern=pattern, sparsity=sparsity).label
 
 
 def _by_pattern(offered: Iterable[LayerChoice]) -> dict[Pattern, list[float]]:
@@ -208,5 +270,5 @@ def _solved(
 ) -> Iterator[tuple[Key, Solution]]:
     for pattern, sparsities in patterns.items():
         for sparsity, solution in solve(problem, pattern, sparsities, settings, step.check).items():
-            yield (name, LayerChoice(pattern=pattern, sparsity=sparsity).label), solution
+            yield _key(name, pattern, sparsity), solution
         step.advance()

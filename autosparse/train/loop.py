@@ -28,7 +28,7 @@ from autosparse.train.gradients import add_gradients, looking
 from autosparse.train.job import TrainJob, TrainResult, append_metrics, claim, load_result
 from autosparse.train.objective import Mixed, mix
 from autosparse.train.recipes import Recipe
-from autosparse.train.run import Run, finish, open_run, resume
+from autosparse.train.run import Run, continued, finish
 from autosparse.train.team import ALONE, Team
 
 log = logging.getLogger(__name__)
@@ -93,8 +93,7 @@ def _claimed(team: Team, job: TrainJob, progress: Progress) -> Iterator[Path]:
 def _train(team: Team, job: TrainJob, folder: Path, progress: Progress) -> TrainResult:
     if job.threads is not None:
         torch.set_num_threads(job.threads)
-    run = open_run(job, team)
-    resume(run, folder)
+    run = continued(job, folder, team)
     with progress.step(f"train {folder.name}", job.recipe.epochs) as step:
         step.advance(run.next_epoch)
         while run.next_epoch < job.recipe.epochs:
@@ -126,8 +125,7 @@ def _begin_anew(run: Run, row: Mapping[str, Any], folder: Path) -> Run:
             f"{row['message']}, as it did {_RETRIES} times before at twice the learning rate; lower "
             "the learning rate or lengthen the warm-up"
         )
-    again = open_run(run.job, run.team)
-    resume(again, folder)
+    again = continued(run.job, folder, run.team)
     if run.team.is_first:
         for message in failures[len(again.failures) :]:  # what the checkpoint does not know of
             append_metrics(folder, {**row, "message": message})

@@ -207,18 +207,21 @@ def make_optimizer(module: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     return torch.optim.SGD(groups, lr=recipe.lr, momentum=recipe.momentum, nesterov=recipe.nesterov)
 
 
-def resume(run: Run, folder: Path) -> None:
-    """Takes up what the newest whole checkpoint holds; without one, the run stays as it was opened.
+def continued(job: TrainJob, folder: Path, team: Team = ALONE) -> Run:
+    """Opens a job where its newest whole checkpoint left it; without one, at its beginning.
 
-    The first process reads it for all.
+    The first process reads the checkpoint for all.
 
     Raises:
         RunError: the team's weights or masks differ.
+        UsageError: as `open_run`.
     """
-    found = run.team.from_first(lambda: _newest(folder))
+    found = team.from_first(lambda: _newest(folder))
+    run = open_run(job, team, starts=found is None)
     if found is not None:
         _take_up(run, folder, *found)
-    run.team.check_equal(run.module, run.layers.checksum(), "at the start")
+    team.check_equal(run.module, run.layers.checksum(), "at the start")
+    return run
 
 
 def _newest(folder: Path) -> tuple[int, dict[str, Any]] | None:

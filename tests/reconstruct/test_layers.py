@@ -21,6 +21,7 @@ from autosparse.reconstruct import (
     reconstruct_alone,
 )
 from autosparse.reconstruct import alternatives as alternatives_file
+from autosparse.reconstruct.hessians import Calibration
 from autosparse.records import DENSE, LayerChoice
 
 
@@ -289,6 +290,57 @@ def test_many_layers_take_several_passes(made, monkeypatch):
     monkeypatch.setattr(alternatives_file, "_PASS_BYTES", 1)
     again = reconstruct_alone(Net(), CHOICES, images(), settings=SMALL)
     assert all(torch.equal(again.weights[key], weight) for key, weight in made.weights.items())
+
+
+class TestStops:
+    """What is done of a call that is stopped is not done again."""
+
+    def stopped(self, folder, layers):
+        """Stops a call once so many layers are done."""
+        with pytest.raises(Stopped):
+            reconstruct_alone(
+                Net(),
+                CHOICES,
+                images(),
+                settings=SMALL,
+                done=folder,
+                progress=Progress(should_stop=lambda: len(list(folder.iterdir())) >= layers),
+            )
+
+    def looked_at(self, folder, monkeypatch):
+        """Gives what a call finds, and the layers that it had to look at."""
+        seen = []
+        collect = Calibration.collect
+
+        def collecting(self, module, layers):
+            seen.extend(layers)
+            return collect(self, module, layers)
+
+        monkeypatch.setattr(Calibration, "collect", collecting)
+        return reconstruct_alone(Net(), CHOICES, images(), settings=SMALL, done=folder), seen
+
+    def test_the_next_call_goes_on_and_finds_the_same(self, made, tmp_path, monkeypatch):
+        self.stopped(tmp_path, 1)
+        found, seen = self.looked_at(tmp_path, monkeypatch)
+        assert len(seen) == 1
+        assert found.weights.keys() == made.weights.keys()
+        assert all(torch.equal(found.weights[key], made.weights[key]) for key in made.weights)
+        assert all(torch.equal(found.masks[key], made.masks[key]) for key in made.masks)
+        assert found.errors == made.errors
+
+    def test_what_is_damaged_or_of_other_choices_is_done_again(self, made, tmp_path, monkeypatch):
+        reconstruct_alone(Net(), CHOICES, images(), settings=SMALL, done=tmp_path)
+        damaged, other = sorted(tmp_path.iterdir())
+        damaged.write_bytes(damaged.read_bytes()[:-9])
+        Alternatives({}, {}, {}).save(other)
+        found, seen = self.looked_at(tmp_path, monkeypatch)
+        assert set(seen) == set(CHOICES)
+        assert all(torch.equal(found.weights[key], made.weights[key]) for key in made.weights)
+
+    def test_what_is_whole_needs_no_look(self, made, tmp_path, monkeypatch):
+        reconstruct_alone(Net(), CHOICES, images(), settings=SMALL, done=tmp_path)
+        found, seen = self.looked_at(tmp_path, monkeypatch)
+        assert not seen and found.errors == made.errors
 
 
 def test_dense_choices_alone_need_no_images():

@@ -21,7 +21,7 @@ from autosparse.patterns import check
 from autosparse.plans.plan import Plan
 from autosparse.progress import Progress
 from autosparse.records import LayerChoice, onexn
-from autosparse.train import checkpoint
+from autosparse.train import checkpoint, starting
 from autosparse.train.evaluate import accuracy, computed_in
 from autosparse.train.job import (
     TrainJob,
@@ -450,6 +450,23 @@ class TestPrepared:
             reached[name] = result.validation.value
             check((load_file(result.weights)["3.weight"] != 0).numpy(), onexn(4))
         assert reached["obs"] > reached["masks"]
+
+    def test_a_training_that_goes_on_does_not_reconstruct_again(self, whole, tmp_path, monkeypatch):
+        recipe = dataclasses.replace(self.gentle(reconstruct=True), epochs=2, lr=0.01)
+        job = job_in(tmp_path / "once", recipe=recipe, weights=whole[1].weights)
+        once = train(job, Progress())
+        again = dataclasses.replace(job, folder=str(tmp_path / "twice"))
+        epochs = tmp_path / "twice" / "metrics.jsonl"
+        with pytest.raises(Stopped):
+            train(again, Progress(should_stop=epochs.exists))
+
+        def never(*_, **__):
+            raise AssertionError("what training has changed must not be reconstructed")
+
+        monkeypatch.setattr(starting, "reconstruct", never)
+        twice = train(again, Progress())
+        first, second = load_file(once.weights), load_file(twice.weights)
+        assert all(torch.equal(first[name], second[name]) for name in first)
 
     @pytest.mark.parametrize("by", ["l1", "kept"])
     def test_rearranged_filters_compute_the_same_and_their_order_is_saved(self, whole, tmp_path, by):

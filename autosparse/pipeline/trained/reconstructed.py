@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from autosparse.reconstruct import ReconstructionSettings, reconstruct_alone
 from autosparse.records import short_hash
 from autosparse.run_folders import RunFolder
 from autosparse.storage import paths
+from autosparse.storage.locks import exclusive
 from autosparse.train.evaluate import content_hash, source_file
 from autosparse.train.starting import reconstructed
 
@@ -32,7 +34,7 @@ def alternatives_for(subject: Survey, weights: Path, progress: Progress) -> Path
         progress: told of every layer.
 
     Raises:
-        Stopped: a stop was requested; the next call begins anew.
+        Stopped: a stop was requested; the next call goes on after the last layer.
     """
     wanted = {
         name: [choice for choice in offered if choice.sparsity > 0]
@@ -50,17 +52,24 @@ def alternatives_for(subject: Survey, weights: Path, progress: Progress) -> Path
         ],
         16,
     )
-    file = (
-        paths.writable_folder(paths.home() / "reconstructions", "AUTOSPARSE_HOME")
-        / f"{key}.safetensors"
-    )
-    if not file.exists():
+    home = paths.writable_folder(paths.home() / "reconstructions", "AUTOSPARSE_HOME")
+    file, done = home / f"{key}.safetensors", home / f"{key}.layers"
+    with exclusive(home / f"{key}.lock", progress):
+        if file.exists():
+            return file
+        done.mkdir(exist_ok=True)
         torch.set_num_threads(subject.hardware.cpu.cores_usable)
         module = _dense(subject, weights)
         found = reconstruct_alone(
-            module, wanted, _calibration(subject, settings), settings=settings, progress=progress
+            module,
+            wanted,
+            _calibration(subject, settings),
+            settings=settings,
+            done=done,
+            progress=progress,
         )
         found.save(file)
+        shutil.rmtree(done, ignore_errors=True)
     return file
 
 
