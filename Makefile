@@ -11,14 +11,14 @@
 # make test-wheel   both wheels in fresh environments without a compiler
 # make clean    removes all that make made, and leaves results/
 #
-# PYTHON=python3.12 picks the interpreter, PIP_FLAGS="..." is handed to every pip install, and with WORKERS=2 two
-# processes share the files of tests out.
+# PYTHON=python3.12 picks the interpreter, PIP_FLAGS="..." is handed to every pip install, and WORKERS=1 tests in one
+# process; by default two share the files of tests out, where there are two cores.
 
 PYTHON ?= python3
 PIP_FLAGS ?=
 ARGS ?=
 EVERY ?= 1
-WORKERS ?=
+WORKERS ?= $(shell test $$(nproc) -ge 2 && echo 2)
 PORTABLE ?= OFF
 
 VENV := .venv
@@ -49,7 +49,7 @@ search: $(or $(wildcard $(STAMP)),$(HOST_STAMP))
 	esac; exit $$code
 
 test: $(STAMP)
-	$(BIN)/python -m pytest -q $(if $(WORKERS),-n $(WORKERS) --dist loadfile --no-loadscope-reorder) $(ARGS)
+	$(BIN)/python -m pytest -q $(if $(filter-out 1,$(WORKERS)),-n $(WORKERS) --dist loadfile --no-loadscope-reorder) $(ARGS)
 
 smoke: check
 	$(BIN)/python -m pytest -q -m smoke $(ARGS)

@@ -147,9 +147,13 @@ class Shop:
             code = cli.run(words)
         return subprocess.CompletedProcess(words, code, said.getvalue(), complained.getvalue())
 
-    def start(self, words: list[str]) -> ForkServerProcess:
-        """Starts a command line in a process of its own, which loads nothing anew."""
-        process = SERVER.Process(target=run_apart, args=(self.folder, self.home, words))
+    def start(self, words: list[str], *, one_process: bool = False) -> ForkServerProcess:
+        """Starts a command line in a process of its own, which loads nothing anew; see `run_apart`."""
+        process = SERVER.Process(
+            target=run_apart,
+            args=(self.folder, self.home, words),
+            kwargs={"one_process": one_process},
+        )
         process.start()
         return process
 

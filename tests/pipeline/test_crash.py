@@ -88,11 +88,6 @@ def epochs_of(run: Path) -> list[str]:
     ]
 
 
-def start(shop: Any, *extra: str) -> ForkServerProcess:
-    process: ForkServerProcess = shop.start(shop.words(*extra))
-    return process
-
-
 def kill(process: ForkServerProcess) -> None:
     process.kill()
     process.join(timeout=60)
@@ -100,7 +95,8 @@ def kill(process: ForkServerProcess) -> None:
 
 
 def kill_in_stage(shop: Any, stage: str, *extra: str) -> None:
-    process = start(shop, *extra)
+    # Where no measurement is killed it needs no process of its own, which would load all anew.
+    process = shop.start(shop.words(*extra), one_process="measure" not in stage)
     wait_for_stage(shop, process, stage)
     time.sleep(0.5)
     kill(process)

@@ -34,7 +34,7 @@ def weights(shop: Any) -> None:
 
 @pytest.mark.parametrize("stage", MOMENTS)
 def test_a_stop_ends_every_stage_at_once(shop: Any, stage: str) -> None:
-    process = shop.start(shop.words(*FLAGS))
+    process = shop.start(shop.words(*FLAGS), one_process=True)
     wait_for(shop, process, stage)
     time.sleep(MOMENTS[stage])
     children = psutil.Process(process.pid).children(recursive=True)
