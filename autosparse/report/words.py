@@ -156,13 +156,20 @@ def glue(text: str) -> str:
     return _UNIT.sub("\N{NO-BREAK SPACE}", text)
 
 
-def shared(trained: str | None, tickets: int) -> str:
-    """Says whose training a configuration comes from that shares one."""
-    return (
-        f"pruned from {count(tickets, 'model')} of {trained}'s training"
-        if trained
-        else "trained for others too"
+def shared(trained: str | None, tickets: int, together: float, split: str) -> str:
+    """Says whose training a configuration comes from that shares one, and what its models reach.
+
+    Args:
+        trained: id of the configuration that was trained; None where it is this one.
+        tickets: models that the training ended in.
+        together: their accuracy when they vote.
+        split: that it is of.
+    """
+    models = count(tickets, "model")
+    origin = (
+        f"pruned from {models} of {trained}'s training" if trained else f"the mean of {models}, shared"
     )
+    return f"{origin}; together they reach {percent(together)} on {split} at {tickets} times the latency"
 
 
 def count(value: int, noun: str) -> str:

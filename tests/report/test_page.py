@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from autosparse.errors import RunError
+from autosparse.pipeline.results.outcomes import TrainOutcome
 from autosparse.report import build, words
 from autosparse.report.document import Document, load
 from autosparse.report.layers import totals, views
@@ -133,6 +134,26 @@ def test_every_configuration_and_number_is_on_the_page(make_run: RunWriter) -> N
     sizes = [words.TIMES.join(size) for size in (("32", "32"), ("1", "3", "224", "224"))]
     for fact in ("AMD EPYC 9B45", f"digits at {sizes[0]}", sizes[1], "1460", "871", "0.988", "3.3 %"):
         assert fact in page.text
+
+
+def test_a_shared_training_is_told(make_run: RunWriter) -> None:
+    run = make_run()
+    document = json.loads((run / "pareto.json").read_text())
+    trained, pruned, alone, *_ = document["configs"]
+    ensemble = {"value": 0.8125, "split": "test", "kind": "short", "samples": 480, "dtype": "f32"}
+    for config, of in ((trained, None), (pruned, trained["id"])):
+        config["shared"] = {"trained": of, "tail_epochs": 4.5, "tickets": 3, "ensemble": ensemble}
+    (run / "pareto.json").write_text(json.dumps(document))
+    text = page_of(run).text
+    reached = "together they reach 81.2 % on test at 3 times the latency"
+    assert f"the mean of 3 models, shared; {reached}" in text
+    assert f"pruned from 3 models of {trained['id']}'s training; {reached}" in text
+    assert text.count(reached) == 2 and alone.get("shared") is None
+    rows = tuple({**config, "weights": "w.safetensors"} for config in (trained, pruned, alone))
+    outcome = TrainOutcome(run=str(run), rows=rows)
+    lines = outcome.text().splitlines()
+    assert lines[0].endswith(f"the mean of 3 models, shared; {reached}")
+    assert lines[1].endswith(f"'s training; {reached}") and "together" not in lines[2]
 
 
 def test_the_figures_hold_the_runs_numbers(make_run: RunWriter) -> None:

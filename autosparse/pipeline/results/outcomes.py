@@ -120,10 +120,8 @@ def _shared(row: Mapping[str, Any]) -> str:
     if not found:
         return ""
     ensemble = found["ensemble"]
-    return (
-        f"; {shared(found['trained'], found['tickets'])}, which together reach "
-        f"{100 * ensemble['value']:.2f} % ({ensemble['split']}) at {found['tickets']} times the latency"
-    )
+    told = shared(found["trained"], found["tickets"], ensemble["value"], ensemble["split"])
+    return f"; {told}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
