@@ -169,7 +169,9 @@ def shared(trained: str | None, tickets: int, together: float, split: str) -> st
     origin = (
         f"pruned from {models} of {trained}'s training" if trained else f"the mean of {models}, shared"
     )
-    return f"{origin}; together they reach {percent(together)} on {split} at {tickets} times the latency"
+    return (
+        f"{origin}; together they reach {percent(together)} on {split} at {tickets} times its latency"
+    )
 
 
 def count(value: int, noun: str) -> str:

@@ -145,7 +145,7 @@ def test_a_shared_training_is_told(make_run: RunWriter) -> None:
         config["shared"] = {"trained": of, "tail_epochs": 4.5, "tickets": 3, "ensemble": ensemble}
     (run / "pareto.json").write_text(json.dumps(document))
     text = page_of(run).text
-    reached = "together they reach 81.2 % on test at 3 times the latency"
+    reached = "together they reach 81.2 % on test at 3 times its latency"
     assert f"the mean of 3 models, shared; {reached}" in text
     assert f"pruned from 3 models of {trained['id']}'s training; {reached}" in text
     assert text.count(reached) == 2 and alone.get("shared") is None
