@@ -124,7 +124,7 @@ class SearchConfig(BaseModel):
         train_device: where: ``auto``, ``cpu``, ``cuda`` or ``cuda:1``.
         train_workers: processes that train one configuration together.
         share_training: whether configurations that differ little share one training.
-        share_reach: how far they may differ in a layer's sparsity; None is what the training advises.
+        share_reach: how far their mean sparsities may differ; None is what the training advises.
         out: folder that run folders are made in.
     """
 

@@ -197,7 +197,7 @@ ShareReach = Annotated[
     str | None,
     _text(
         "--share-reach",
-        help="How far they may differ in a layer's sparsity.",
+        help="How far their mean sparsities may differ.",
         default="0.0625",
         panel=_HOW,
     ),

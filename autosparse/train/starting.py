@@ -82,6 +82,7 @@ def reconstructed(
     *,
     seed: int = 0,
     settings: ReconstructionSettings | None = None,
+    recalibrate_batches: int = _RECALIBRATION_BATCHES,
     progress: Progress | None = None,
 ) -> Reconstruction:
     """Prunes a trained module by second-order error, and recomputes batch-norm statistics, in place."""
@@ -93,7 +94,7 @@ def reconstructed(
     recalibrate_batchnorm(
         module,
         images.train,
-        batches=_RECALIBRATION_BATCHES,
+        batches=recalibrate_batches,
         batch_size=_BATCH_SIZE,
         seed=seed,
     )

@@ -20,7 +20,7 @@ class Arrangement:
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:1``, as `train_devices` reads it.
         workers: processes that train one configuration together; of more than one, the configurations
             take turns.
-        share_reach: largest difference of a layer's sparsity between configurations that share one
+        share_reach: largest difference of the mean sparsity of configurations that share one
             training, see `tickets.sharing.group_by_training`; None trains each by itself.
     """
 

@@ -2,8 +2,15 @@
 
 Source: arXiv 2205.15322 (Sup-tickets): the mean, denser than a ticket, is pruned again to the wanted
 density and batch-norm statistics are recomputed; arXiv 2106.14568 (FreeTickets): predictions of the
-tickets are averaged. Differs: pruned per group (or layer, as the pattern has it) by the method's
-criterion, there by magnitude over the whole network; several sparsities from one mean.
+tickets are averaged. Differs: pruned per group (or layer, as the pattern has it) by second-order error
+on training images, what is kept being set anew (`autosparse.reconstruct`), there by magnitude over the
+whole network; several sparsities from one mean, which may prune layers that were dense in training.
+
+Where it was measured (one seed each, the trained weights themselves pruned further), % of test images
+by the criterion alone and by second-order error: ResNet-20 on CIFAR-10, 12 epochs of SUBP on 15,000
+images, 1x16, from 75 % (60.6) to 81.25 %: 45.4 and 52.6, to 87.5 %: 26.4 and 44.6. ResNet-20 on digits,
+a short training, 1x16, to 75 % of all weights, some layers dense before: from 70 % (98.6) 50.1 and 96.9,
+from 26 % (99.2) 18.4 and 96.7; a training of its own gave 98.6.
 """
 
 from __future__ import annotations
@@ -32,6 +39,7 @@ from autosparse.train.job import claim, load_result
 from autosparse.train.methods.latent import MaskedLayer
 from autosparse.train.modes import device_of, mode
 from autosparse.train.run import Run, open_run
+from autosparse.train.starting import reconstructed
 from autosparse.train.tickets.records import (
     EnsembleAccuracy,
     ForkedResult,
@@ -53,7 +61,8 @@ def fork(tickets: Tickets, plan: Plan, folder: Path) -> ForkedResult:
 
     Args:
         tickets: of a training.
-        plan: of the same layers in the same patterns; other sparsities, as far as live units allow.
+        plan: of the same patterns where the training was sparse; other sparsities, as far as live units
+            allow, and layers that were dense then.
         folder: gets the weights and ``forked.json``.
 
     Raises:
@@ -68,8 +77,8 @@ def fork(tickets: Tickets, plan: Plan, folder: Path) -> ForkedResult:
     if (found := load_forked(folder)) is not None and found.mean == mean:
         return found
     run = open_run(job, starts=False)
-    prune_to_plan(run, load_file(tickets.mean), tickets.job.plan)
-    _recalibrate(run, tickets.settings.recalibrate_batches)
+    if not prune_to_plan(run, load_file(tickets.mean), tickets):
+        _recalibrate(run, tickets.settings.recalibrate_batches)
     module = _computed(run)
     validation, test = (score(module, split) for split in (run.images.validation, run.images.test))
     weights, kind = folder / "weights.safetensors", job.recipe.kind
@@ -104,7 +113,7 @@ def check_neighbour(trained: Plan, plan: Plan) -> None:
     """Refuses a plan whose weights cannot come from another one's training.
 
     Raises:
-        PlanError: its model, its sparse layers or one of their patterns differ.
+        PlanError: its model differs, or the pattern of a layer that was sparse.
     """
     if plan.model != trained.model:
         raise PlanError(
@@ -112,8 +121,8 @@ def check_neighbour(trained: Plan, plan: Plan) -> None:
             "train it itself"
         )
     wanted, found = patterns_of(trained), patterns_of(plan)
-    for name in sorted({*wanted, *found}):
-        ours, theirs = wanted.get(name, "dense"), found.get(name, "dense")
+    for name, ours in sorted(wanted.items()):
+        theirs = found.get(name, "dense")
         if ours != theirs:
             raise PlanError(
                 f"a fork must have the patterns of the plan that was trained, but layer {name!r} is "
@@ -127,20 +136,18 @@ def patterns_of(plan: Plan) -> dict[str, str]:
     return {name: choice.pattern.name for name, choice in layers if not choice.pattern.is_dense}
 
 
-def prune_to_plan(run: Run, state: Mapping[str, Tensor], trained: Plan) -> bool:
-    """Loads weights and zeroes all but the units of the highest scores that the run's plan keeps.
-
-    Scores decide alone, so of two plans of one pattern, the sparser one's units are a part of the
-    denser one's.
+def prune_to_plan(run: Run, state: Mapping[str, Tensor], tickets: Tickets) -> bool:
+    """Loads weights and prunes them to the run's plan, unless that is what they have already.
 
     Args:
         run: its module, masks and plan; the module is changed.
         state: weights and buffers.
-        trained: the plan that they were trained under; what it keeps may be kept, though it be zero, as
-            weights are that came in where no gradient reaches.
+        tickets: of the training that they are from; what its plan keeps may be kept, though it be zero,
+            as weights are that came in where no gradient reaches.
 
     Returns:
-        Whether anything that was not zero became so.
+        Whether anything that was not zero had to go. Then what is kept is set anew, and batch-norm
+        statistics are recomputed.
 
     Raises:
         PlanError: a layer keeps more units than are alive in one of its groups.
@@ -150,19 +157,30 @@ def prune_to_plan(run: Run, state: Mapping[str, Tensor], trained: Plan) -> bool:
     changed = False
     for layer in run.layers:
         weight = layer.latent()
-        _check_live(layer, int(live_units(weight, layer).min()), trained.layers[layer.name].sparsity)
+        _check_live(layer, int(live_units(weight, layer).min()), tickets.job.plan)
         mask = highest(importance(weight, layer, run.method), layer)
         changed |= bool(np.any(weight[~mask]))
         layer.set(mask)
+    if changed:
+        found = reconstructed(
+            run.module,
+            run.job.plan,
+            run.images,
+            seed=run.job.recipe.seed,
+            recalibrate_batches=tickets.settings.recalibrate_batches,
+        )
+        for layer in run.layers:
+            layer.set(found.masks[layer.name].cpu().numpy())
     run.layers.finish()
     return changed
 
 
-def _check_live(layer: MaskedLayer, alive: int, trained: float) -> None:
+def _check_live(layer: MaskedLayer, alive: int, trained: Plan) -> None:
     pattern, shape = layer.choice.pattern, layer.shape
     family = unit_family_of(pattern)
     wanted = family.kept(pattern, shape, layer.choice.sparsity)
-    alive = max(alive, family.kept(pattern, shape, trained))
+    before = trained.layers.get(layer.name)
+    alive = max(alive, family.kept(pattern, shape, before.sparsity if before else 0.0))
     if wanted <= alive:
         return
     units = family.kept(pattern, shape, 0.0)
@@ -178,8 +196,8 @@ def _check_live(layer: MaskedLayer, alive: int, trained: float) -> None:
 def ensemble_accuracy(tickets: Tickets, plan: Plan, split: SplitName) -> EnsembleAccuracy:
     """Evaluates all tickets together: the mean of their class probabilities decides.
 
-    A sparser plan prunes every ticket further, and recomputes its batch-norm statistics; under the
-    trained plan tickets stay as they are.
+    A sparser plan prunes every ticket further, as a fork is; under the trained plan tickets stay as
+    they are.
 
     Args:
         tickets: of a training.
@@ -194,8 +212,7 @@ def ensemble_accuracy(tickets: Tickets, plan: Plan, split: SplitName) -> Ensembl
     part = run.images.validation if split == "validation" else run.images.test
     total: Tensor | None = None
     for member in tickets.members:
-        if prune_to_plan(run, load_file(member), tickets.job.plan):
-            _recalibrate(run, tickets.settings.recalibrate_batches)
+        prune_to_plan(run, load_file(member), tickets)
         found = probabilities(_computed(run), part)
         total = found if total is None else total + found
     assert total is not None

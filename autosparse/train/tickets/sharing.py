@@ -22,7 +22,7 @@ from autosparse.train.tickets.cycles import cycle_tickets, open_trained
 from autosparse.train.tickets.forks import ensemble_accuracy, fork, patterns_of
 from autosparse.train.tickets.records import EnsembleAccuracy, Tickets, TicketSettings
 
-# A fork that much sparser lost some two points against a training of its own (`cycles`).
+# What a fork loses with its distance, see `forks`.
 REACH = 0.0625
 # Of a training's epochs: 8 of 250 in each cycle, as in the source.
 _EPOCHS_OF_CYCLE = 8 / 250
@@ -50,15 +50,16 @@ def settings_for(recipe: Recipe) -> TicketSettings:
 def group_by_training(plans: Sequence[Plan], reach: float) -> list[list[Plan]]:
     """Gives groups of plans that can share one training, the plan to train first in each.
 
-    A plan joins another's training if both have the same model and, layer by layer, the same pattern,
-    and no layer of it is denser, nor sparser by more than `reach`; so no fork can lack live units. Of
-    several trainings it joins the nearest. A fork loses the more the farther it is (`cycles` has
-    figures). Dense plans, and those with units that follow from the weights, are trained by
-    themselves.
+    A plan joins another's training if both have the same model, no layer of it is denser, those that
+    the training prunes have the same pattern, and over all layers it is sparser by at most `reach` in
+    the mean; so no fork can lack live units. Of several trainings it joins the nearest. A fork loses
+    the more the farther it is (`forks` has figures). Dense plans, and those with units that follow from
+    the weights, are trained by themselves.
 
     Args:
         plans: of a front, in any order.
-        reach: largest difference of a layer's sparsity, in [0, 1]; 0 shares between equals alone.
+        reach: largest difference of two plans' mean sparsity over their layers, in [0, 1]; 0 shares
+            between equals alone.
 
     Returns:
         Groups by rising sparsity of their first plan; every plan is in one.
@@ -68,7 +69,7 @@ def group_by_training(plans: Sequence[Plan], reach: float) -> list[list[Plan]]:
     """
     require(0 <= reach <= 1, "reach must lie in [0, 1]", reach=reach)
     groups: list[list[Plan]] = []
-    for plan in sorted(plans, key=lambda plan: (_mean_sparsity(plan), plan.id)):
+    for plan in sorted(plans, key=lambda plan: (sum(_sparsities(plan).values()), plan.id)):
         gaps = [(_gap(group[0], plan, reach), group) for group in groups]
         near = [(gap, group) for gap, group in gaps if gap is not None]
         if near:
@@ -145,19 +146,22 @@ def _names_by_plan(jobs: Mapping[str, TrainJob]) -> dict[str, str]:
     return names
 
 
-def _mean_sparsity(plan: Plan) -> float:
-    return sum(c.sparsity for c in plan.layers.values()) / max(len(patterns_of(plan)), 1)
+def _sparsities(plan: Plan) -> dict[str, float]:
+    """Gives the sparsity of every layer that a plan makes sparse."""
+    return {name: plan.layers[name].sparsity for name in patterns_of(plan)}
 
 
 def _gap(trained: Plan, plan: Plan, reach: float) -> float | None:
-    """Gives how much sparser a plan is, over all layers; None where it cannot share the training."""
-    names = patterns_of(plan)
-    if plan.model != trained.model or names != patterns_of(trained) or not _has_tickets(plan):
+    """Gives how much sparser a plan is, in the mean; None where it cannot share the training."""
+    before, after = patterns_of(trained), patterns_of(plan)
+    if plan.model != trained.model or any(after.get(name) != before[name] for name in before):
         return None
-    gaps = [plan.layers[name].sparsity - trained.layers[name].sparsity for name in names]
-    if any(not -1e-9 <= gap <= reach + 1e-9 for gap in gaps):
+    if not (_has_tickets(trained) and _has_tickets(plan)):
         return None
-    return sum(gaps)
+    dense, sparse = _sparsities(trained), _sparsities(plan)
+    gaps = [sparse[name] - dense.get(name, 0.0) for name in sparse]
+    mean = sum(gaps) / len({*trained.layers, *plan.layers})
+    return None if min(gaps) < -1e-9 or mean > reach + 1e-9 else mean
 
 
 def _has_tickets(plan: Plan) -> bool:
