@@ -9,8 +9,8 @@ whole network; several sparsities from one mean, which may prune layers that wer
 Where it was measured (one seed each, the trained weights themselves pruned further), % of test images
 by the criterion alone and by second-order error: ResNet-20 on CIFAR-10, 12 epochs of SUBP on 15,000
 images, 1x16, from 75 % (60.6) to 81.25 %: 45.4 and 52.6, to 87.5 %: 26.4 and 44.6. ResNet-20 on digits,
-a short training, 1x16, to 75 % of all weights, some layers dense before: from 70 % (98.6) 50.1 and 96.9,
-from 26 % (99.2) 18.4 and 96.7; a training of its own gave 98.6.
+a short training, 1x16, to 75 % of all weights, some layers dense before: from 70 % (98.6) 50.1 and
+96.9, from 26 % (99.2) 18.4 and 96.7; a training of its own gave 98.6.
 """
 
 from __future__ import annotations
