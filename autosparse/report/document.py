@@ -91,9 +91,9 @@ class SharedTraining(_Part):
     """A training that several configurations share.
 
     `trained` is the id of the configuration that was trained; None where it is this one. The others are
-    pruned from the mean of `tickets` models, which `tail_epochs` more epochs gave. `ensemble` is the
-    accuracy of all these models under this configuration's plan when they vote, which takes as many
-    times its latency.
+    pruned from its weights or, if `tail_epochs` are more than 0, from the mean of `tickets` models that
+    so many more epochs gave. `ensemble` is the accuracy of all these models under this configuration's
+    plan when they vote, which takes as many times its latency.
     """
 
     trained: str | None = None

@@ -165,13 +165,9 @@ def shared(trained: str | None, tickets: int, together: float, split: str) -> st
         together: their accuracy when they vote.
         split: that it is of.
     """
-    models = count(tickets, "model")
-    origin = (
-        f"pruned from {models} of {trained}'s training" if trained else f"the mean of {models}, shared"
-    )
-    return (
-        f"{origin}; together they reach {percent(together)} on {split} at {tickets} times its latency"
-    )
+    origin = f"pruned from {trained}'s training" if trained else "trained for others too"
+    models = f"{count(tickets, 'model')} of it together reach {percent(together)} on {split}"
+    return f"{origin}; {models}, at {tickets} times its latency"
 
 
 def count(value: int, noun: str) -> str:

@@ -125,9 +125,9 @@ class ForkedResult(TrainResult):
 
     Attributes:
         shared_with: id of the plan that was trained.
-        tail_epochs: epochs of cycles after that training, shared as well.
-        tickets: how many models were averaged.
-        mean: hash of the file that their average was in.
+        tail_epochs: epochs of cycles after that training behind the weights, shared as well.
+        tickets: how many models were averaged; of 1, the trained weights were pruned.
+        mean: hash of the file that the average of all tickets was in.
     """
 
     shared_with: str
