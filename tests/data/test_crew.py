@@ -19,8 +19,10 @@ from autosparse.data import StreamedSplit, resolve
 from autosparse.errors import DataError
 
 SCRIPT = """
-import sys, time
+import signal, sys, time
 from autosparse.data import resolve
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
 
 split = resolve(f"imagefolder-stream:{sys.argv[1]}", resolution=8, workers=2).train
 next_batch = split.batches(2)
