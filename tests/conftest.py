@@ -23,9 +23,9 @@ from captures import shared
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
-# Folders whose tests share what takes long to make: they begin first where several processes share
-# the files out.
-FIRST = ("pipeline", "deploy", "compare")
+# Files that take minutes, and folders whose tests share what takes long to make: they begin first where
+# several processes share the files out.
+FIRST = ("pipeline", "train/test_team.py", "deploy", "compare")
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -34,8 +34,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     here = Path(__file__).parent
 
     def place(item: pytest.Item) -> int:
-        folder = item.path.relative_to(here).parts[0]
-        return FIRST.index(folder) if folder in FIRST else len(FIRST)
+        file = item.path.relative_to(here)
+        named = [name for name in FIRST if file.is_relative_to(name)]
+        return FIRST.index(named[0]) if named else len(FIRST)
 
     items.sort(key=place)
 
