@@ -55,21 +55,20 @@ def alternatives_for(subject: Survey, weights: Path, progress: Progress) -> Path
     home = paths.writable_folder(paths.home() / "reconstructions", "AUTOSPARSE_HOME")
     file, done = home / f"{key}.safetensors", home / f"{key}.layers"
     with exclusive(home / f"{key}.lock", progress):
-        if file.exists():
-            return file
-        done.mkdir(exist_ok=True)
-        torch.set_num_threads(subject.hardware.cpu.cores_usable)
-        module = _dense(subject, weights)
-        found = reconstruct_alone(
-            module,
-            wanted,
-            _calibration(subject, settings),
-            settings=settings,
-            done=done,
-            progress=progress,
-        )
-        found.save(file)
-        shutil.rmtree(done, ignore_errors=True)
+        if not file.exists():
+            done.mkdir(exist_ok=True)
+            torch.set_num_threads(subject.hardware.cpu.cores_usable)
+            module = _dense(subject, weights)
+            found = reconstruct_alone(
+                module,
+                wanted,
+                _calibration(subject, settings),
+                settings=settings,
+                done=done,
+                progress=progress,
+            )
+            found.save(file)
+        shutil.rmtree(done, ignore_errors=True)  # a kill after `save` left it, too
     return file
 
 
