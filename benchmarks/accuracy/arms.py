@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-SCALES = ("small", "full", "tuning")
+SCALES = ("small", "full", "tuning", "trained")
 # The start and end of the ramp as in the source: epochs 10 and 180 of 250.
 _RAMP = {"ramp_start": 0.04, "ramp_end": 0.72}
 
@@ -24,6 +24,7 @@ class Arm:
         recipe: keys of the recipe that differ.
         epochs: share of the budget, where an epoch costs more than the others' do.
         decisive: whether the scaled-down study trains it with every seed, at 75 %.
+        trained: whether it starts from trained weights, which `--weights` names.
     """
 
     name: str
@@ -34,6 +35,12 @@ class Arm:
     recipe: Mapping[str, Any] = field(default_factory=dict)
     epochs: float = 1.0
     decisive: bool = False
+    trained: bool = False
+
+    @property
+    def needs_weights(self) -> bool:
+        """Whether trained weights are its start or its teacher."""
+        return self.trained or "distill" in self.recipe
 
 
 def subp(name: str, pattern: str, *, decisive: bool = False, **settings: Any) -> Arm:
@@ -51,6 +58,15 @@ ARMS: tuple[Arm, ...] = (
         pattern="1x16-layerwide",
         method="onexn",
         settings=_TRAINED_FIRST,
+        decisive=True,
+    ),
+    # The source fine-tunes at a tenth of the rate, after hundreds of epochs: is it that?
+    Arm(
+        name="onexn 1x16, full rate",
+        pattern="1x16-layerwide",
+        method="onexn",
+        settings={**_TRAINED_FIRST, "finetune_lr": 1.0},
+        sparsities=(0.75,),
         decisive=True,
     ),
     subp("subp filter", "filter", decisive=True),
@@ -100,16 +116,47 @@ TUNING: tuple[Arm, ...] = (
 )
 
 
+# Trained weights are pruned with half of the budget to mend them; each method has a base.
+FINETUNED = "fine-tuned onexn 1x16"
+SHORT = "fine-tuned subp 1x16"
+
+
+def finetuned(name: str, *, settings: Mapping[str, Any] | None = None, **recipe: Any) -> Arm:
+    """An arm of one shot and fine-tuning, or of SUBP's compressed ramp (the preset ``short``)."""
+    of_subp = name.startswith(SHORT)
+    short = {"criterion": "l1", "ramp": "linear", "ramp_start": -0.25, "ramp_end": 0.25}
+    return Arm(
+        name=name,
+        pattern="1x16" if of_subp else "1x16-layerwide",
+        method="subp" if of_subp else "onexn",
+        settings={**(short if of_subp else {"finetune_lr": 1.0}), **(settings or {})},
+        sparsities=(0.75,),
+        recipe={"from_scratch": False, "lr": 0.03, **recipe},
+        epochs=0.5,
+        trained=True,
+    )
+
+
+TRAINED: tuple[Arm, ...] = (
+    finetuned(FINETUNED),
+    finetuned(f"{FINETUNED}, filters by norm", rearrange="l1"),
+    finetuned(f"{FINETUNED}, filters by what is kept", rearrange="kept"),
+    finetuned(SHORT),
+    finetuned(f"{SHORT}, reconstructed", reconstruct=True),
+    finetuned(f"{SHORT}, BPAR", settings={"criterion": "bpar"}),
+)
+
+
 def wanted(scale: str, seeds: int) -> list[tuple[Arm, float, int]]:
     """Gives arm, sparsity and seed of all trainings, those first that decide most.
 
     Args:
         scale: ``full`` trains every arm at all its sparsities with every seed; ``small`` the decisive
             arms at 75 % with every seed, and everything else with one; ``tuning`` what is set against
-            the base, with every seed.
+            the base, and ``trained`` what starts from trained weights, with every seed.
         seeds: how many.
     """
-    arms = TUNING if scale == "tuning" else ARMS
+    arms = {"tuning": TUNING, "trained": TRAINED}.get(scale, ARMS)
     found = [
         (arm, sparsity, seed) for arm in arms for sparsity in arm.sparsities for seed in range(seeds)
     ]

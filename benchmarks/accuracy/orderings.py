@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from arms import BASE, TUNING
+from arms import BASE, FINETUNED, SHORT, TUNING
 from scipy.stats import t as student
 
 from autosparse.storage.files import read_jsonl, write_json
@@ -26,6 +26,7 @@ Key = tuple[str, float]
 # What the papers, or arithmetic, let expect: the first is at least as accurate as the second.
 EXPECTED: tuple[tuple[str, str, str], ...] = (
     ("subp 1x16", "onexn 1x16", "soft masks from scratch beat one shot at equal budget"),
+    ("subp 1x16", "onexn 1x16, full rate", "so they do, if it is fine-tuned at the whole rate"),
     ("subp 1x16", "hard 1x16", "soft masks beat hard ones"),
     ("subp 1x16", "subp 1x16, L1", "BPAR is no worse than L1"),
     ("subp 1x16", "subp filter", "blocks beat whole filters"),
@@ -39,6 +40,10 @@ EXPECTED: tuple[tuple[str, str, str], ...] = (
     ("tvw16", "tw16", "2:4 inside keeps more than tiles alone"),
     ("srste 1:4", "subp 1x4", "N:M beats blocks of as many weights"),
     ("onexn 1x16", "onexn filter", "blocks beat whole filters, by one shot too"),
+    (f"{FINETUNED}, filters by norm", FINETUNED, "similar filters in a group lose less"),
+    (f"{FINETUNED}, filters by what is kept", FINETUNED, "similar filters in a group lose less"),
+    (f"{SHORT}, reconstructed", SHORT, "second-order reconstruction is the better start"),
+    (SHORT, f"{SHORT}, BPAR", "L1 is no worse than BPAR on trained weights"),
 )
 
 

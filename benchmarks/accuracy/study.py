@@ -58,9 +58,8 @@ def recipe_of(arm: Arm, epochs: int, seed: int) -> Recipe:
         epochs=round(arm.epochs * epochs),
         method=arm.method,
         settings=arm.settings,
-        from_scratch=True,
         seed=seed,
-        **arm.recipe,
+        **{"from_scratch": True, **arm.recipe},
     )
 
 
@@ -72,7 +71,7 @@ def row_of(arm: Arm, sparsity: float, seed: int, options: argparse.Namespace) ->
     key = short_hash([arm.name, sparsity, recipe.to_json(), plan.id, data_set, options.images], 12)
     job = TrainJob(
         model=MODEL,
-        weights=str(options.teacher) if recipe.distill else None,
+        weights=str(options.weights) if arm.needs_weights else None,
         data=data_set,
         resolution=None,
         plan=plan,
@@ -172,7 +171,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2, help="trainings at a time")
     parser.add_argument("--threads", type=int, default=1, help="of one training")
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--teacher", type=Path, help="dense weights that distillation learns from")
+    parser.add_argument("--weights", type=Path, help="dense weights, for arms that need trained ones")
     parser.add_argument("--only", help="part of an arm's name")
     options = parser.parse_args()
     options.work = options.work or home() / "accuracy-study"
@@ -191,8 +190,9 @@ def run(options: argparse.Namespace) -> None:
         for entry in wanted(options.scale, options.seeds)
         if entry_of(*entry, options) not in known and (options.only or "") in entry[0].name
     ]
-    if options.teacher is None and any("distill" in arm.recipe for arm, *_ in todo):
-        raise SystemExit("distillation needs dense weights to learn from; name them by --teacher")
+    needing = [arm.name for arm, *_ in todo if arm.needs_weights]
+    if options.weights is None and needing:
+        raise SystemExit(f"{needing[0]} needs trained dense weights; name them by --weights")
     print(f"{len(known)} trained, {len(todo)} to train", flush=True)
     context = multiprocessing.get_context("spawn")
     with concurrent.futures.ProcessPoolExecutor(
