@@ -19,7 +19,7 @@ from autosparse.progress import Progress
 from autosparse.records import short_hash
 from autosparse.storage import paths
 from autosparse.train.job import TrainJob, TrainResult, load_result
-from autosparse.train.loop import train
+from autosparse.train.launch import train
 from autosparse.train.presets import dense
 from autosparse.train.recipes import Recipe
 

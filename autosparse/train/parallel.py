@@ -62,7 +62,7 @@ _NODE = "ray.io/node-id"
 
 
 def train_in_team(job: TrainJob, progress: Progress) -> TrainResult:
-    """Trains a job with several workers; see `autosparse.train.loop.train`.
+    """Trains a job with several workers; see `autosparse.train.launch.train`.
 
     On GPUs they exchange through NCCL, else through Gloo. Each takes as many cores of the Ray as it
     has threads: by default, those of this machine are shared out evenly.

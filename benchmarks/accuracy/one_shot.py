@@ -35,7 +35,7 @@ from autosparse.storage.files import append_jsonl, read_jsonl, write_text
 from autosparse.storage.paths import home
 from autosparse.train.evaluate import recalibrate_batchnorm, score
 from autosparse.train.job import TrainJob
-from autosparse.train.loop import train
+from autosparse.train.launch import train
 from autosparse.train.presets import short
 
 BLOCKS = (8, 16)

@@ -31,7 +31,7 @@ from autosparse.storage.files import append_jsonl, read_jsonl
 from autosparse.storage.paths import home
 from autosparse.train import checkpoint
 from autosparse.train.job import TrainJob, claim, load_result
-from autosparse.train.loop import train
+from autosparse.train.launch import train
 from autosparse.train.methods.method import share_of
 from autosparse.train.recipes import Recipe
 from autosparse.train.run import open_run

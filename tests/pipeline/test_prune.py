@@ -29,7 +29,7 @@ QUICK = ("epochs=2", "settings.ramp_end=0.5", "batch_size=64")
 def dense(tmp_path_factory):
     """Weights that know something."""
     from autosparse.train.job import TrainJob
-    from autosparse.train.loop import train
+    from autosparse.train.launch import train
     from autosparse.train.recipes import Recipe
 
     job = TrainJob(

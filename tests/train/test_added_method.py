@@ -14,7 +14,7 @@ from autosparse.progress import Progress
 from autosparse.records import LayerChoice, onexn
 from autosparse.train import methods
 from autosparse.train.job import TrainJob
-from autosparse.train.loop import train
+from autosparse.train.launch import train
 from autosparse.train.methods import method as registry
 from autosparse.train.recipes import Recipe
 

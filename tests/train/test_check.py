@@ -18,7 +18,7 @@ from autosparse.records import LayerChoice, onexn
 from autosparse.train.check import check_module, memory_format
 from autosparse.train.evaluate import score
 from autosparse.train.job import TrainJob
-from autosparse.train.loop import train
+from autosparse.train.launch import train
 from autosparse.train.recipes import Recipe
 
 sys.path.insert(0, str(Path(__file__).parent))

@@ -30,7 +30,7 @@ from autosparse.train.job import (
     load_result,
     truncate_metrics,
 )
-from autosparse.train.loop import train
+from autosparse.train.launch import train
 from autosparse.train.methods.latent import MaskedLayers
 from autosparse.train.recipes import Recipe
 
@@ -134,7 +134,7 @@ def assert_same_weights(a, b):
 KILLED = """
 import json, os, signal, sys
 from autosparse.progress import Progress
-from autosparse.train import checkpoint, loop
+from autosparse.train import checkpoint, launch
 from autosparse.train.job import TrainJob
 
 save = checkpoint.save
@@ -145,7 +145,7 @@ def stop_at(folder, epoch, state):
     if epoch == 3:
         os.kill(os.getpid(), signal.SIGKILL)
 checkpoint.save = stop_at
-loop.train(TrainJob.from_json(json.loads(sys.argv[1])), Progress())
+launch.train(TrainJob.from_json(json.loads(sys.argv[1])), Progress())
 """
 
 

@@ -25,7 +25,7 @@ from autosparse.progress import Progress
 from autosparse.records import LayerChoice, onexn
 from autosparse.storage.files import read_jsonl
 from autosparse.train.job import TrainJob, load_result
-from autosparse.train.loop import train
+from autosparse.train.launch import train
 from autosparse.train.recipes import Recipe
 from autosparse.train.team import Team
 
@@ -317,7 +317,7 @@ DRIVER = """
 import json, os, signal, sys
 from autosparse.progress import Progress
 from autosparse.train.job import TrainJob
-from autosparse.train.loop import train
+from autosparse.train.launch import train
 
 def die(event):
     if event.message.startswith("epoch 2"):

@@ -25,7 +25,7 @@ from autosparse.progress import Progress
 from autosparse.records import LayerChoice
 from autosparse.train.evaluate import accuracy, recalibrate_batchnorm, score
 from autosparse.train.job import TrainJob, load_result
-from autosparse.train.loop import train
+from autosparse.train.launch import train
 from autosparse.train.methods.latent import MaskedLayers
 from autosparse.train.methods.method import method_named
 from autosparse.train.recipes import Recipe

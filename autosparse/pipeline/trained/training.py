@@ -13,7 +13,7 @@ from autosparse.progress import Progress
 from autosparse.searching.pool import AbstractPool, Handle
 from autosparse.storage.files import read_jsonl
 from autosparse.train.job import METRICS, TrainJob, load_result
-from autosparse.train.loop import train
+from autosparse.train.launch import train
 from autosparse.train.tickets.sharing import Shared, group_by_training, settings_for, train_shared
 
 _POLL_S = 0.5

@@ -26,7 +26,7 @@ from autosparse.storage.files import read_json, write_json
 from autosparse.train.baseline import baseline
 from autosparse.train.evaluate import computed_in, recalibrate_batchnorm, score
 from autosparse.train.job import TrainJob
-from autosparse.train.loop import train
+from autosparse.train.launch import train
 from autosparse.train.starting import FILE as REARRANGEMENT
 from autosparse.train.starting import rearranged, reconstructed
 

@@ -16,7 +16,7 @@ from autosparse.plans.plan import Plan
 from autosparse.progress import Progress
 from autosparse.records.rules import require
 from autosparse.train.job import TrainJob, TrainResult, load_result
-from autosparse.train.loop import train
+from autosparse.train.launch import train
 from autosparse.train.recipes import Recipe
 from autosparse.train.tickets.cycles import cycle_tickets, open_trained
 from autosparse.train.tickets.forks import ensemble_accuracy, fork, patterns_of
