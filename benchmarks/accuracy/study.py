@@ -165,7 +165,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder of the rows")
     parser.add_argument("--work", type=Path, help="folder of checkpoints (default: AUTOSPARSE_HOME)")
     parser.add_argument("--scale", choices=SCALES, default="small")
-    parser.add_argument("--epochs", type=int, help="default: 12 if small, 100 if full")
+    parser.add_argument("--epochs", type=int, help="default: 100 if full, else 12")
     parser.add_argument("--images", type=int, help="to train on (default: all, 45,000)")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--workers", type=int, default=2, help="trainings at a time")
@@ -175,7 +175,7 @@ def main() -> None:
     parser.add_argument("--only", help="part of an arm's name")
     options = parser.parse_args()
     options.work = options.work or home() / "accuracy-study"
-    options.epochs = options.epochs or {"small": 12, "full": 100}[options.scale]
+    options.epochs = options.epochs or (100 if options.scale == "full" else 12)
     options.out.mkdir(parents=True, exist_ok=True)
     data.check_source(f"cifar10:{options.data}")
     run(options)
