@@ -108,6 +108,8 @@ TUNING: tuple[Arm, ...] = (
     tuned("tau 0.1", tau=0.1),
     tuned("early ramp", ramp="early"),
     tuned("ramp to a half", ramp_end=0.5),
+    tuned("early ramp, L1", ramp="early", criterion="l1"),
+    tuned("linear ramp", ramp="linear"),
     tuned("early ramp to a half, L1", ramp="early", ramp_end=0.5, criterion="l1"),
     tuned("averaged", recipe={"ema": 0.99}),
     # The teacher's forward pass is a third of a step more.
