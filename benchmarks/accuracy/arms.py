@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -86,7 +87,7 @@ ARMS: tuple[Arm, ...] = (
     Arm(name="gmp 1x16", pattern="1x16", method="gmp", settings=_RAMP),
 )
 
-BASE = "subp 1x16"
+BASE = ARMS[0].name
 
 
 def tuned(
@@ -103,8 +104,9 @@ def tuned(
     )
 
 
-# What may be better than the release's settings, each against the base.
+# What may be better than the release's settings, each against the base, which comes first.
 TUNING: tuple[Arm, ...] = (
+    dataclasses.replace(ARMS[0], sparsities=(0.75,)),
     tuned("tau 0.1", tau=0.1),
     tuned("early ramp", ramp="early"),
     tuned("ramp to a half", ramp_end=0.5),

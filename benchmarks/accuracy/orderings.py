@@ -91,7 +91,7 @@ def orderings(arms: Mapping[Key, Mapping[int, float]]) -> list[dict[str, Any]]:
 def tuning(arms: Mapping[Key, Mapping[int, float]]) -> list[dict[str, Any]]:
     """Compares every arm of the tuning with the base."""
     rows = []
-    for arm in TUNING:
+    for arm in TUNING[1:]:
         for sparsity in arm.sparsities:
             found = paired(arms.get((arm.name, sparsity), {}), arms.get((BASE, sparsity), {}))
             if found is not None:

@@ -172,7 +172,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1, help="of one training")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--weights", type=Path, help="dense weights, for arms that need trained ones")
-    parser.add_argument("--only", help="part of an arm's name")
+    parser.add_argument("--only", action="append", help="name of an arm (repeatable; default: all)")
     options = parser.parse_args()
     options.work = options.work or home() / "accuracy-study"
     options.epochs = options.epochs or (100 if options.scale == "full" else 12)
@@ -188,7 +188,8 @@ def run(options: argparse.Namespace) -> None:
     todo = [
         entry
         for entry in wanted(options.scale, options.seeds)
-        if entry_of(*entry, options) not in known and (options.only or "") in entry[0].name
+        if (not options.only or entry[0].name in options.only)
+        and entry_of(*entry, options) not in known
     ]
     needing = [arm.name for arm, *_ in todo if arm.needs_weights]
     if options.weights is None and needing:
