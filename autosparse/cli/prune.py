@@ -77,7 +77,7 @@ def prune(
         str | None,
         _flag(
             "--recipe",
-            help="Preset (short, full, paper-imagenet) or YAML file. (default: full, by the method)",
+            help="Preset (short, full, paper, paper-imagenet) or YAML file. (default: full)",
             panel=_TRAINING,
             show_default=False,
         ),

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
 from autosparse.data.raw import Augmentation
 from autosparse.errors import UsageError
 from autosparse.records.rules import require
 from autosparse.train.recipes import Recipe
+
+TUNED: Mapping[str, Any] = {"ramp": "early"}
+"""Settings of SUBP that differ from its source's in `full`."""
 
 
 def dense(samples: int, *, seed: int = 0) -> Recipe:
@@ -54,7 +61,12 @@ def short(samples: int, *, seed: int = 0) -> Recipe:
 
 
 def full(samples: int, *, seed: int = 0) -> Recipe:
-    """Gives SUBP: training from scratch after its source, its epochs scaled to the data set.
+    """Gives SUBP: training from scratch as `paper` does, but for the shape of the ramp (`TUNED`)."""
+    return dataclasses.replace(paper(samples, seed=seed), settings=TUNED)
+
+
+def paper(samples: int, *, seed: int = 0) -> Recipe:
+    """Gives SUBP after its source, its epochs scaled to the data set.
 
     Source: arXiv 2310.06218 and its release: SGD with momentum 0.9 and no Nesterov, learning rate 0.1,
     cosine without warm-up, label smoothing 0.1, weight decay 1e-4 on weights of more than one
@@ -67,9 +79,9 @@ def full(samples: int, *, seed: int = 0) -> Recipe:
 
 
 def paper_imagenet(samples: int, *, seed: int = 0) -> Recipe:
-    """Gives the release's own setting for ImageNet: `full` at 250 epochs and batches of 256.
+    """Gives the release's own setting for ImageNet: `paper` at 250 epochs and batches of 256.
 
-    Differs: see `full`; the release's loaders also jitter colours along their principal axes.
+    Differs: see `paper`; the release's loaders also jitter colours along their principal axes.
     """
     require(samples >= 1, "samples must be at least 1", samples=samples)
     return Recipe(
@@ -88,20 +100,28 @@ def for_method(method: str, samples: int, *, seed: int = 0) -> Recipe:
     `full` but for the method and, where training starts from dense weights, a tenth of its learning
     rate, as each such method's settings say.
     """
-    scratch = method in ("dense", "gmp", "srste", "subp")
+    if method == "subp":
+        return full(samples, seed=seed)
+    scratch = method in ("dense", "gmp", "srste")
     return Recipe(
         kind="full", epochs=_epochs(42, samples), method=method, from_scratch=scratch, seed=seed
     )
 
 
-PRESETS = {"dense": dense, "short": short, "full": full, "paper-imagenet": paper_imagenet}
+PRESETS = {
+    "dense": dense,
+    "short": short,
+    "full": full,
+    "paper": paper,
+    "paper-imagenet": paper_imagenet,
+}
 
 
 def named_recipe(named: str, samples: int, seed: int) -> Recipe:
     """Gives a preset by its name, or reads a recipe from a file.
 
     Args:
-        named: ``short``, ``full``, ``paper-imagenet``, ``dense``, or a YAML file.
+        named: ``short``, ``full``, ``paper``, ``paper-imagenet``, ``dense``, or a YAML file.
         samples: of the training split.
         seed: of a preset; that of a file with a seed of its own is the file's.
 

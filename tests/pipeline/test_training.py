@@ -91,7 +91,9 @@ def test_a_recipe_is_a_preset_or_a_file_of_the_kind_asked_for(tmp_path: Path) ->
     assert recipe_for(subject, "short", str(file)).lr == 0.3
     with pytest.raises(UsageError, match=r"kind asked for, full, but .*mine\.yaml is of kind short"):
         recipe_for(subject, "full", str(file))
-    with pytest.raises(UsageError, match="one of dense, short, full, paper-imagenet, or a YAML file"):
+    with pytest.raises(
+        UsageError, match="one of dense, short, full, paper, paper-imagenet, or a YAML file"
+    ):
         recipe_for(subject, "short", "shorter")
     with pytest.raises(UsageError, match="No such file"):
         recipe_for(subject, "short", str(tmp_path / "none.yaml"))

@@ -16,7 +16,7 @@ from autosparse.storage import paths
 from autosparse.storage.locks import exclusive
 from autosparse.train.baseline import baseline
 from autosparse.train.evaluate import accuracy
-from autosparse.train.presets import dense, full, short
+from autosparse.train.presets import TUNED, dense, for_method, full, paper, short
 from autosparse.train.recipes import Recipe
 
 NET = f"{Path(__file__).parent / 'tiny_net.py'}:make"
@@ -115,8 +115,8 @@ def test_presets_scale_with_the_data():
         short(0)
 
 
-def test_full_follows_the_published_schedule():
-    recipe = full(1_281_167)
+def test_the_papers_preset_follows_the_published_schedule():
+    recipe = paper(1_281_167)
     assert (recipe.lr, recipe.momentum, recipe.nesterov, recipe.weight_decay) == (0.1, 0.9, False, 1e-4)
     rules = recipe.rules
     assert (rules.decay, rules.tau, recipe.label_smoothing, rules.ramp) == (2e-4, 1.0, 0.1, "cubic")
@@ -124,3 +124,12 @@ def test_full_follows_the_published_schedule():
     assert rules.enforced(10, 251) == 0.0
     assert rules.enforced(95, 251) == pytest.approx(0.125, abs=0.01)  # an eighth at half way
     assert recipe.first_final_epoch == 181
+
+
+def test_full_differs_from_the_paper_in_what_was_tuned_alone():
+    ours, theirs = full(1_281_167).to_json(), paper(1_281_167).to_json()
+    differing = {key for key in theirs["settings"] if ours["settings"][key] != theirs["settings"][key]}
+    assert differing == set(TUNED)
+    assert {**ours, "settings": None} == {**theirs, "settings": None}
+    assert full(1_281_167).rules.enforced(95, 251) == pytest.approx(0.875, abs=0.01)
+    assert for_method("subp", 10) == full(10)
