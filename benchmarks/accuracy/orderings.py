@@ -27,6 +27,7 @@ Key = tuple[str, float]
 EXPECTED: tuple[tuple[str, str, str], ...] = (
     ("subp 1x16", "onexn 1x16", "soft masks from scratch beat one shot at equal budget"),
     ("subp 1x16", "onexn 1x16, full rate", "so they do, if it is fine-tuned at the whole rate"),
+    ("subp 1x16, early ramp", "onexn 1x16, full rate", "and with the ramp of the recipe `full`"),
     ("subp 1x16", "hard 1x16", "soft masks beat hard ones"),
     ("subp 1x16", "subp 1x16, L1", "BPAR is no worse than L1"),
     ("subp 1x16", "subp filter", "blocks beat whole filters"),
