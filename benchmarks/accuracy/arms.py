@@ -114,7 +114,7 @@ TUNING: tuple[Arm, ...] = (
     tuned("linear ramp", ramp="linear"),
     tuned("early ramp to a half, L1", ramp="early", ramp_end=0.5, criterion="l1"),
     tuned("averaged", recipe={"ema": 0.99}),
-    # The teacher's forward pass is a third of a step more.
+    # The teacher's forward pass is a third of a step more; it may have seen more images than the rest.
     tuned("distilled", epochs=0.75, recipe={"distill": 0.5}),
     tuned("without smoothing", recipe={"label_smoothing": 0.0}),
     tuned("alpha 0.3", alpha=0.3),
