@@ -299,11 +299,16 @@ class Prober:
             return None
         return float(np.median([pace.over(full) for pace in self.taken_paces]))
 
+    @property
+    def has_waited_long(self) -> bool:
+        """Whether it has waited for some seconds in all."""
+        return self.waited_s > _LONG_S
+
     def wait(self, seconds: float) -> None:
         """Rests, and takes processors for what they are once that has been long."""
         self.rest(seconds)
         self.waited_s += seconds
-        self.is_lenient = self.is_lenient or self.waited_s > _LONG_S
+        self.is_lenient = self.is_lenient or self.has_waited_long
 
     def learn(self) -> None:
         """Takes the probes so far into the history, and some more while there are too few to tell."""

@@ -26,7 +26,10 @@ def operators_us(model: Compiled, prober: Prober | None, state: str) -> dict[str
     Args:
         model: what runs.
         prober: tells the host's state; None where there is nothing to tell apart.
-        state: the state that is wanted.
+        state: the state that is wanted; no more once the prober has waited long for it.
     """
-    turns = [in_state(prober, state, lambda: model.measure_operators(_RUNS)) for _ in range(_TURNS)]
+    turns = []
+    for _ in range(_TURNS):
+        wanted = None if prober is not None and prober.has_waited_long else prober
+        turns.append(in_state(wanted, state, lambda: model.measure_operators(_RUNS)))
     return {name: float(np.median([turn[name] for turn in turns])) for name in turns[0]}
