@@ -53,7 +53,8 @@ def short(samples: int, *, seed: int = 0) -> Recipe:
     ranks blocks by L1, which keeps the blocks that were chosen there. A ResNet-20 with 91.7 % on
     CIFAR-10, fine-tuned on 3,000 of its images, 1x16 at 75 % on all layers but the first and last, came
     to 63.7 % of 10,000 test images; from dense weights to 58.3 %, and by BPAR to 52.6 % (2,000 images;
-    one seed each).
+    one seed each). The more it is trained the less the start counts: after 6 epochs of 15,000 images it
+    is 73.7 and 74.3 %, by BPAR from dense weights 71.0 % (one seed each).
     """
     require(samples >= 1, "samples must be at least 1", samples=samples)
     return Recipe(
