@@ -2,9 +2,9 @@
 
     python benchmarks/accuracy/study.py --data CIFAR10_FOLDER --out results/reference/accuracy
 
-Trains from scratch, one process per training, and resumes whatever was interrupted: rows that `--out`
-holds are not trained again, unfinished trainings go on from their last epoch. Every row says what it
-was trained by. `orderings.py` reads the rows.
+Trains from scratch (the scale ``trained`` from weights that are given), one process per training, and
+resumes whatever was interrupted: rows that `--out` holds are not trained again, unfinished trainings go
+on from their last epoch. Every row says what it was trained by. `orderings.py` reads the rows.
 """
 
 from __future__ import annotations
