@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autosparse.engine.compiled import CompiledModel
-from autosparse.measuring.states import in_state
+from autosparse.measuring.states import only_in_state
 from autosparse.measuring.stopwatch import WHOLE, Timing
 from autosparse.measuring.turns import interleave_here, paired_ratio
 from autosparse.progress import Progress
@@ -33,8 +33,8 @@ RowsOf = Callable[[Mapping[str, NDArray[Any]], CompiledModel], list[Measurement]
 """Makes rows of the layers that were timed, nanoseconds, inside a compiled model."""
 
 Times = dict[str, NDArray[Any]]
-InOneState = Callable[[Callable[[], Times]], Times]
-"""Calls something, again if the host was not in the wanted state all the while."""
+InOneState = Callable[[Callable[[], Times]], Times | None]
+"""Calls something until the host was in the wanted state all the while; None if it never was."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,7 +91,8 @@ def contest(
 
     Returns:
         The one that is not slower, as far as can be told, and what was found. The rows' choice stays
-        unless the whole interval speaks against it.
+        unless the whole interval speaks against it. No row is amended by what layers take in another
+        state than the rows': if it does not come back, the rows' choice loses as it is.
     """
     amended: dict[str, None] = {}
     verdict = Verdict(winner="same")
@@ -107,9 +108,15 @@ def contest(
         if verdict.winner == "rows":
             rule.close()
             return tuned, dataclasses.replace(verdict, amended=tuple(amended))
-        amended |= dict.fromkeys(differing)
-        keep(_inside(tuned, rule, differing, rows_of, functools.partial(in_state, prober, state)))
+        rows = _inside(tuned, rule, differing, rows_of, functools.partial(only_in_state, prober, state))
         tuned.close()
+        if rows is None:
+            progress.log(
+                f"the state {state!r}, which the rows are of, did not come back: none is amended"
+            )
+            break
+        amended |= dict.fromkeys(differing)
+        keep(rows)
     return rule, dataclasses.replace(verdict, amended=tuple(amended))
 
 
@@ -129,15 +136,19 @@ def _inside(
     names: tuple[str, ...],
     rows_of: RowsOf,
     in_one_state: InOneState,
-) -> list[Measurement]:
-    """Times layers inside both programs, in turn."""
-    taken: list[dict[str, list[NDArray[Any]]]] = [{name: [] for name in names} for _ in range(2)]
-    for model, times in (*zip((tuned, rule), taken, strict=True),) * 3:
+) -> list[Measurement] | None:
+    """Times layers inside both programs, in turn; None if one of them never ran in the state."""
+    turns: tuple[list[Times], list[Times]] = ([], [])
+    for model, taken in (*zip((tuned, rule), turns, strict=True),) * 3:
         found = in_one_state(functools.partial(model.operator_times, _OPERATOR_RUNS))
-        for name in names:
-            times[name].append(found[name][1:])
+        if found is not None:
+            taken.append(found)
+    if not all(turns):
+        return None
     return [
         row
-        for model, times in zip((tuned, rule), taken, strict=True)
-        for row in rows_of({name: np.concatenate(parts) for name, parts in times.items()}, model)
+        for model, taken in zip((tuned, rule), turns, strict=True)
+        for row in rows_of(
+            {name: np.concatenate([times[name][1:] for times in taken]) for name in names}, model
+        )
     ]

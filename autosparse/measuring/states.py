@@ -338,15 +338,29 @@ class Prober:
 def in_state(prober: Prober | None, state: str, call: Callable[[], T]) -> T:
     """Calls something until the host was in a state before and after; the last try counts anyway.
 
-    For what is told beside the figures that count: a prober waits for some seconds in all, whatever it
-    is asked for, and then takes slowed processors for what they are.
+    For what is told beside the figures that count.
+    """
+    value = only_in_state(prober, state, call)
+    return call() if value is None else value
+
+
+def only_in_state(prober: Prober | None, state: str, call: Callable[[], T]) -> T | None:
+    """Calls something until the host was in a state before and after; None if that took too long.
+
+    A prober waits for some seconds in all, whatever it is asked for, and then takes slowed processors
+    for what they are.
+
+    Args:
+        prober: tells the host's state; None where there is nothing to tell apart.
+        state: that is wanted; empty takes any.
+        call: what is timed.
     """
     if prober is None:
         return call()
 
     def is_there() -> bool:
         found = prober()
-        return found.is_usable and found.label == state
+        return found.is_usable and state in ("", found.label)
 
     for _ in range(_TRIES):
         if not is_there():
@@ -355,7 +369,7 @@ def in_state(prober: Prober | None, state: str, call: Callable[[], T]) -> T:
         value = call()
         if is_there():
             return value
-    return call()
+    return None
 
 
 def watched(threads: int, history: History | None = None) -> Prober | None:

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 from autosparse.database.table import TuningDatabase
 from autosparse.devices.device import Device
-from autosparse.patterns.family import finest_first
 from autosparse.plans.break_even import Outcome, Timed, next_sparsity, outcome, timed
 from autosparse.progress import Progress, Step
 from autosparse.records import LayerShape, Measurement, Pattern
@@ -60,8 +59,7 @@ def bisect(
     device.check_threads(request.threads)
     device = device.with_limits(progress)
     works = distinct(request)
-    patterns = finest_first(request.patterns)
-    total = sum(1 + len(patterns) * work.is_sparse for work in works)
+    total = sum(1 + len(work.patterns) for work in works)
     with (
         asking(request, device, database, worker=worker, progress=progress) as asker,
         progress.step("find break-even sparsities", total) as step,
@@ -73,7 +71,7 @@ def bisect(
             for work in works:
                 narrowing.dense(work.shape)
                 step.advance()
-                for pattern in patterns if work.is_sparse else ():
+                for pattern in work.patterns:
                     _bisect_one(narrowing, asker.catalogue, request, work.shape, pattern, step)
 
         in_one_state(asker, bisected, progress)

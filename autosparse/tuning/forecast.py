@@ -137,12 +137,10 @@ def _bounds_us(layer: LayerInfo, request: TuneRequest, bounds: Bounds | None) ->
     if layer.shape is None or bounds is None:
         return 0.0, 0.0
     dense = bounds.bound_us(layer.shape, -1)
-    if not request.may_be_sparse(layer):
-        return dense, dense
     shape = layer.shape
     sparsest = [
         kept_inputs(shape, pattern, step.kept)
-        for pattern in request.patterns
+        for pattern in request.patterns_of(layer)
         for step in steps(shape, pattern, request.sparsities)[:1]
     ]
     return min([dense, *(bounds.bound_us(shape, kept) for kept in set(sparsest))]), dense

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from autosparse.patterns.family import finest_first
 from autosparse.records import (
     DENSE,
     LatencyOption,
     LayerChoice,
     LayerInfo,
-    LayerShape,
     Measurement,
     Pattern,
     Status,
@@ -23,24 +21,23 @@ def options_of(
     request: TuneRequest, works: Iterable[Work], narrowing: Narrowing
 ) -> dict[str, tuple[LatencyOption, ...]]:
     """Gives every layer's options: the fastest row per structure, dense first."""
-    sparse = {layer.name for layer in request.layers if request.may_be_sparse(layer)}
+    patterns = {layer.name: request.patterns_of(layer) for layer in request.layers}
     found: dict[str, tuple[LatencyOption, ...]] = {}
     for work in works:
-        options = _options(request, work.shape, narrowing)
+        options = _options(request, work, narrowing)
         for name in work.layers:
-            own = options if name in sparse else options[:1]
+            own = tuple(o for o in options if o.choice.pattern in (DENSE, *patterns[name]))
             if own and own[0].choice.pattern.is_dense:
                 found[name] = own
     order = [layer.name for layer in request.layers]
     return {name: found[name] for name in order if name in found}
 
 
-def _options(
-    request: TuneRequest, shape: LayerShape, narrowing: Narrowing
-) -> tuple[LatencyOption, ...]:
+def _options(request: TuneRequest, work: Work, narrowing: Narrowing) -> tuple[LatencyOption, ...]:
+    shape = work.shape
     rows = narrowing.rows[shape.key].by_structure
     options = [_option(request, DENSE, 0.0, narrowing.rows[shape.key].dense)]
-    for pattern in finest_first(request.patterns):
+    for pattern in work.patterns:
         for step in reversed(steps(shape, pattern, request.sparsities)):
             best = fastest(rows.get((pattern, step.kept), ()))
             options += [_option(request, pattern, value, best) for value in step.sparsities]

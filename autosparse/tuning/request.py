@@ -13,7 +13,7 @@ from autosparse.errors import UsageError
 from autosparse.measuring.stopwatch import LAYERS, MeasurementPolicy
 from autosparse.patterns.family import family_of, finest_first
 from autosparse.records import DENSE, LatencyOption, LayerInfo, LayerShape, Measurement, Pattern
-from autosparse.storage.serial import Record
+from autosparse.storage.serial import Record, added
 from autosparse.tuning.narrowing import Catalogue, Narrowing, steps
 
 
@@ -29,6 +29,7 @@ class TuneRequest(Record):
         dtype: arithmetic type.
         policy: how to measure; `MeasurementPolicy.for_model` gives it the model's reuse distance.
         sparse_layers: names of those that may be sparse; None takes all without a reason against it.
+        layer_patterns: layer name to those of the patterns that are tried on it; None tries all on all.
         model_weight_bytes: dense weight bytes of the model in that type, for a policy without a reuse
             distance.
         time_budget_us: no measurement begins after this much time; None: no limit.
@@ -49,6 +50,7 @@ class TuneRequest(Record):
     dense_anyway: bool = True
     retry_failed: bool = False
     compact_weights: bool = False
+    layer_patterns: Mapping[str, tuple[Pattern, ...]] | None = added(None)
 
     def __post_init__(self) -> None:
         if self.threads < 1:
@@ -72,9 +74,12 @@ class TuneRequest(Record):
         """Gives the kernels of a device that may be timed."""
         return Catalogue(device, self.dtype, compact_weights=self.compact_weights)
 
-    def may_be_sparse(self, layer: LayerInfo) -> bool:
-        """Whether sparse kernels are tried on a layer."""
-        return not layer.why_dense and (self.sparse_layers is None or layer.name in self.sparse_layers)
+    def patterns_of(self, layer: LayerInfo) -> tuple[Pattern, ...]:
+        """Gives the patterns that are tried on a layer, finest first."""
+        if layer.why_dense or (self.sparse_layers is not None and layer.name not in self.sparse_layers):
+            return ()
+        own = self.patterns if self.layer_patterns is None else self.layer_patterns.get(layer.name, ())
+        return tuple(finest_first(own))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -151,11 +156,11 @@ class TuneForecast(Record):
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """One distinct shape of a model."""
+    """One distinct shape of a model, and the patterns that any of its layers is offered."""
 
     shape: LayerShape
     layers: tuple[str, ...]
-    is_sparse: bool
+    patterns: tuple[Pattern, ...]
 
     @property
     def flops(self) -> int:
@@ -178,7 +183,7 @@ def distinct(request: TuneRequest) -> tuple[Work, ...]:
         Work(
             shape=same[0].shape,
             layers=tuple(layer.name for layer in same),
-            is_sparse=any(request.may_be_sparse(layer) for layer in same),
+            patterns=tuple(finest_first(p for layer in same for p in request.patterns_of(layer))),
         )
         for same in layers.values()
         if same[0].shape is not None
@@ -191,10 +196,9 @@ def considered(request: TuneRequest, works: Iterable[Work], catalogue: Catalogue
     total = 0
     for work in works:
         total += len(catalogue.variants(work.shape, DENSE))
-        if work.is_sparse:
-            for pattern in set(request.patterns):
-                count = len(steps(work.shape, pattern, request.sparsities))
-                total += count * len(catalogue.variants(work.shape, pattern))
+        for pattern in work.patterns:
+            count = len(steps(work.shape, pattern, request.sparsities))
+            total += count * len(catalogue.variants(work.shape, pattern))
     return total
 
 
@@ -203,6 +207,5 @@ def explore(narrowing: Narrowing, request: TuneRequest, works: Iterable[Work]) -
     for work in works:
         narrowing.dense(work.shape)
     for work in works:
-        if work.is_sparse:
-            for pattern in finest_first(request.patterns):
-                narrowing.sparse(work.shape, pattern, request.sparsities)
+        for pattern in work.patterns:
+            narrowing.sparse(work.shape, pattern, request.sparsities)

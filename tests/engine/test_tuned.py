@@ -16,6 +16,8 @@ import autosparse
 from autosparse.database import TuningDatabase
 from autosparse.engine.contest import ROUNDS, contest
 from autosparse.errors import UsageError
+from autosparse.measuring.states import APART, NEAR, History, Prober
+from autosparse.measuring.turns import interleave_here
 from autosparse.progress import Progress
 from autosparse.records import LayerShape
 
@@ -68,13 +70,14 @@ class Table:
         self.made.append(Model(min(self.rows, key=lambda name: self.rows[name]), self.inside_us))
         return self.made[-1]
 
-    def run(self) -> tuple[Any, Any]:
+    def run(self, state: str = "") -> tuple[Any, Any]:
         return contest(
             self.by_rows,
             Model("rule", self.inside_us),
             lambda times, model: [(model.kernel, float(np.median(times["conv"])) / 1e3)],
             self.rows.update,
             Progress(),
+            state=state,
         )
 
 
@@ -115,6 +118,25 @@ def test_rows_that_cannot_be_mended_lose() -> None:
     assert "the rule's choice is kept" in verdict.describe()
     assert len(kept) == ROUNDS
     assert all(made.closed for made in table.made)
+
+
+@pytest.mark.parametrize("seen, wanted", [(500.0, NEAR), (45.0, APART), (20_000.0, NEAR)])
+def test_what_layers_take_in_another_state_amends_no_row(
+    monkeypatch: pytest.MonkeyPatch, seen: float, wanted: str
+) -> None:
+    trace = [seen]
+    prober = Prober(2, History(split_ns=100.0), lambda threads: trace[-1], lambda seconds: None)
+    monkeypatch.setattr(
+        "autosparse.engine.contest.interleave_here",
+        lambda *given, **options: (interleave_here(*given, **options)[0], prober),
+    )
+    table = Table(INSIDE_US)
+    model, verdict = table.run(state=wanted)
+    assert (model.kernel, verdict.winner, verdict.amended) == ("rule", "rule", ())
+    assert table.rows == ALONE_US
+    assert [made.closed for made in table.made] == [True]
+    trace.append(45.0 if wanted == NEAR else 500.0)
+    assert table.run(state=wanted)[1].amended == ("conv",)
 
 
 def test_equal_choices_are_not_run() -> None:

@@ -170,3 +170,18 @@ def test_the_dense_model_is_dense_though_its_weights_hold_zeros(shop: Any, tmp_p
     assert [layer.label for layer in dense.layers] == ["dense"] * 4
     # In another run of the same model, with weights that hold none, nothing is said.
     assert survey(config_for(shop), Progress()).held == ()
+
+
+def test_a_layer_is_tuned_in_the_patterns_that_its_space_has(shop: Any) -> None:
+    space = Path(shop.folder) / "wide.yaml"
+    space.write_text("version: 1\nblock_n: [8, 32]\nsparsity: [0.5]\n")
+    subject = survey(SearchConfig(model="resnet20", space=str(space), data="digits"), Progress())
+    request = subject.tune_request("f32")
+    found = {layer.name: request.patterns_of(layer) for layer in subject.layers}
+    scopes = {scope.name: scope for scope in subject.scopes}
+    assert {name: {p.name for p in patterns} for name, patterns in found.items()} == {
+        name: {choice.pattern.name for choice in scope.choices} for name, scope in scopes.items()
+    }
+    assert [p.name for p in found["layer1.0.conv1"]] == ["1x8"]
+    assert [p.name for p in found["layer3.0.conv1"]] == ["1x8", "1x32"]
+    assert found["conv1"] == ()

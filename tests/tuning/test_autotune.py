@@ -86,6 +86,25 @@ def test_layers_that_must_stay_dense_are_timed_dense_only(bench: Bench) -> None:
     assert {name for name, options in chosen.options.items() if len(options) > 1} == {"c.conv1"}
 
 
+def test_a_layer_is_timed_in_the_patterns_that_it_is_offered(bench: Bench) -> None:
+    whole = bench.tune()
+    jobs = len(bench.jobs)
+    offered = {"a.conv1": (onexn(8),), "b.conv1": (onexn(16),), "c.conv1": ()}
+    wanted = replace(REQUEST, layer_patterns=offered)
+    assert TuneRequest.from_json(wanted.to_json()) == wanted
+    assert "layer_patterns" not in REQUEST.to_json()
+    chosen = bench.tune(wanted)
+    found = {
+        name: {option.choice.pattern.name for option in options}
+        for name, options in chosen.options.items()
+    }
+    # Two layers of one shape share what is measured, and not what they are offered.
+    assert found["a.conv1"] == {"dense", "1x8"} and found["b.conv1"] == {"dense", "1x16"}
+    assert all(found[name] == {"dense"} for name in found.keys() - {"a.conv1", "b.conv1"})
+    assert is_accounted_for(chosen) and chosen.considered < whole.considered
+    assert chosen.timed + chosen.reused < jobs
+
+
 def test_sparsities_that_keep_equally_many_blocks_share_a_row(bench: Bench) -> None:
     result = bench.tune()
     stem = {option.choice.label: option for option in result.options["stem"]}

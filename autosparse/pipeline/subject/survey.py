@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -123,12 +124,14 @@ class Survey:
 
     def tune_request(self, dtype: str, time_budget_us: float | None = None) -> TuneRequest:
         """Gives what the tuner has to measure in one dtype."""
-        sparse = {scope.name for scope in self.scopes if scope.choices}
-        choices = [choice for scope in self.scopes for choice in scope.choices]
+        patterns = {
+            scope.name: tuple(finest_first(choice.pattern for choice in scope.choices))
+            for scope in self.scopes
+        }
         return TuneRequest(
             layers=self.layers,
-            sparse_layers=tuple(layer.name for layer in self.layers if layer.name in sparse),
-            patterns=tuple(finest_first(choice.pattern for choice in choices)),
+            patterns=tuple(finest_first(itertools.chain(*patterns.values()))),
+            layer_patterns=patterns,
             sparsities=self.space.sparsity,
             threads=self.threads,
             dtype=dtype,
