@@ -78,10 +78,12 @@ class Plan(Record):
             sparsity: fraction of blocks to prune.
             dtype: arithmetic type.
 
-        Layers that must stay dense are left out; the plan's note names them with their reasons.
+        Layers that must stay dense or cannot have the pattern are left out; the plan's note names them
+        with their reasons.
 
         Raises:
-            PlanError: no family knows the pattern, or no layer may be sparse; names every reason.
+            PlanError: no family knows the pattern, or it cannot have the sparsity; or no layer may be
+                sparse, with every reason.
             UsageError: not exactly one of `block_n` and `pattern` is given.
         """
         if (block_n is None) == (pattern is None):
@@ -89,13 +91,13 @@ class Plan(Record):
                 f"a uniform plan takes either block_n or pattern, but got {block_n} and {pattern!r}"
             )
         wanted = parse_pattern(pattern) if isinstance(pattern, str) else pattern or onexn(block_n or 0)
-        family_of(wanted)
         choice = LayerChoice(pattern=wanted, sparsity=sparsity, dtype=dtype)
+        if why := family_of(wanted).why_not_sparsity(wanted, sparsity):
+            raise PlanError(f"a pattern must be able to have its sparsity, but {why}")
         given = tuple(layers)
-        names = [layer.name for layer in given if not layer.why_dense]
-        dense = "; ".join(
-            f"{layer.name} ({', '.join(layer.why_dense)})" for layer in given if layer.why_dense
-        )
+        reasons = {layer.name: why_dense(layer, wanted) for layer in given}
+        names = [name for name, why in reasons.items() if not why]
+        dense = "; ".join(f"{name} ({', '.join(why)})" for name, why in reasons.items() if why)
         if not names:
             raise PlanError(
                 f"a uniform plan needs a layer that may be sparse, but all {len(given)} of {model} "
@@ -134,6 +136,25 @@ class Plan(Record):
                     f"but got {choice.label}"
                 )
 
+    def check_patterns(self, layers: Iterable[LayerInfo]) -> None:
+        """Refuses a plan whose patterns its layers could not be pruned to.
+
+        Weights that are pruned already may follow it: kernels run blocks that are larger than a layer.
+
+        Args:
+            layers: of the model; `check` has found all that the plan names.
+
+        Raises:
+            PlanError: a layer is too small for its pattern, or a pattern cannot have its sparsity.
+        """
+        for layer in layers:
+            choice = self.choice(layer.name)
+            why = why_dense(layer, choice.pattern)
+            if flaw := family_of(choice.pattern).why_not_sparsity(choice.pattern, choice.sparsity):
+                why = (*why, flaw)
+            if why and not choice.pattern.is_dense:
+                raise PlanError(f"layer {layer.name!r} cannot be {choice.label}: {'; '.join(why)}")
+
     def save(self, path: Path | str) -> None:
         """Writes the plan as YAML."""
         text = yaml.safe_dump(self.to_json(), sort_keys=False)
@@ -153,3 +174,11 @@ class Plan(Record):
             return cls.from_json(values)
         except UsageError as error:
             raise PlanError(f"{path}: {error}") from None
+
+
+def why_dense(layer: LayerInfo, pattern: Pattern) -> tuple[str, ...]:
+    """Says why a layer stays dense where a pattern is wanted; empty if it can have it."""
+    if layer.why_dense or layer.shape is None:
+        return layer.why_dense
+    why = family_of(pattern).why_not(pattern, layer.shape.weight_shape)
+    return (why,) if why else ()

@@ -8,7 +8,7 @@ from typing import Literal
 
 from autosparse.patterns.labels import label_of
 from autosparse.patterns.pattern import DENSE, Pattern
-from autosparse.records.rules import require
+from autosparse.records.rules import require, require_at_least
 from autosparse.storage.serial import Record
 
 
@@ -54,8 +54,8 @@ class LayerShape(Record):
         )
         # A plain string equals the member, but has another hash.
         object.__setattr__(self, "activation", Activation(self.activation))
-        for name in ("batch_size", "in_channels", "out_channels", "in_height", "in_width"):
-            require(getattr(self, name) >= 1, f"{name} must be at least 1", value=getattr(self, name))
+        extents = ("batch_size", "in_channels", "out_channels", "in_height", "in_width")
+        require_at_least(1, self, *extents)
         require(
             self.in_channels % self.groups == 0 and self.out_channels % self.groups == 0,
             "groups must divide both channel counts",

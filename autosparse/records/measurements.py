@@ -110,7 +110,7 @@ class Measurement(Record):
         )
         for name in _FIGURES:  # no JSON holds others, and no comparison with them means anything
             figure = getattr(self, name)
-            require(figure is None or math.isfinite(figure), f"{name} must be finite", got=figure)
+            require(figure is None or math.isfinite(figure), f"{name} must be finite", **{name: figure})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,7 +14,11 @@ from torch.nn import functional
 from autosparse.data import AnySplit
 from autosparse.errors import ModelError
 from autosparse.models.outputs import logits_of
+from autosparse.plans.plan import Plan
+from autosparse.train.methods.latent import MaskedLayers
+from autosparse.train.methods.method import method_named
 from autosparse.train.modes import mode
+from autosparse.train.recipes import Recipe
 
 _IMAGES = 4
 
@@ -36,6 +40,21 @@ def check_module(module: nn.Module, split: AnySplit, classes: int, *, trains: bo
         _tried("be evaluated", lambda: _evaluated(module, images, classes))
         if trains:
             _tried("train", lambda: _step(module, images, labels, classes))
+
+
+def check_plan(module: nn.Module, plan: Plan, recipe: Recipe) -> None:
+    """Refuses a plan that a recipe's method cannot train; changes nothing.
+
+    Args:
+        module: that would be trained.
+        plan: pattern and sparsity per layer.
+        recipe: names the method.
+
+    Raises:
+        PlanError: the plan does not fit the model, or the method not a pattern; says which does.
+    """
+    layers = MaskedLayers(module, plan)
+    method_named(recipe.method)(layers, recipe.rules, epochs=recipe.epochs, seed=recipe.seed)
 
 
 def memory_format(

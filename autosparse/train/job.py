@@ -16,7 +16,7 @@ from typing import Any
 from autosparse.errors import RunError
 from autosparse.plans.plan import Plan
 from autosparse.records import Accuracy, Record, short_hash
-from autosparse.records.rules import require
+from autosparse.records.rules import require_at_least
 from autosparse.storage.files import (
     append_jsonl,
     finite,
@@ -70,7 +70,7 @@ class TrainJob(Record):
     workers: int = added(1)
 
     def __post_init__(self) -> None:
-        require(self.workers >= 1, "workers must be at least 1", got=self.workers)
+        require_at_least(1, self, "workers")
 
     def fingerprint(self) -> str:
         """Gives a hash of all that decides the result, apart from the data's content."""

@@ -13,7 +13,7 @@ import yaml
 from autosparse.data.raw import Augmentation
 from autosparse.errors import UsageError
 from autosparse.records import Record, short_hash
-from autosparse.records.rules import require
+from autosparse.records.rules import require, require_at_least
 from autosparse.storage.files import write_text
 from autosparse.storage.serial import added
 from autosparse.storage.yaml_text import YamlError, parse_yaml, read_mapping
@@ -111,27 +111,27 @@ class Recipe(Record):
         )
 
     def _check_ranges(self) -> None:
-        for name in ("epochs", "batch_size", "accumulate"):
-            require(getattr(self, name) >= 1, f"{name} must be at least 1", got=getattr(self, name))
+        require_at_least(1, self, "epochs", "batch_size", "accumulate")
         for name in ("lr", "temperature"):
             value = getattr(self, name)
-            require(value > 0 and math.isfinite(value), f"{name} must be above 0", got=value)
+            require(value > 0 and math.isfinite(value), f"{name} must be above 0", **{name: value})
         for name in (
             *("weight_decay", "warmup_epochs", "recalibrate_batches", "momentum"),
             *("clip_norm", "mixup", "cutmix"),
         ):
             value = getattr(self, name)
-            require(value >= 0 and math.isfinite(value), f"{name} must be at least 0", got=value)
+            require(value >= 0 and math.isfinite(value), f"{name} must be at least 0", **{name: value})
         for name in ("label_smoothing", "ema"):
-            require(0 <= getattr(self, name) < 1, f"{name} must lie in [0, 1)", got=getattr(self, name))
-        require(0 <= self.distill <= 1, "distill must lie in [0, 1]", got=self.distill)
+            value = getattr(self, name)
+            require(0 <= value < 1, f"{name} must lie in [0, 1)", **{name: value})
+        require(0 <= self.distill <= 1, "distill must lie in [0, 1]", distill=self.distill)
         for name, known in (
             *(("kind", KINDS), ("optimizer", ("sgd", "adamw"))),
             *(("schedule", SCHEDULES), ("autocast", ("off", "bf16"))),
             ("rearrange", ("none", "l1", "kept")),
         ):
             value = getattr(self, name)
-            require(value in known, f"{name} must be one of {', '.join(known)}", got=value)
+            require(value in known, f"{name} must be one of {', '.join(known)}", **{name: value})
 
     def _check_together(self) -> None:
         require(
@@ -156,7 +156,7 @@ class Recipe(Record):
                 require(
                     getattr(self, name) == 0,
                     f"a loss of one's own is the whole loss, so {name} must be 0 beside it",
-                    got=getattr(self, name),
+                    **{name: getattr(self, name)},
                 )
 
     @property

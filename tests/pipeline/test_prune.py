@@ -14,7 +14,7 @@ import autosparse
 from autosparse import data, models
 from autosparse.errors import ConfigError, PlanError, Stopped, UsageError
 from autosparse.graph.rearrange import Rearrangement, undo
-from autosparse.patterns import check, parse_pattern
+from autosparse.patterns import check, parse_label, parse_pattern
 from autosparse.pipeline import PruneRequest, prune
 from autosparse.plans.plan import Plan
 from autosparse.progress import Progress
@@ -174,13 +174,63 @@ def test_include_may_name_what_is_left_out_by_default(tmp_path, dense):
         ({"rearrange": "some"}, UsageError, "rearrange must be one of"),
         ({"rearrange": "l1", "method": "onexn"}, UsageError, "--set rearrange=l1"),
         ({"criterion": "l3", "method": "magnitude"}, UsageError, "criterion must be one of"),
+        ({"method": "tvw", "pattern": "1x8"}, PlanError, "take tw"),
+        ({"method": "gmp", "pattern": "2:4"}, PlanError, "take srste or onexn"),
+        ({"method": "tw", "pattern": "2:4"}, PlanError, "take srste, or tvw"),
+        ({"method": "subp", "change": ("epochs=-1",)}, UsageError, "at least 1, but got epochs=-1"),
+        ({"method": "subp", "change": ("distill=2",)}, UsageError, "but got distill=2"),
     ],
 )
-def test_what_cannot_be_meant_is_refused_before_any_work(tmp_path, dense, change, error, told):
+def test_what_cannot_be_meant_is_refused_before_any_work(monkeypatch, tmp_path, change, error, told):
+    for work in ("baseline", "train", "reconstructed", "sparsify"):
+        monkeypatch.setattr(f"{prune.__module__}.{work}", lambda *_, **__: pytest.fail("it began"))
     output = tmp_path / "out.safetensors"
     with pytest.raises(error, match=told):
-        prune(request_of(tmp_path, dense, **change))
+        prune(request_of(tmp_path, **change))
     assert not output.exists()
+
+
+@pytest.mark.parametrize(
+    ("pattern", "sparsity", "pruned", "told"),
+    [
+        ("1x32", 0.5, "6", "3 stays dense: a block of 32 outputs is larger than the layer's 20"),
+        ("tw32", 0.5, "6", "3 stays dense: a tile of 32 outputs is larger than the layer's 20"),
+        ("4:16", 0.75, "3", "6 stays dense: the layer's 20 inputs are no multiple of 16"),
+    ],
+)
+@pytest.mark.parametrize("method", ["magnitude", "obs", "onexn"])
+def test_a_layer_that_cannot_have_the_pattern_stays_dense_and_is_told(
+    tmp_path, dense, method, pattern, sparsity, pruned, told
+):
+    change = ("epochs=1", "batch_size=64") if method == "onexn" else ()
+    request = request_of(
+        tmp_path, dense, method=method, pattern=pattern, sparsity=sparsity, change=change
+    )
+    outcome = prune(request)
+    assert set(outcome.labels) == {pruned} and told in outcome.text().splitlines()
+    state = load_file(outcome.file)
+    check((state[f"{pruned}.weight"] != 0).numpy(), parse_pattern(pattern))
+    left = {"3": "6", "6": "3"}[pruned]
+    assert torch.count_nonzero(state[f"{left}.weight"]) > 0.99 * state[f"{left}.weight"].numel()
+
+
+@pytest.mark.parametrize(
+    ("label", "told"),
+    [
+        ("1x32@0.5", "'3' cannot be 1x32@0.5: a block of 32 outputs is larger than the layer's 20"),
+        ("2:4@0.6", "'3' cannot be 2:4@0.6: 2:4 prunes exactly 0.5, but got 0.6"),
+        ("tvw8@0.25", "'3' cannot be tvw8@0.25: tvw8 prunes at least 0.5"),
+    ],
+)
+def test_a_plan_that_a_layer_cannot_follow_is_refused_before_any_work(
+    monkeypatch, tmp_path, label, told
+):
+    monkeypatch.setattr(f"{prune.__module__}.baseline", lambda *_, **__: pytest.fail("it began"))
+    pattern, sparsity = parse_label(label)
+    plan = Plan(model=NET, layers={"3": LayerChoice(pattern=pattern, sparsity=sparsity)})
+    plan.save(tmp_path / "plan.yaml")
+    with pytest.raises(PlanError, match=told):
+        prune(request_of(tmp_path, plan=str(tmp_path / "plan.yaml"), pattern=None, sparsity=None))
 
 
 def test_a_file_is_replaced_only_on_demand(tmp_path, dense):

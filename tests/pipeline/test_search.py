@@ -16,6 +16,7 @@ import autosparse
 from autosparse import models
 from autosparse.plans.plan import Plan
 from autosparse.records import kept_blocks
+from autosparse.train.recipes import Recipe
 
 
 @pytest.mark.smoke
@@ -120,6 +121,20 @@ def test_train_updates_the_run(trained: Any) -> None:
     assert (run / "state.json").read_bytes() == trained.state
     with (run / "pareto.csv").open() as file:
         assert len(list(csv.DictReader(file))) == len(document["configs"])
+
+
+def test_a_recipe_that_cannot_train_what_was_picked_is_refused_before_any_work(
+    trained: Any, tmp_path: Path
+) -> None:
+    run, recipe = trained.shop.latest, tmp_path / "tiles.yaml"
+    Recipe(kind="short", epochs=5, method="tvw").save(recipe)
+    before = trained.shop.document()
+    done = trained.shop.verb(
+        "train", str(run), "--pick", "fastest", "--kind", "short", "--recipe", str(recipe)
+    )
+    assert done.returncode == 2, done.stderr
+    assert "tvw takes patterns with N:M inside of tiles" in done.stderr
+    assert trained.shop.document() == before
 
 
 def test_infeasible_budget_ends_with_3_and_the_smallest_feasible_one(used_shop: Any) -> None:

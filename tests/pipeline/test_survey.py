@@ -11,8 +11,9 @@ import torch
 
 from autosparse import data, models
 from autosparse.config import SearchConfig
-from autosparse.errors import AutosparseError, ExitCode, NoValidConfiguration
+from autosparse.errors import AutosparseError, ExitCode, NoValidConfiguration, PlanError
 from autosparse.measuring.stopwatch import WHOLE
+from autosparse.patterns import parse_pattern
 from autosparse.pipeline.measured import session
 from autosparse.pipeline.subject import requests
 from autosparse.pipeline.subject.survey import survey
@@ -20,9 +21,12 @@ from autosparse.pipeline.trained.accuracies import dense_accuracies
 from autosparse.pipeline.verbs import forecast as forecasting
 from autosparse.pipeline.verbs import search as search_run
 from autosparse.pipeline.verbs import tune as tune_run
+from autosparse.plans.plan import Plan
 from autosparse.progress import Progress, ProgressEvent
+from autosparse.records import LayerChoice
 from autosparse.storage import paths
 from autosparse.train.baseline import baseline
+from autosparse.train.recipes import Recipe
 
 
 @pytest.fixture
@@ -40,8 +44,8 @@ def readings(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
 
 
 def config_for(shop: Any, **more: Any) -> SearchConfig:
-    given = {"model": f"{shop.folder}/net.py:build", "space": str(shop.folder / "space.yaml"), **more}
-    return SearchConfig(**given)
+    given = {"model": f"{shop.folder}/net.py:build", "space": str(shop.folder / "space.yaml")}
+    return SearchConfig(**(given | more))
 
 
 def test_the_data_are_read_once(shop: Any, readings: list[dict[str, Any]], tmp_path: Path) -> None:
@@ -185,3 +189,29 @@ def test_a_layer_is_tuned_in_the_patterns_that_its_space_has(shop: Any) -> None:
     assert [p.name for p in found["layer1.0.conv1"]] == ["1x8"]
     assert [p.name for p in found["layer3.0.conv1"]] == ["1x8", "1x32"]
     assert found["conv1"] == ()
+
+
+def test_a_recipe_that_cannot_train_the_space_is_refused_before_any_work(
+    shop: Any, tmp_path: Path
+) -> None:
+    file = tmp_path / "mine.yaml"
+    Recipe(kind="full", epochs=5, method="tvw").save(file)
+    subject = survey(config_for(shop, train="full", recipe=str(file)), Progress())
+    told = r"tvw takes patterns with N:M inside of tiles.*take tw"
+    with pytest.raises(PlanError, match=told):
+        requests.check_training(subject)
+    with pytest.raises(PlanError, match=told):
+        forecasting.forecast(subject.config)
+    Recipe(kind="full", epochs=5, method="tw").save(file)
+    requests.check_training(subject)
+
+
+def test_what_no_kernel_runs_need_not_be_trained(shop: Any, tmp_path: Path) -> None:
+    space = tmp_path / "space.yaml"
+    space.write_text("version: 1\nblock_n: [8]\npattern: tw16\nsparsity: [0.5]\n")
+    subject = survey(config_for(shop, space=str(space), train="full"), Progress())
+    assert {c.pattern.name for s in subject.scopes for c in s.choices} == {"1x8", "tw16"}
+    requests.check_training(subject)
+    plan = Plan(model="net", layers={"conv3": LayerChoice(pattern=parse_pattern("tw16"), sparsity=0.5)})
+    with pytest.raises(PlanError, match="soft masks regrow units that are known beforehand"):
+        requests.check_trainable(subject, requests.recipe_for(subject, "full"), [plan])

@@ -73,7 +73,7 @@ class NmFamily(UnitFamily):
         exact = 1 - _kept(pattern) / _run(pattern)
         if abs(sparsity - exact) < 1e-9:
             return ""
-        return f"{pattern.name} prunes exactly {exact:g}"
+        return f"{pattern.name} prunes exactly {exact:g}, but got {sparsity:g}"
 
     def rank(self, pattern: Pattern) -> float:
         """Gives 0: one weight is a unit."""

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from autosparse.errors import UsageError
-from autosparse.records.rules import require
+from autosparse.records.rules import require, require_at_least
 from autosparse.train.placing import train_devices
 from autosparse.train.tickets.sharing import REACH
 
@@ -29,9 +29,9 @@ class Arrangement:
     share_reach: float | None = None
 
     def __post_init__(self) -> None:
-        require(self.workers >= 1, "train workers must be at least 1", got=self.workers)
+        require_at_least(1, self, "workers")
         reach = self.share_reach
-        require(reach is None or 0 <= reach <= 1, "share reach must lie in [0, 1]", got=reach)
+        require(reach is None or 0 <= reach <= 1, "share reach must lie in [0, 1]", reach=reach)
 
     @classmethod
     def of(cls, device: str, workers: int, *, share: bool, reach: float | None) -> Arrangement:

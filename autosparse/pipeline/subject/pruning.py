@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -15,13 +15,13 @@ from autosparse.data import ImageData
 from autosparse.deploy.endings import TORCH_ENDINGS
 from autosparse.errors import UsageError
 from autosparse.models.weight_files import check_weights
-from autosparse.patterns import CRITERIA, Criterion
-from autosparse.plans.plan import Plan
+from autosparse.patterns import CRITERIA, Criterion, parse_pattern
+from autosparse.plans.plan import Plan, why_dense
 from autosparse.progress import Progress
 from autosparse.records import LayerInfo, Record
-from autosparse.records.rules import require
+from autosparse.records.rules import require, require_at_least
 from autosparse.storage.paths import check_writable
-from autosparse.train.check import check_module
+from autosparse.train.check import check_module, check_plan
 from autosparse.train.methods.method import all_methods
 from autosparse.train.placing import train_devices
 from autosparse.train.presets import for_method, named_recipe
@@ -113,7 +113,7 @@ class PruneRequest(Record):
             f"rearrange must be one of {', '.join(orders)}",
             rearrange=self.rearrange,
         )
-        require(self.samples >= 1, "samples must be at least 1", samples=self.samples)
+        require_at_least(1, self, "samples")
         untrained = self.method in UNTRAINED
         require(
             not untrained or (self.recipe is None and not self.change),
@@ -142,6 +142,7 @@ class PruneSubject:
         classes: outputs of the model.
         recipe: of the training, None where nothing is trained.
         device: where is trained.
+        left_dense: layers that were asked for and cannot be sparse, with the reasons.
     """
 
     request: PruneRequest
@@ -152,6 +153,7 @@ class PruneSubject:
     classes: int
     recipe: Recipe | None
     device: str
+    left_dense: Mapping[str, str]
 
 
 def settle(request: PruneRequest, progress: Progress) -> PruneSubject:
@@ -178,8 +180,11 @@ def settle(request: PruneRequest, progress: Progress) -> PruneSubject:
             request.data, resolution=resolution, channels=channels, seed=request.seed, progress=progress
         )
     sample = torch.zeros(1, channels, resolution, resolution)
-    plan = _plan(request, graph.capture_layers(loaded.module, (sample,)))
+    layers = graph.capture_layers(loaded.module, (sample,))
+    plan = _plan(request, layers)
     recipe = _recipe(request, len(images.train))
+    if recipe is not None:
+        check_plan(loaded.module, plan, recipe)
     check_module(loaded.module, images.train, loaded.classes, trains=recipe is not None)
     return PruneSubject(
         request=request,
@@ -190,6 +195,7 @@ def settle(request: PruneRequest, progress: Progress) -> PruneSubject:
         classes=loaded.classes,
         recipe=recipe,
         device=device,
+        left_dense=_left_dense(request, plan, layers),
     )
 
 
@@ -213,9 +219,10 @@ def _plan(request: PruneRequest, layers: Sequence[LayerInfo]) -> Plan:
     if request.plan is not None:
         plan = Plan.load(request.plan)
         plan.check(layers)
+        plan.check_patterns(layers)
         return plan
     assert request.pattern is not None and request.sparsity is not None
-    chosen = [layer for layer in layers if _is_chosen(layer.name, request, layers)]
+    chosen = _chosen(request, layers)
     if not chosen:
         raise UsageError(
             "at least one layer must be pruned, but include and exclude leave none of "
@@ -228,6 +235,21 @@ def _plan(request: PruneRequest, layers: Sequence[LayerInfo]) -> Plan:
         sparsity=request.sparsity,
         dtype=request.dtype,
     )
+
+
+def _left_dense(request: PruneRequest, plan: Plan, layers: Sequence[LayerInfo]) -> dict[str, str]:
+    if request.pattern is None:
+        return {}
+    pattern = parse_pattern(request.pattern)
+    return {
+        layer.name: "; ".join(why_dense(layer, pattern))
+        for layer in _chosen(request, layers)
+        if layer.name not in plan.layers
+    }
+
+
+def _chosen(request: PruneRequest, layers: Sequence[LayerInfo]) -> list[LayerInfo]:
+    return [layer for layer in layers if _is_chosen(layer.name, request, layers)]
 
 
 def _is_chosen(name: str, request: PruneRequest, layers: Sequence[LayerInfo]) -> bool:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from autosparse import models
 from autosparse.config import SearchConfig
 from autosparse.errors import RunError, UsageError
 from autosparse.measuring.stopwatch import WHOLE
@@ -19,6 +21,7 @@ from autosparse.searching.parallel import Pool
 from autosparse.searching.pool import AbstractPool
 from autosparse.searching.storage import check_study
 from autosparse.train.baseline import baseline, find_baseline
+from autosparse.train.check import check_plan
 from autosparse.train.evaluate import OneShotEvaluator
 from autosparse.train.job import TrainJob, TrainResult
 from autosparse.train.presets import named_recipe
@@ -217,15 +220,52 @@ def check_training(subject: Survey) -> None:
 
     Raises:
         UsageError: there is no such recipe or device, or they do not go together.
+        PlanError: the recipe's method cannot train a pattern that the run may choose.
     """
     config = subject.config
     arrangement_of(config).places()
     if config.train != "none":
-        recipe_for(subject, config.train, config.recipe)
+        check_trainable(
+            subject, recipe_for(subject, config.train, config.recipe), _possible_plans(subject)
+        )
     elif config.recipe is not None:
         raise UsageError(
             f"a recipe goes with training, but train is none and recipe {config.recipe}; drop one"
         )
+
+
+def check_trainable(subject: Survey, recipe: Recipe, plans: Iterable[Plan]) -> None:
+    """Refuses plans that a recipe's method cannot train.
+
+    Raises:
+        PlanError: the method cannot train a pattern; says which method can.
+    """
+    config = subject.config
+    module = models.resolve(config.model, classes=subject.classes, seed=config.seed).module
+    for plan in plans:
+        check_plan(module, plan, recipe)
+
+
+def _possible_plans(subject: Survey) -> list[Plan]:
+    """Gives plans in which every choice occurs that the run may make: one that can run here."""
+    catalogues = [subject.tune_request(dtype).catalogue(subject.device) for dtype in subject.dtypes]
+    shapes = {layer.name: layer.shape for layer in subject.layers}
+    choices = {
+        scope.name: [
+            choice
+            for choice in scope.choices
+            if (shape := shapes[scope.name]) is not None
+            and any(known.kernels(shape, choice.pattern) for known in catalogues)
+        ]
+        for scope in subject.scopes
+    }
+    return [
+        Plan(
+            model=subject.config.model,
+            layers={name: its[number] for name, its in choices.items() if number < len(its)},
+        )
+        for number in range(max(map(len, choices.values()), default=0))
+    ]
 
 
 def weights_in(run: Path, result: TrainResult) -> str:

@@ -11,7 +11,7 @@ from autosparse.config import SearchConfig, validate
 from autosparse.database import TuningDatabase
 from autosparse.database.schema import parse_url
 from autosparse.pipeline.results.outcomes import Forecast, TypeForecast
-from autosparse.pipeline.subject.requests import check_study_of
+from autosparse.pipeline.subject.requests import check_study_of, check_training
 from autosparse.pipeline.subject.survey import Survey, survey, will_train
 from autosparse.progress import Progress
 from autosparse.tuning.autotune import count
@@ -34,6 +34,7 @@ def forecast(config: SearchConfig, progress: Progress | None = None) -> Forecast
     subject = survey(config, progress, keep=False, evaluates=True, trains=will_train(config))
     subject.check_sparse()
     check_study_of(subject)
+    check_training(subject)
     with TuningDatabase(_existing(subject.database)) as database:
         types = tuple(_of_type(subject, dtype, database) for dtype in subject.dtypes)
     size = subject.space.size(subject.layers)

@@ -66,7 +66,8 @@ def prune(
             {} if weights is None else _accuracies(subject, _load(subject, weights), "dense", progress)
         )
     write_state_dict(Path(request.output), module, subject.plan)
-    notes = (*notes, *_write_order(Path(request.output), order))
+    left = [f"{name} stays dense: {why}" for name, why in subject.left_dense.items()]
+    notes = (*left, *notes, *_write_order(Path(request.output), order))
     return PruneOutcome(
         file=request.output,
         method=request.method,

@@ -19,6 +19,7 @@ from autosparse.pipeline.results.outcomes import TrainOutcome
 from autosparse.pipeline.subject.arithmetic import Arithmetic
 from autosparse.pipeline.subject.arrangement import Arrangement
 from autosparse.pipeline.subject.requests import (
+    check_trainable,
     dense_weights,
     evaluator_for,
     ledger_for,
@@ -124,6 +125,8 @@ def train(
         how = recipe_for(subject, kind, recipe).with_changes(change)
         if epochs is not None:
             how = dataclasses.replace(how, epochs=epochs)
+        plans = {r["id"]: Plan.load(folder.path / r["plan"]) for r in measured_rows(values)}
+        check_trainable(subject, how, [plans[name] for name in names])
         arithmetic = Arithmetic(dtypes=document.dtypes)  # what the run came to, not what it could be
         subject = dataclasses.replace(subject, arithmetic=arithmetic)
         with progress.at("baseline"):
@@ -136,7 +139,7 @@ def train(
                 progress=progress,
                 weights=weights,
                 values=values,
-                plans={r["id"]: Plan.load(folder.path / r["plan"]) for r in measured_rows(values)},
+                plans=plans,
             )
             with progress.at("train"):
                 trained, dense = _train(work, names, how, arrangement)

@@ -18,7 +18,7 @@ from autosparse.patterns import CRITERIA, Criterion
 from autosparse.patterns.family import UnitFamily, family_of
 from autosparse.patterns.masks import mask
 from autosparse.patterns.structure import IntArray
-from autosparse.records.rules import require
+from autosparse.records.rules import require, require_at_least
 from autosparse.train.methods import method
 from autosparse.train.methods.latent import MaskedLayer, MaskedLayers
 from autosparse.train.methods.method import Method, Probe, register
@@ -41,7 +41,7 @@ class SrsteSettings(method.MethodSettings):
 
     def __post_init__(self) -> None:
         require(self.decay >= 0, "decay must be at least 0", decay=self.decay)
-        require(self.every >= 1, "every must be at least 1", every=self.every)
+        require_at_least(1, self, "every")
         require(
             self.criterion in CRITERIA,
             f"criterion must be one of {', '.join(CRITERIA)}",

@@ -25,7 +25,7 @@ from autosparse.patterns.family import Group, family_of
 from autosparse.patterns.masks import mask
 from autosparse.patterns.pattern import Pattern
 from autosparse.patterns.structure import Array, BoolArray, IntArray
-from autosparse.records.rules import require
+from autosparse.records.rules import require, require_at_least
 from autosparse.train.methods import method
 from autosparse.train.methods.latent import MaskedLayer
 from autosparse.train.methods.method import Method, Phase, Probe, register, share_of
@@ -71,7 +71,7 @@ class TileWiseSettings(method.MethodSettings):
             pretrain=self.pretrain,
         )
         require(self.score in SCORES, f"score must be one of {', '.join(SCORES)}", score=self.score)
-        require(self.taylor_batches >= 1, "taylor_batches must be at least 1", got=self.taylor_batches)
+        require_at_least(1, self, "taylor_batches")
         require(0 <= self.apriori < 0.5, "apriori must lie in [0, 0.5)", apriori=self.apriori)
         require(self.finetune_lr > 0, "finetune_lr must be above 0", finetune_lr=self.finetune_lr)
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Literal
 
 from autosparse.records import Accuracy, Record
-from autosparse.records.rules import require
+from autosparse.records.rules import require, require_at_least
 from autosparse.storage.files import read_json, write_json
 from autosparse.train.job import TrainJob, TrainResult
 
@@ -52,8 +52,7 @@ class TicketSettings(Record):
     recalibrate_batches: int = 100
 
     def __post_init__(self) -> None:
-        for name in ("cycles", "gradient_batches", "recalibrate_batches"):
-            require(getattr(self, name) >= 1, f"{name} must be at least 1", got=getattr(self, name))
+        require_at_least(1, self, "cycles", "gradient_batches", "recalibrate_batches")
         require(0 < self.epochs < float("inf"), "epochs must be above 0", epochs=self.epochs)
         require(
             0 < self.lr_low <= self.lr_high < float("inf"),
