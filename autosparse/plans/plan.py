@@ -97,7 +97,7 @@ class Plan(Record):
         given = tuple(layers)
         reasons = {layer.name: why_dense(layer, wanted) for layer in given}
         names = [name for name, why in reasons.items() if not why]
-        dense = "; ".join(f"{name} ({', '.join(why)})" for name, why in reasons.items() if why)
+        dense = by_reason({name: ", ".join(why) for name, why in reasons.items() if why})
         if not names:
             raise PlanError(
                 f"a uniform plan needs a layer that may be sparse, but all {len(given)} of {model} "
@@ -182,3 +182,11 @@ def why_dense(layer: LayerInfo, pattern: Pattern) -> tuple[str, ...]:
         return layer.why_dense
     why = family_of(pattern).why_not(pattern, layer.shape.weight_shape)
     return (why,) if why else ()
+
+
+def by_reason(reasons: Mapping[str, str]) -> str:
+    """Lists layers with the reason why they stay dense, once per reason."""
+    layers: dict[str, list[str]] = {}
+    for name, why in reasons.items():
+        layers.setdefault(why, []).append(name)
+    return "; ".join(f"{', '.join(names)} ({why})" for why, names in layers.items())

@@ -193,9 +193,9 @@ def test_what_cannot_be_meant_is_refused_before_any_work(monkeypatch, tmp_path, 
 @pytest.mark.parametrize(
     ("pattern", "sparsity", "pruned", "told"),
     [
-        ("1x32", 0.5, "6", "3 stays dense: a block of 32 outputs is larger than the layer's 20"),
-        ("tw32", 0.5, "6", "3 stays dense: a tile of 32 outputs is larger than the layer's 20"),
-        ("4:16", 0.75, "3", "6 stays dense: the layer's 20 inputs are no multiple of 16"),
+        ("1x32", 0.5, "6", "dense stay 3 (a block of 32 outputs is larger than the layer's 20)"),
+        ("tw32", 0.5, "6", "dense stay 3 (a tile of 32 outputs is larger than the layer's 20)"),
+        ("4:16", 0.75, "3", "dense stay 6 (the layer's 20 inputs are no multiple of 16)"),
     ],
 )
 @pytest.mark.parametrize("method", ["magnitude", "obs", "onexn"])

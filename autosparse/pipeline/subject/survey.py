@@ -20,6 +20,7 @@ from autosparse.hosts.opening import open_host
 from autosparse.measuring.stopwatch import LAYERS
 from autosparse.patterns.family import finest_first
 from autosparse.pipeline.subject.arithmetic import F32, Arithmetic, settle
+from autosparse.plans.plan import by_reason
 from autosparse.progress import Progress
 from autosparse.records import HardwareProfile, LayerInfo
 from autosparse.searching import space as spaces
@@ -95,10 +96,7 @@ class Survey:
         self.check_native()
         if any(choice.sparsity > 0 for scope in self.scopes for choice in scope.choices):
             return
-        layers: dict[str, list[str]] = {}
-        for scope in self.scopes:
-            layers.setdefault("; ".join(scope.why_dense), []).append(scope.name)
-        reasons = "; ".join(f"{', '.join(names)} ({why})" for why, names in layers.items())
+        reasons = by_reason({scope.name: "; ".join(scope.why_dense) for scope in self.scopes})
         raise NoValidConfiguration(
             f"a search needs a layer that can be sparse, but all {len(self.scopes)} of "
             f"{self.config.model} stay dense: {reasons}; change --space, --include or --exclude"

@@ -16,7 +16,7 @@ from autosparse.deploy.state_dict import write_state_dict
 from autosparse.graph.rearrange import Rearrangement
 from autosparse.pipeline.results.outcomes import PruneOutcome
 from autosparse.pipeline.subject.pruning import PruneRequest, PruneSubject, settle
-from autosparse.plans.plan import Plan
+from autosparse.plans.plan import Plan, by_reason
 from autosparse.plans.pruning import prunable, sparsify
 from autosparse.progress import Progress
 from autosparse.reconstruct import ReconstructionSettings
@@ -66,8 +66,8 @@ def prune(
             {} if weights is None else _accuracies(subject, _load(subject, weights), "dense", progress)
         )
     write_state_dict(Path(request.output), module, subject.plan)
-    left = [f"{name} stays dense: {why}" for name, why in subject.left_dense.items()]
-    notes = (*left, *notes, *_write_order(Path(request.output), order))
+    left = f"dense stay {by_reason(subject.left_dense)}" if subject.left_dense else ""
+    notes = (*filter(None, [left]), *notes, *_write_order(Path(request.output), order))
     return PruneOutcome(
         file=request.output,
         method=request.method,
