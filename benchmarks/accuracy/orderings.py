@@ -40,6 +40,8 @@ EXPECTED: tuple[tuple[str, str, str], ...] = (
     ("subp 1x16", "tw16", "SUBP beats tiles in stages"),
     ("tvw16", "tw16", "2:4 inside keeps more than tiles alone"),
     ("srste 1:4", "subp 1x4", "N:M beats blocks of as many weights"),
+    ("subp unstructured", "srste 1:4", "equally many zeros in every run have a price"),
+    ("subp unstructured", "srste 2:4", "equally many zeros in every run have a price"),
     ("onexn 1x16", "onexn filter", "blocks beat whole filters, by one shot too"),
     (f"{FINETUNED}, filters by norm", FINETUNED, "similar filters in a group lose less"),
     (f"{FINETUNED}, filters by what is kept", FINETUNED, "similar filters in a group lose less"),
