@@ -84,7 +84,7 @@ ARMS: tuple[Arm, ...] = (
     Arm(name="tw16", pattern="tw16-ranked", method="tw", settings=_TRAINED_FIRST),
     Arm(name="tvw16", pattern="tvw16-ranked", method="tvw", settings=_TRAINED_FIRST),
     Arm(name="onexn filter", pattern="filter", method="onexn", settings=_TRAINED_FIRST),
-    Arm(name="gmp 1x16", pattern="1x16", method="gmp", settings=_RAMP),
+    Arm(name="gmp 1x16", pattern="1x16", method="gmp", settings=_RAMP, decisive=True),
 )
 
 BASE = ARMS[0].name
