@@ -113,7 +113,6 @@ TUNING: tuple[Arm, ...] = (
     tuned("early ramp, L1", ramp="early", criterion="l1"),
     tuned("early ramp, hard", ramp="early", soft=False),
     tuned("early ramp, random regrowth", ramp="early", regrow="random"),
-    tuned("early ramp, no regrowth", ramp="early", regrow="none"),
     tuned("linear ramp", ramp="linear"),
     tuned("early ramp to a half, L1", ramp="early", ramp_end=0.5, criterion="l1"),
     tuned("averaged", recipe={"ema": 0.99}),

@@ -38,6 +38,8 @@ EXPECTED: tuple[tuple[str, str, str], ...] = (
     ("subp 1x16", "subp 1x16, random regrowth", "regrowth by importance is no worse than at random"),
     ("subp 1x16", "gmp 1x16", "regrowth beats gradual pruning"),
     ("subp 1x16, early ramp", "gmp 1x16", "and so it does along the same ramp"),
+    ("subp 1x16, early ramp", "subp 1x16, early ramp, hard", "soft masks beat hard ones there"),
+    ("subp 1x16, early ramp", "subp 1x16, early ramp, random regrowth", "importance helps there"),
     ("subp 1x16", "tw16", "SUBP beats tiles in stages"),
     ("tvw16", "tw16", "2:4 inside keeps more than tiles alone"),
     ("srste 1:4", "subp 1x4", "N:M beats blocks of as many weights"),
