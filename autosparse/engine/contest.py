@@ -111,9 +111,7 @@ def contest(
         rows = _inside(tuned, rule, differing, rows_of, functools.partial(only_in_state, prober, state))
         tuned.close()
         if rows is None:
-            progress.log(
-                f"the state {state!r}, which the rows are of, did not come back: none is amended"
-            )
+            progress.log("no row is amended: the host did not come back into their state")
             break
         amended |= dict.fromkeys(differing)
         keep(rows)

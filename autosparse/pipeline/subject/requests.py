@@ -16,6 +16,7 @@ from autosparse.pipeline.subject.arrangement import Arrangement
 from autosparse.pipeline.subject.survey import Survey
 from autosparse.plans.plan import Plan
 from autosparse.progress import Progress
+from autosparse.records import LayerChoice
 from autosparse.run_folders import RunFolder
 from autosparse.searching.parallel import Pool
 from autosparse.searching.pool import AbstractPool
@@ -247,25 +248,17 @@ def check_trainable(subject: Survey, recipe: Recipe, plans: Iterable[Plan]) -> N
 
 
 def _possible_plans(subject: Survey) -> list[Plan]:
-    """Gives plans in which every choice occurs that the run may make: one that can run here."""
+    """Gives a plan of one layer for every choice that the run may make: one that can run here."""
     catalogues = [subject.tune_request(dtype).catalogue(subject.device) for dtype in subject.dtypes]
     shapes = {layer.name: layer.shape for layer in subject.layers}
-    choices = {
-        scope.name: [
-            choice
-            for choice in scope.choices
-            if (shape := shapes[scope.name]) is not None
-            and any(known.kernels(shape, choice.pattern) for known in catalogues)
-        ]
-        for scope in subject.scopes
-    }
-    return [
-        Plan(
-            model=subject.config.model,
-            layers={name: its[number] for name, its in choices.items() if number < len(its)},
-        )
-        for number in range(max(map(len, choices.values()), default=0))
-    ]
+    choices: dict[LayerChoice, str] = {}
+    for scope in subject.scopes:
+        if (shape := shapes[scope.name]) is None:
+            continue
+        for choice in scope.choices:
+            if any(known.kernels(shape, choice.pattern) for known in catalogues):
+                choices.setdefault(choice, scope.name)
+    return [Plan(model=subject.config.model, layers={name: choice}) for choice, name in choices.items()]
 
 
 def weights_in(run: Path, result: TrainResult) -> str:
