@@ -46,6 +46,11 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("config",),
     ("pipeline",),
     ("frames",),
+    ("jobs",),
+    ("schedules",),
+    ("daemon",),
+    ("web",),
+    ("client",),
     ("cli",),
 )
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
@@ -90,7 +95,7 @@ ONLY_IN = {
         *("deploy/onnx_file.py", "deploy/state_dict.py"),
     ),
     "typer": ("cli/",),
-    "sqlalchemy": ("database/", "searching/storage.py"),
+    "sqlalchemy": ("storage/sql.py", "database/", "jobs/", "schedules/", "searching/storage.py"),
     "pandas": ("frames/",),
     "plotly": ("report/", "compare/picture.py", "frames/"),
     "onnxruntime": ("compare/peers/", "compare/int8.py", "deploy/onnx_file.py"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sqlite3
 import sys
 from collections.abc import Sequence
@@ -25,7 +26,7 @@ WITHOUT_STATES = {"state", "handover_ns", "disturbed"}
 def make_first_layout(path: Path, rows: Sequence[Measurement], monkeypatch: pytest.MonkeyPatch) -> None:
     """Makes a database as the first version did, and stores rows as it did, by SQL alone."""
     with monkeypatch.context() as patch:
-        patch.setattr(schema, "HEAD", "0001")
+        patch.setattr(schema, "LAYOUT", dataclasses.replace(schema.LAYOUT, head="0001"))
         schema.open_engine(schema.parse_url(str(path))).dispose()
     with sqlite3.connect(path) as connection:
         for each in rows:
