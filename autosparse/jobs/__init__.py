@@ -1,0 +1,11 @@
+"""Jobs: what is asked of a daemon, kept in a database until it has been done.
+
+states      what a job can be, and what it can become
+records     a request, a job, a transition, a daemon: plain and frozen
+roots       which files a job may name
+verbs       what can be asked for, checked and turned into a command line
+schema      the tables, and how older ones are brought up to date (migrations/)
+store       a database that holds them
+queue       jobs put in, claimed, kept, given back and ended
+daemons     who works on them, and who is gone
+"""

@@ -1,0 +1,1 @@
+"""How databases of jobs made by earlier versions are brought up to date."""
