@@ -1,0 +1,5 @@
+"""Jobs that come back: when they are due, and what becomes of each due time.
+
+times     cron expressions in time zones, with their changes of the clock
+schedule  a schedule, and what to do now with what has fallen due
+"""
