@@ -1,4 +1,4 @@
-"""The verbs around the tuning database: db list, export, import, merge, gc, verify."""
+"""The verbs around the tuning database: db list, export, import, merge, stale, gc, verify."""
 
 from __future__ import annotations
 
@@ -109,6 +109,34 @@ def merge(
     from autosparse.database import merge as merge_rows
 
     return _show(merge_rows(source, database).to_json(), as_json)
+
+
+@app.command()
+def stale(database: Database = None, as_json: options.Json = False) -> int:
+    """Say of every device how many rows are current, and why others would be measured again."""
+    from autosparse.database import freshness
+
+    found = freshness(database)
+    if as_json:
+        emit_json([each.to_json() for each in found])
+        return ExitCode.DONE
+    columns = ("device", "rows", "current", "kernel changed", "kernel gone", "taken under", "now")
+    emit_table(
+        columns,
+        (
+            (
+                f"{each.hardware_id}{' (here)' if each.is_here else ''}",
+                each.rows,
+                each.current,
+                sum(each.changed.values()),
+                sum(each.gone.values()),
+                ", ".join(f"{count} {facts}" for facts, count in each.facts.items()) or None,
+                each.today or None,
+            )
+            for each in found
+        ),
+    )
+    return ExitCode.DONE
 
 
 @app.command()

@@ -25,10 +25,10 @@ __all__ = [
     "writing",
 ]
 
-HEAD = "0002"
+HEAD = "0003"
 """Revision of the layout that this code reads and writes."""
 
-KNOWN = ("0001", "0002")
+KNOWN = ("0001", "0002", "0003")
 """Every revision so far, oldest first."""
 
 KEY = tuple(MeasurementKey.__dataclass_fields__)

@@ -2,19 +2,22 @@
 
 Rows are only ever added. Another host, kernel, policy or thread count has other keys, so nothing one
 machine or version measures invalidates or overwrites what another did. A kernel whose sources change
-has another `kernel_hash`: its old rows stay, but are no longer current, and no look-up returns them.
+has another `kernel_hash`: its old rows stay, but are no longer current, and no look-up of what is
+fastest returns them. The same holds for rows that were taken under other facts of the day (microcode,
+driver, libraries), until these are back.
 """
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping
+from enum import StrEnum
 from typing import Any
 
 import sqlalchemy as sa
 
 from autosparse.closing import Closing
-from autosparse.database.current import former_ids_of, kernel_hashes
+from autosparse.database.current import HardwareFacts, facts_here, former_ids_of, kernel_hashes
 from autosparse.database.schema import (
     KEY,
     MEASUREMENTS,
@@ -31,7 +34,15 @@ FormerIds = Callable[[str], tuple[str, ...]]
 
 _FILTERS = (*KEY, "status", "version")
 # Columns that exports of earlier versions lack.
-_LATER = ("state",)
+_LATER = ("state", "facts")
+
+
+class Stale(StrEnum):
+    """Why a row is not current."""
+
+    CHANGED = "changed"  # the kernel's sources, flags or compiler are others now
+    GONE = "gone"  # there is no kernel of that name
+    FACTS = "facts"  # microcode, driver or libraries are others now
 
 
 class TuningDatabase(Closing):
@@ -44,6 +55,8 @@ class TuningDatabase(Closing):
         create: make the database if it does not exist.
         current_hashes: gives the source hash of every kernel there is now.
         former_ids: gives the ids by which earlier versions named the CPU of an id.
+        current_facts: gives the facts of the day by hardware id and kernel; of hosts that it does not
+            know, rows are current under any.
 
     Raises:
         DatabaseError: the database cannot be opened or was made by a newer autosparse.
@@ -56,11 +69,13 @@ class TuningDatabase(Closing):
         create: bool = True,
         current_hashes: CurrentHashes = kernel_hashes,
         former_ids: FormerIds = former_ids_of,
+        current_facts: HardwareFacts = facts_here,
     ) -> None:
         self._url = parse_url(url)
         self._engine = open_engine(self._url, create=create)
         self._current_hashes = current_hashes
         self._former_ids = former_ids
+        self._current_facts = current_facts
 
     def close(self) -> None:
         """Gives connections back; a later call opens them anew."""
@@ -142,14 +157,27 @@ class TuningDatabase(Closing):
         host = filters.get("hardware_id")
         return _as_of(host, found) if isinstance(host, str) else found
 
+    def current_facts(self, hardware_id: str, kernel: str) -> str:
+        """Gives the facts of the day of a device and a kernel; empty where they are not known."""
+        return self._current_facts(hardware_id, kernel)
+
+    def why_stale(self, measurement: Measurement) -> Stale | None:
+        """Says why a row is not of what there is now; None for one that is."""
+        key = measurement.key
+        present = self._current_hashes().get(key.kernel)
+        if present != key.kernel_hash:
+            return Stale.GONE if present is None else Stale.CHANGED
+        if not key.facts or key.holds_under(self._current_facts(key.hardware_id, key.kernel)):
+            return None
+        return Stale.FACTS
+
     def is_current(self, measurement: Measurement) -> bool:
-        """Whether the kernel that was measured is the kernel there is now."""
-        return self._current_hashes().get(measurement.key.kernel) == measurement.key.kernel_hash
+        """Whether the kernel that was measured is the kernel there is now, under today's facts."""
+        return self.why_stale(measurement) is None
 
     def stale(self) -> list[Measurement]:
-        """Gives the rows of kernels that have since changed or gone."""
-        current = self._current_hashes()
-        return [row for row in self._select() if current.get(row.key.kernel) != row.key.kernel_hash]
+        """Gives the rows that are not current, of kernels that have gone among them."""
+        return [row for row in self._select() if not self.is_current(row)]
 
     def best(
         self,
@@ -185,10 +213,9 @@ class TuningDatabase(Closing):
         }
         filters |= {"policy": policy} if policy is not None else {}
         filters |= {"state": state} if state is not None else {}
-        current = self._current_hashes()
         newest: dict[tuple[str, str], Measurement] = {}
         for row in sorted(self.rows(**filters), key=lambda row: row.measured_at):
-            if current.get(row.key.kernel) == row.key.kernel_hash:
+            if self.is_current(row):
                 newest[row.key.kernel, row.key.config] = row
         return min(newest.values(), key=lambda row: (row.median_us or 0, row.key.kernel), default=None)
 

@@ -31,7 +31,7 @@ _NUMBERS: Mapping[str, type] = {
     "handover_ns": float,
 }
 # What exports of earlier versions lack.
-_LATER = ("state", "handover_ns", "disturbed")
+_LATER = ("state", "facts", "handover_ns", "disturbed")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

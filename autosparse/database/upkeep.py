@@ -1,4 +1,7 @@
-"""Keeping a tuning database sound: rows of kernels that are gone, and a check of all others."""
+"""Keeping a tuning database sound: rows of kernels that are gone, and a check of all others.
+
+Rows that were taken under another microcode, driver or library stay: they count again when it is back.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ from dataclasses import dataclass, field
 import sqlalchemy as sa
 
 from autosparse.database.schema import HEAD, KEY, MEASUREMENTS, database_errors, writing
-from autosparse.database.table import TuningDatabase, from_values
+from autosparse.database.table import Stale, TuningDatabase, from_values
 from autosparse.errors import DatabaseError
 from autosparse.records import Measurement
 from autosparse.storage.serial import Record
@@ -41,7 +44,8 @@ class Verification(Record):
         url: the database.
         schema: revision of its layout.
         rows: rows in all.
-        stale: rows of kernels that have since changed or gone; not a fault.
+        stale: rows of kernels that have since changed or gone, or taken under another microcode, driver
+            or library; not a fault.
         statuses: rows per status.
         hosts: rows per hardware_id.
         problems: faults, one sentence each; empty if the database is sound.
@@ -72,7 +76,7 @@ def collect_garbage(
     store = database or TuningDatabase(url, create=False)
     if not store.current_hashes():
         raise DatabaseError("rows are compared with the kernels there are now, but there are none")
-    stale = store.stale()
+    stale = [row for row in store.stale() if store.why_stale(row) is not Stale.FACTS]
     total = len(store.rows())
     removed = 0 if dry_run else _delete(store, stale)
     kernels = Counter(row.key.kernel for row in stale)
@@ -106,12 +110,11 @@ def verify(url: str | None = None, *, database: TuningDatabase | None = None) ->
         problems += damaged
     for row in rows:
         problems += [f"{_label(row)}: {reason}" for reason in why_implausible(row)]
-    current = store.current_hashes()
     return Verification(
         url=store.url,
         schema=HEAD,
         rows=len(rows),
-        stale=sum(current.get(row.key.kernel) != row.key.kernel_hash for row in rows),
+        stale=sum(not store.is_current(row) for row in rows),
         statuses=_counts(str(row.status) for row in rows),
         hosts=_counts(row.key.hardware_id for row in rows),
         problems=tuple(problems),

@@ -170,6 +170,17 @@ class Device(ABC):
         """Gives the hash of one kernel."""
         return self.source_hashes()[kernel.name]
 
+    def facts(self, kernel: str) -> str:
+        """Gives what may change from day to day and with it a kernel's latency, in one line.
+
+        A driver, libraries that the kernel calls, microcode, each with its version. What was measured
+        under other facts is measured again; old rows count once more when their facts are back.
+
+        Args:
+            kernel: its name; also that of one which is gone.
+        """
+        return ""
+
     def configs(self, kernel: Kernel, shape: LayerShape) -> Sequence[str]:
         """Lists the launch parameters that may be tried: ``k=v`` pairs, sorted, comma separated."""
         return ("",)

@@ -22,7 +22,7 @@ def tuning_rows(database: str | None = None, **filters: Any) -> pd.DataFrame:
     Returns:
         One row per measurement: everything that it is keyed by, `status`, `median_us` with its 95 %
         interval, `flops_kept`, `measured_at` (UTC), and `is_current`, which is False where the kernel
-        has changed since.
+        has changed since, or the microcode, driver or library that the row was taken under.
 
     Raises:
         DatabaseError: there is no such database.

@@ -38,6 +38,8 @@ class MeasurementKey(Record):
         threads: worker threads.
         policy: identifier of the measurement policy, which covers cache state, warm-up and stopping.
         state: the state that the host was in, ``shared`` or ``apart``; empty where only one was known.
+        facts: what may change from day to day and with it the kernel's latency, such as
+            ``microcode 0x1000065``; empty where none was noted, as in rows of earlier versions.
     """
 
     hardware_id: str
@@ -51,6 +53,11 @@ class MeasurementKey(Record):
     threads: int
     policy: str
     state: str = ""
+    facts: str = ""
+
+    def holds_under(self, facts: str) -> bool:
+        """Whether the row counts under other facts of the day; unknown ones are taken for the same."""
+        return self.facts in ("", facts) or not facts
 
     @property
     def variant(self) -> tuple[str, str]:

@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -270,7 +270,25 @@ def key_of(
         threads=request.threads,
         policy=request.effective_policy.id,
         state=state,
+        facts=device.facts(option.kernel.name),
     )
+
+
+def of_today(rows: Sequence[Measurement], device: Device) -> list[Measurement]:
+    """Gives the rows that hold under a device's facts of today, under these facts.
+
+    Rows that were taken under unknown ones are among them, unless there is one of today beside.
+    """
+    today = {row.key: dataclasses.replace(row.key, facts=device.facts(row.key.kernel)) for row in rows}
+    own = {key for key, now in today.items() if key == now}
+    found = []
+    for row in rows:
+        now = today[row.key]
+        if row.key == now:
+            found.append(row)
+        elif row.key.holds_under(now.facts) and now not in own:
+            found.append(dataclasses.replace(row, key=now))
+    return found
 
 
 def in_state(split_ns: float | None, row: Measurement) -> Measurement:
@@ -281,15 +299,19 @@ def in_state(split_ns: float | None, row: Measurement) -> Measurement:
 
 
 def known_rows(request: TuneRequest, device: Device, database: TuningDatabase) -> list[Measurement]:
-    """Reads the rows that a request can reuse: none of a host on which something else ran."""
+    """Reads the rows that a request can reuse: none of a host on which something else ran.
+
+    Nor are those among them that were taken under other facts of the day.
+    """
     rows = database.rows(
         hardware_id=device.id,
         dtype=request.dtype,
         threads=request.threads,
         policy=request.effective_policy.id,
     )
-    return [
+    usable = [
         row
         for row in rows
         if not row.disturbed and (row.status is Status.OK or not request.retry_failed)
     ]
+    return of_today(usable, device)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from autosparse.database import TuningDatabase, merge, schema, verify
-from autosparse.database.migrations.versions import r0002_states
+from autosparse.database.migrations.versions import r0002_states, r0003_facts
 from autosparse.database.table import to_values
 from autosparse.errors import DatabaseError
 from autosparse.records import Measurement, Status
@@ -20,17 +20,25 @@ sys.path.insert(0, str(Path(__file__).parent))
 from tuning_bench import Bench
 from tuning_rows import hashes, key, row
 
-WITHOUT_STATES = {"state", "handover_ns", "disturbed"}
+WITHOUT_FACTS = {"facts"}
+WITHOUT_STATES = {"state", "handover_ns", "disturbed", *WITHOUT_FACTS}
+LACKING = {"0001": WITHOUT_STATES, "0002": WITHOUT_FACTS}
 
 
 def make_first_layout(path: Path, rows: Sequence[Measurement], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Makes a database as the first version did, and stores rows as it did, by SQL alone."""
+    make_layout("0001", path, rows, monkeypatch)
+
+
+def make_layout(
+    revision: str, path: Path, rows: Sequence[Measurement], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Makes a database as an earlier version did, and stores rows as it did, by SQL alone."""
     with monkeypatch.context() as patch:
-        patch.setattr(schema, "LAYOUT", dataclasses.replace(schema.LAYOUT, head="0001"))
+        patch.setattr(schema, "LAYOUT", dataclasses.replace(schema.LAYOUT, head=revision))
         schema.open_engine(schema.parse_url(str(path))).dispose()
     with sqlite3.connect(path) as connection:
         for each in rows:
-            values = {k: v for k, v in to_values(each).items() if k not in WITHOUT_STATES}
+            values = {k: v for k, v in to_values(each).items() if k not in LACKING[revision]}
             names = ", ".join(values)
             marks = ", ".join("?" * len(values))
             connection.execute(
@@ -63,6 +71,25 @@ def test_rows_of_the_first_layout_come_back_as_rows_without_a_state(
     assert verify(str(old)).problems == ()
     with TuningDatabase(str(old), current_hashes=hashes) as again:
         assert len(again.rows()) == 4
+
+
+def test_rows_of_the_second_layout_come_back_as_rows_of_whatever_there_is_today(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = tmp_path / "old.db"
+    rows = [row(10.0), row(12.0, state="apart"), row(11.0, state="shared")]
+    make_layout("0002", old, rows, monkeypatch)
+    assert "facts" not in columns(old)
+    with TuningDatabase(
+        str(old), current_hashes=hashes, current_facts=lambda device, kernel: "microcode 2"
+    ) as database:
+        assert database.rows() == rows
+        assert database.stale() == []
+        assert {each.key.facts for each in rows} == {""}
+        # A row that tells its facts is another row, and one that does not is not stored twice.
+        assert database.put(row(13.0, facts="microcode 2")) and not database.put(row(14.0))
+        assert len(database.rows()) == 4
+    assert verify(str(old)).problems == ()
 
 
 def test_a_tuning_times_nothing_that_a_database_of_the_first_layout_holds(
@@ -110,3 +137,5 @@ def test_a_change_of_layout_that_breaks_off_changes_nothing(
 def test_rows_of_two_states_are_not_folded_into_one_by_going_back() -> None:
     with pytest.raises(DatabaseError, match="only if no row is lost"):
         r0002_states.downgrade()
+    with pytest.raises(DatabaseError, match="only if no row is lost"):
+        r0003_facts.downgrade()

@@ -82,6 +82,11 @@ class Cpu(Device):
         """Those that the build compiled in."""
         return _source_hashes()
 
+    def facts(self, kernel: str) -> str:
+        """The microcode. There is no driver, and the native kernels call no library."""
+        microcode = self.profile.cpu.microcode
+        return "" if microcode is None else f"microcode {microcode}"
+
     def bounds(self, threads: int, policy: MeasurementPolicy, dtype: str) -> Bounds:
         """The roofline."""
         return Roofline(self.profile.cpu, threads, policy, dtype)
