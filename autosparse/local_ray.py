@@ -27,7 +27,7 @@ os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 import psutil
 import ray
 import ray._private.worker as ray_worker
-from ray._raylet import Config  # type: ignore[attr-defined]
+from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]
 
 from autosparse.closing import Closing
 from autosparse.errors import MissingDependency, RunError
@@ -39,7 +39,6 @@ _LOG_LIMIT_BYTES = 2**20
 _PREFIX = "asr-"
 _ALIVE = "alive.lock"
 _SLICE_S = 0.5  # a request to stop waits so long at most
-# One for all clusters this process starts: Ray keeps the first that it sees.
 _SECRET = secrets.token_hex(32)
 
 
@@ -112,6 +111,7 @@ class LocalRay(Closing):
         self._keep_logs()
         for name in self._set_here:
             os.environ.pop(name, None)
+        reread_environment()
         for _ in range(30):  # the last of Ray's processes may still be writing their farewell
             shutil.rmtree(self.folder, ignore_errors=True)
             if not self.folder.exists():
@@ -153,8 +153,14 @@ def _require_token() -> list[str]:
     wanted = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": _SECRET}
     set_here = [name for name in wanted if name not in os.environ]
     os.environ.update({name: wanted[name] for name in set_here})
-    Config.initialize("")  # Ray has read its environment while it was imported; it reads it again
+    reread_environment()
     return set_here
+
+
+def reread_environment() -> None:
+    """Lets Ray read its environment again, which it has read while it was imported, and any token."""
+    Config.initialize("")
+    AuthenticationTokenLoader.instance().reset_cache()
 
 
 def _grant_no_grace() -> None:

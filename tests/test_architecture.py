@@ -77,7 +77,14 @@ STRANGERS = {
     },
 }
 ONLY_IN = {
-    "ray": ("local_ray.py", "searching/parallel.py", "hosts/on_node.py", "train/parallel.py"),
+    "ray": (
+        "local_ray.py",
+        "searching/joining.py",
+        "searching/parallel.py",
+        "hosts/nodes.py",
+        "hosts/on_node.py",
+        "train/parallel.py",
+    ),
     "optuna": ("searching/",),
     "pynvml": ("hardware/gpu.py",),
     "torch": (

@@ -26,7 +26,7 @@ from autosparse.hosts.host import Host, Offer
 from autosparse.local_ray import ready
 from autosparse.progress import STOPPED, Progress, ProgressEvent
 from autosparse.records import HardwareProfile, Measurement
-from autosparse.searching.parallel import join
+from autosparse.searching.joining import join, leave
 from autosparse.tuning.request import TuneRequest, TuneResult
 
 _START_S = 60.0
@@ -118,7 +118,7 @@ class NodeHost(Host):
 
     def _leave(self) -> None:
         if self._is_joined:
-            ray.shutdown()
+            leave()
 
     def _call(
         self,

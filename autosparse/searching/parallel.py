@@ -4,7 +4,7 @@ Two kinds of work share the cores. ``train`` takes the cores it asks for. ``meas
 Ray then starts it only when nothing else runs, and nothing else while it runs, so that a measurement
 never shares cores with training.
 
-This file, `local_ray`, `hosts.on_node` and `train.parallel` are all that imports Ray.
+This file, `joining`, `local_ray`, `hosts` and `train.parallel` are all that imports Ray.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from ray import cloudpickle
 from ray.exceptions import RayError, RayTaskError, TaskCancelledError, WorkerCrashedError
 
 from autosparse.closing import Closing
-from autosparse.errors import AutosparseError, MissingDependency
-from autosparse.searching.cluster import check_address
+from autosparse.errors import AutosparseError
+from autosparse.searching.joining import join, leave
 from autosparse.searching.pool import Handle, Outcome, WorkKind, run_call, split
 
 
@@ -151,7 +151,7 @@ class Pool(Closing):
         if own is not None:
             own.close()
         else:
-            ray.shutdown()
+            leave()
 
     @contextmanager
     def _or_closed(self) -> Iterator[None]:
@@ -168,22 +168,6 @@ class Pool(Closing):
         if id(function) not in self._functions:
             self._functions[id(function)] = (function, ray.put(_packed(function)))
         return self._functions[id(function)][1]
-
-
-def join(address: str | None) -> None:
-    """Joins a cluster.
-
-    Raises:
-        ConfigError: the address is none of a cluster.
-        MissingDependency: no cluster answers there.
-    """
-    check_address(address)
-    try:
-        ray.init(address=address, log_to_driver=False, configure_logging=False)
-    except Exception as error:  # Ray raises many kinds here; all mean that there is no Ray
-        raise MissingDependency(
-            f"a Ray cluster must answer at {address}, but got: {error}; start one by `ray start --head`"
-        ) from error
 
 
 def _largest_node() -> int:
