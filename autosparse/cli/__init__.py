@@ -9,6 +9,7 @@
     output     results on stdout, as text or JSON
     options    flags that several verbs share
     reading    values that verbs read by themselves
+    leash      what ties a process to the daemon that began it
     app        the verbs in their groups; each group is one file
 
 Nothing heavy is imported before a verb runs: `autosparse --help` has to answer at once.

@@ -15,6 +15,7 @@ import typer
 
 from autosparse.cli import missing
 from autosparse.cli.app import command
+from autosparse.cli.leash import put_on
 from autosparse.cli.output import one_line
 from autosparse.cli.settings import Settings, log_level, split, start_logging
 from autosparse.errors import AutosparseError, ExitCode
@@ -42,6 +43,7 @@ def run(arguments: Sequence[str]) -> int:
     _check_width()
     try:
         start_logging(log_level(settings))
+        put_on()
         return _finish(command().main(rest, PROGRAM, standalone_mode=False, obj=settings))
     except _ParserError as error:
         _say(_parser_message(error))

@@ -260,6 +260,18 @@ Run = Annotated[
         autocompletion=_runs,
     ),
 ]
+OlderRun = Annotated[
+    str,
+    typer.Argument(help="Name or folder of the run before.", metavar="OLDER", autocompletion=_runs),
+]
+NewerRun = Annotated[
+    str,
+    typer.Argument(
+        help="Name or folder of the run after; latest is the newest finished.",
+        metavar="NEWER",
+        autocompletion=_runs,
+    ),
+]
 EveryRun = Annotated[
     list[str],
     typer.Argument(help="Names or folders of runs.", metavar="RUN...", autocompletion=_runs),

@@ -1,4 +1,4 @@
-"""The verbs around run folders: report, runs list, runs show, runs rm."""
+"""The verbs around run folders: report, runs list, runs show, runs compare, runs rm."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from autosparse.cli.output import emit, emit_facts, emit_json, emit_table
 from autosparse.cli.reading import finished_run
 from autosparse.errors import ExitCode, UsageError
 
-app = typer.Typer(help="List, show and remove runs.", no_args_is_help=True)
+app = typer.Typer(help="List, show, compare and remove runs.", no_args_is_help=True)
 Out = options.Runs
 RESULTS = Path("results")
 
@@ -79,6 +79,26 @@ def show(run: options.Run = "latest", out: Out = RESULTS, as_json: options.Json 
         emit("\n" + summary(load(folder)))
     elif known["verdict"]:
         emit(known["verdict"])
+    return ExitCode.DONE
+
+
+@app.command()
+def compare(
+    older: options.OlderRun,
+    newer: options.NewerRun = "latest",
+    out: Out = RESULTS,
+    as_json: options.Json = False,
+) -> int:
+    """Compare the fronts of two runs: what moved beyond its intervals, and by how much."""
+    from autosparse.report.document import load
+    from autosparse.report.fronts import compare_fronts
+
+    before, after = finished_run(out, older), finished_run(out, newer)
+    move = compare_fronts(load(before), load(after), (before.name, after.name))
+    if as_json:
+        emit_json(move.to_json())
+    else:
+        emit(move.text())
     return ExitCode.DONE
 
 

@@ -19,10 +19,13 @@ from contextlib import contextmanager
 from types import FrameType
 
 from autosparse.cli.bars import progress_sink
+from autosparse.cli.leash import EVENTS
 from autosparse.cli.leaving import leave_midway
 from autosparse.cli.settings import Settings
 from autosparse.errors import Stopped, StoppedMidway
 from autosparse.progress import STOPPED, Progress
+from autosparse.run_folders.event_log import EventLog
+from autosparse.run_folders.for_job import job_folder
 
 # Time that work has to ask whether to stop before it is interrupted.
 _GRACE_S = 0.5
@@ -132,8 +135,10 @@ def working(settings: Settings) -> Iterator[Progress]:
         Stopped: a stop was requested, and the work was interrupted in the middle of a step.
     """
     stop = StopRequest()
+    folder = job_folder()
+    kept = [] if folder is None else [EventLog(folder / EVENTS)]
     try:
         with stop.listening(), progress_sink(quiet=settings.quiet) as sink:
-            yield Progress(sink, should_stop=stop)
+            yield Progress(sink, *kept, should_stop=stop)
     except StoppedMidway:
         raise Stopped(STOPPED) from None

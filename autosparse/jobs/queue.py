@@ -250,15 +250,28 @@ class Queue:
                 self._move(connection, row, State.WAITING, daemon=daemon)
             return [int(row["id"]) for row in rows]
 
+    def has_work(self, hardware_ids: Collection[str]) -> bool:
+        """Tells whether a job was submitted, or may begin on hosts of some kinds; only looks."""
+        with self.store.reading() as connection:
+            waits = sa.and_(*self._in_line(connection, hardware_ids))
+            submitted = JOBS.c.state == str(State.SUBMITTED)
+            query = sa.select(JOBS.c.id).where(sa.or_(submitted, waits)).limit(1)
+            return connection.execute(query).first() is not None
+
+    def _in_line(
+        self, connection: sa.Connection, hardware_ids: Collection[str]
+    ) -> tuple[sa.ColumnElement[bool], ...]:
+        return (
+            JOBS.c.state == str(State.WAITING),
+            JOBS.c.ready_at_s <= self.store.now_s(connection),
+            JOBS.c.hardware_id.in_(["", *hardware_ids]),
+        )
+
     def claim(self, daemon: str, hardware_ids: Collection[str]) -> Job | None:
         """Takes the first job in line that may begin on hosts of some kinds; None if there is none."""
         with self.store.writing() as connection:
             now_s = self.store.now_s(connection)
-            query = sa.select(JOBS).where(
-                JOBS.c.state == str(State.WAITING),
-                JOBS.c.ready_at_s <= now_s,
-                JOBS.c.hardware_id.in_(["", *hardware_ids]),
-            )
+            query = sa.select(JOBS).where(*self._in_line(connection, hardware_ids))
             query = query.order_by(JOBS.c.priority.desc(), JOBS.c.id).limit(1)
             row = connection.execute(for_update(query)).mappings().first()
             if row is None:

@@ -16,6 +16,7 @@ from __future__ import annotations
 from autosparse.run_folders.folder import RunFolder
 from autosparse.run_folders.listing import (
     find_finished,
+    find_of_job,
     find_run,
     find_unfinished,
     list_runs,
@@ -43,6 +44,7 @@ __all__ = [
     "RunSummary",
     "append_jsonl",
     "find_finished",
+    "find_of_job",
     "find_run",
     "find_unfinished",
     "list_runs",

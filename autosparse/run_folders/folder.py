@@ -60,6 +60,7 @@ class RunFolder:
         config_yaml: str,
         fingerprint: str,
         budget_ms: float | None = None,
+        job: str = "",
         at: datetime | None = None,
     ) -> Self:
         """Makes a new run, locked, and points ``latest`` at it.
@@ -73,6 +74,7 @@ class RunFolder:
             config_yaml: the resolved configuration.
             fingerprint: hash of everything that decides the run's results.
             budget_ms: latency budget in milliseconds.
+            job: number of the daemon's job that it is for; empty if a person asked.
             at: time of creation; now by default.
 
         Raises:
@@ -90,6 +92,7 @@ class RunFolder:
             updated_at=stamp,
             pid=os.getpid(),
             budget_ms=budget_ms,
+            job=job,
         )
         nursery = Path(tempfile.mkdtemp(dir=root, prefix=".new-"))
         try:

@@ -27,19 +27,38 @@ from autosparse.storage.locks import holder
 _RESULT = "pareto.json"
 
 
-def find_unfinished(root: Path, fingerprint: str) -> Path | None:
+def find_unfinished(root: Path, fingerprint: str, job: str = "") -> Path | None:
     """Gives the newest run of the same fingerprint that is not done, for `RunFolder.resume`.
 
-    Interrupted, stopped and failed runs count; one that another process works on counts too, and
-    `RunFolder.resume` will then name that process.
+    A run that a daemon's job made is that job's alone. Interrupted, stopped and failed runs count; one
+    that another process works on counts too, and `RunFolder.resume` will then name that process.
     """
     for path in run_folders(root):
         try:
             state = read_state(path)
         except RunError:
             continue
-        if state.fingerprint == fingerprint and state.status not in FINISHED:
+        if (state.fingerprint, state.job) == (fingerprint, job) and state.status not in FINISHED:
             return path
+    return None
+
+
+def find_of_job(root: Path, job: str, since: str = "") -> Path | None:
+    """Gives the newest run that a daemon's job made; None if it made none.
+
+    Args:
+        root: folder of all runs.
+        job: its number.
+        since: runs whose names sort before this are not looked at.
+    """
+    for path in run_folders(root):
+        if path.name < since:
+            return None
+        try:
+            if read_state(path).job == job:
+                return path
+        except RunError:
+            continue
     return None
 
 

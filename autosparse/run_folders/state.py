@@ -10,6 +10,7 @@ from typing import Any, Literal
 from autosparse.errors import RunError, UsageError
 from autosparse.records import Record
 from autosparse.storage.files import read_json
+from autosparse.storage.serial import added
 
 STATE_SCHEMA = 1
 STATE_FILE = "state.json"
@@ -35,6 +36,8 @@ class RunState(Record):
         pid: process that wrote this.
         budget_ms: latency budget in milliseconds, None without.
         message: why it stopped or failed; empty otherwise.
+        job: number of the daemon's job that made it; empty if a person did. It goes on for that job
+            alone.
         schema: version of this format.
     """
 
@@ -50,6 +53,7 @@ class RunState(Record):
     budget_ms: float | None = None
     message: str = ""
     schema: int = STATE_SCHEMA
+    job: str = added("")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -49,6 +49,7 @@ from autosparse.progress import Progress
 from autosparse.report import document as form
 from autosparse.run_folders import RunFolder, find_unfinished
 from autosparse.run_folders.event_log import EventLog
+from autosparse.run_folders.for_job import job_number
 from autosparse.searching import knapsack
 from autosparse.searching.pool import AbstractPool
 from autosparse.searching.problem import Problem, prepare
@@ -155,7 +156,7 @@ def open_run(subject: Survey, resume: bool | None) -> RunFolder:
     """
     config = subject.config
     fingerprint = f"{config.fingerprint()}-{subject.device.id}"
-    unfinished = None if resume is False else find_unfinished(config.out, fingerprint)
+    unfinished = None if resume is False else find_unfinished(config.out, fingerprint, job_number())
     if unfinished is not None:
         return RunFolder.resume(unfinished)
     if resume:
@@ -170,6 +171,7 @@ def open_run(subject: Survey, resume: bool | None) -> RunFolder:
         config_yaml=config.to_yaml(),
         fingerprint=fingerprint,
         budget_ms=None if config.latency_budget is None else config.latency_budget / 1e3,
+        job=job_number(),
     )
 
 
