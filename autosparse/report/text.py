@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 
 from autosparse.report import words
 from autosparse.report.document import Config, Document
@@ -50,7 +50,7 @@ def _table(document: Document, limit: int) -> list[str]:
     if chosen is not None and chosen not in shown:
         shown[-1] = chosen
     cells = [_HEADER, *(_cells(document, config, config == chosen) for config in shown)]
-    lines = _aligned(cells)
+    lines = aligned(cells, right={2, 3, 4, 7})
     lines.insert(1, "-" * len(lines[0]))
     hidden = len(ordered) - len(shown)
     return lines + ([f"… and {hidden} more in pareto.csv"] if hidden else [])
@@ -76,9 +76,14 @@ def _cells(document: Document, config: Config, chosen: bool) -> tuple[str, ...]:
     )
 
 
-def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+def aligned(rows: Sequence[Sequence[str]], right: Container[int]) -> list[str]:
+    """Gives rows of cells as lines of text.
+
+    Args:
+        rows: of equally many cells each, at least one.
+        right: columns that end, rather than begin, where others do.
+    """
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    right = {2, 3, 4, 7}
     return [
         "  ".join(
             cell.rjust(widths[i]) if i in right else cell.ljust(widths[i]) for i, cell in enumerate(row)
