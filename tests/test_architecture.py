@@ -17,7 +17,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors", "version", "source_tree"),
     ("units", "progress", "statistics", "closing"),
     ("storage",),
-    ("local_ray",),
+    ("local_ray", "node_labels"),
     ("factories",),
     ("values",),
     ("patterns",),
@@ -50,6 +50,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("schedules",),
     ("daemon",),
     ("web",),
+    ("serving",),
     ("client",),
     ("cli",),
 )

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from autosparse.cli import bench, completion, database, deploy, machine, prune, runs, search
+from autosparse.cli import bench, completion, database, deploy, machine, prune, runs, search, serving
 from autosparse.cli.output import emit
 from autosparse.version import __version__
 
@@ -31,6 +31,7 @@ _SEARCHING = "Searching"
 _LOOKING = "Looking"
 _KEEPING = "Keeping"
 _DEPLOYING = "Deploying"
+_DAEMON = "Daemon"
 
 app.command(rich_help_panel=_SEARCHING)(search.search)
 app.command(rich_help_panel=_SEARCHING)(search.tune)
@@ -43,6 +44,7 @@ app.command(rich_help_panel=_LOOKING)(machine.profile)
 app.command(rich_help_panel=_LOOKING)(machine.doctor)
 app.command(rich_help_panel=_LOOKING)(machine.kernels)
 app.command(rich_help_panel=_LOOKING)(machine.models)
+app.command(rich_help_panel=_DAEMON)(serving.serve)
 app.add_typer(runs.app, name="runs", rich_help_panel=_KEEPING)
 app.add_typer(database.app, name="db", rich_help_panel=_KEEPING)
 app.add_typer(completion.app, name="completion", rich_help_panel=_KEEPING)
