@@ -151,3 +151,24 @@ def own_home(
     shutil.copytree(known_host, home, dirs_exist_ok=True)
     monkeypatch.setenv("AUTOSPARSE_HOME", str(home))
     return home
+
+
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator[str]:
+    """URL of a PostgreSQL server of the tests' own; what asks for it is skipped where there is none."""
+    import postgres
+
+    if why := postgres.why_none():
+        pytest.skip(why)
+    with postgres.server() as url:
+        yield url
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """URL of an empty database, of each kind in turn."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'jobs.db'}"
+    import postgres
+
+    return postgres.new_database(request.getfixturevalue("postgresql"))

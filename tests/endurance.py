@@ -1,8 +1,12 @@
-"""What takes too long for every day: `python -m tests.endurance kills --count 30` and `... together`.
+"""What takes too long for every day: `python -m tests.endurance kills --count 30`, `... together`
+and `... daemon --count 30`.
 
 kills     a search is killed (SIGKILL) at random moments and continued, as often as asked for. Every one
           that ends has to end as one that nobody disturbed.
 together  two searches at once, of homes of their own, have to end as one alone.
+daemon    20 jobs in a queue, in SQLite and PostgreSQL, worked on by one daemon and by two; daemons and
+          processes of jobs are killed (SIGKILL) at random moments, as often as asked for of each. Every
+          job has to end once, in one run, worked on by one process at a time.
 
 To end alike is: the same exit code, the same verdict, and fronts from the same fastest to the same
 slowest configuration, within intervals and a tolerance. Configurations are held against the dense
@@ -13,6 +17,8 @@ Ends with 1 if anything differed.
 from __future__ import annotations
 
 import argparse
+import contextlib
+import itertools
 import json
 import os
 import random
@@ -24,6 +30,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parent / "daemon")]
+import postgres
+from killing import survive
 
 from tests.pipeline.conftest import DATA, MODEL, SPACE
 
@@ -171,6 +181,33 @@ def together(parent: Path) -> int:
     return wrong
 
 
+def daemon(parent: Path, count: int, seed: int) -> int:
+    """Kills daemons and processes of jobs; gives how many of the four arrangements did not hold."""
+    wrong = 0
+    with contextlib.ExitStack() as stack:
+        why = postgres.why_none()
+        server = "" if why else stack.enter_context(postgres.server())
+        for kind, daemons in itertools.product(("sqlite", "postgresql"), (1, 2)):
+            if kind == "postgresql" and why:
+                print(f"{kind}: skipped: {why}", flush=True)
+                continue
+            folder = parent / f"{kind}-{daemons}"
+            folder.mkdir()
+            own = f"sqlite:///{folder / 'jobs.db'}"
+            url = own if kind == "sqlite" else postgres.new_database(server)
+            begun_s = time.monotonic()
+            try:
+                told: object = survive(
+                    url, folder, jobs=20, kills=count, daemons=daemons, seed=seed, limit_s=LIMIT_S
+                )
+            except AssertionError as error:
+                wrong += 1
+                told = f"DOES NOT HOLD: {error}"
+            took_s = time.monotonic() - begun_s
+            print(f"{kind}, {daemons} daemons: {told} killed, {took_s:.0f} s", flush=True)
+    return wrong
+
+
 def main(words: Sequence[str] | None = None) -> int:
     """Runs what was asked for; gives the exit code."""
     parser = argparse.ArgumentParser(prog="python -m tests.endurance", description=__doc__)
@@ -179,10 +216,15 @@ def main(words: Sequence[str] | None = None) -> int:
     killing.add_argument("--count", type=int, default=30)
     killing.add_argument("--seed", type=int, default=0)
     verbs.add_parser("together")
+    serving = verbs.add_parser("daemon")
+    serving.add_argument("--count", type=int, default=30)
+    serving.add_argument("--seed", type=int, default=0)
     asked = parser.parse_args(words)
     with tempfile.TemporaryDirectory(prefix="endurance-") as folder:
         if asked.verb == "kills":
             return int(kills(Path(folder), asked.count, asked.seed) > 0)
+        if asked.verb == "daemon":
+            return int(daemon(Path(folder), asked.count, asked.seed) > 0)
         return int(together(Path(folder)) > 0)
 
 

@@ -23,6 +23,7 @@ from autosparse.run_folders.for_job import VARIABLE
 from autosparse.storage.paths import writable_folder
 
 LEASH = "AUTOSPARSE_LEASH"
+PROGRAM = (sys.executable, "-m", "autosparse")
 GRACE_S = 15.0
 """How long a process that was asked to stop may take, before it is killed with all that it began."""
 
@@ -36,6 +37,7 @@ class JobProcess(Closing):
         arguments: of the command line.
         folder: of the job, made if need be.
         silent_s: how long the daemon may be silent before the process ends itself.
+        program: what is run with these arguments.
         cores: processors that it may use; empty is all of this process.
 
     Raises:
@@ -48,13 +50,14 @@ class JobProcess(Closing):
         folder: Path,
         *,
         silent_s: float,
+        program: Sequence[str] = PROGRAM,
         cores: Sequence[int] = (),
     ) -> None:
         writable_folder(folder, "the folder of a job")
         read_end, self._leash = os.pipe()
         try:
             os.set_blocking(self._leash, False)
-            self._process = self._begin(arguments, folder, read_end, silent_s)
+            self._process = self._begin([*program, *arguments], folder, read_end, silent_s)
         except OSError as error:
             os.close(self._leash)
             raise AutosparseError(f"a job's process must start, but: {error.strerror}") from None
@@ -69,11 +72,11 @@ class JobProcess(Closing):
         self.handle: int | None = os.pidfd_open(self._process.pid)
 
     def _begin(
-        self, arguments: Sequence[str], folder: Path, read_end: int, silent_s: float
+        self, command: Sequence[str], folder: Path, read_end: int, silent_s: float
     ) -> subprocess.Popen[bytes]:
         with (folder / RESULT).open("wb") as result, (folder / LOG).open("ab") as log:
             return subprocess.Popen(
-                [sys.executable, "-m", "autosparse", *arguments],
+                command,
                 stdin=subprocess.DEVNULL,
                 stdout=result,
                 stderr=log,

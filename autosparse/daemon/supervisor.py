@@ -19,7 +19,7 @@ from pathlib import Path
 
 from autosparse.closing import Closing
 from autosparse.daemon import backoff
-from autosparse.daemon.job_process import JobProcess
+from autosparse.daemon.job_process import PROGRAM, JobProcess
 from autosparse.daemon.place import (
     EVENTS,
     Follower,
@@ -69,6 +69,7 @@ class Supervisor(Closing):
         daemon: who works on them.
         place: where they work.
         slots: how many run at a time.
+        program: what their command lines are run by.
         job_cores: processors that they may use; empty is all of this process.
         hardware_ids: kinds of hosts that can be measured here.
         retry_s: how long a job waits after its process died for the first time.
@@ -82,6 +83,7 @@ class Supervisor(Closing):
         place: Place,
         *,
         slots: int = 2,
+        program: Sequence[str] = PROGRAM,
         job_cores: Sequence[int] = (),
         hardware_ids: Sequence[str] = (),
         retry_s: float = backoff.FIRST_S,
@@ -91,6 +93,7 @@ class Supervisor(Closing):
         self.daemon = daemon
         self.place = place
         self.slots = slots
+        self._program = tuple(program)
         self._job_cores = tuple(job_cores)
         self._hardware_ids = tuple(hardware_ids) or (daemon.hardware_id,)
         self._retry_s = retry_s
@@ -185,7 +188,11 @@ class Supervisor(Closing):
             folder.mkdir(parents=True, exist_ok=True)
             arguments = verb.command(job.request.settings, folder, self.place)
             process = JobProcess(
-                arguments, folder, silent_s=self.queue.lease_s * _SILENT, cores=self._job_cores
+                arguments,
+                folder,
+                silent_s=self.queue.lease_s * _SILENT,
+                program=self._program,
+                cores=self._job_cores,
             )
         except OSError as error:
             self._put_back(job, f"its folder must be writable, but: {error}", is_failure=True)
