@@ -21,10 +21,12 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError, Va
 from autosparse import data, hardware, models, values
 from autosparse.database.schema import check_file, parse_url
 from autosparse.devices import AUTO, kind_names
-from autosparse.errors import ConfigError, DatabaseError, got
+from autosparse.errors import ConfigError, DatabaseError, RunError, got
 from autosparse.models.weight_files import check_weights
 from autosparse.records import short_hash
-from autosparse.run_folders.shelf import check_latest
+from autosparse.run_folders.listing import find_run
+from autosparse.run_folders.shelf import LATEST, check_latest
+from autosparse.run_folders.state import FINISHED, read_state
 from autosparse.searching import space as spaces
 from autosparse.searching.cluster import HERE, check_address, check_host
 from autosparse.storage.files import opened
@@ -61,7 +63,7 @@ _DEVICES_TO_COME = {
 }
 
 # How fast and where a run is done, not what it is: a run continues when one of these changes.
-_NOT_DEFINING = frozenset({"out", "parallel", "address", "host", "database", "train_device"})
+_NOT_DEFINING = frozenset({"out", "parallel", "address", "host", "database", "train_device", "since"})
 _LONGEST_KEY = 64
 # Keys that may name a file; the file's content is part of what the run is.
 _FILE_KEYS = ("model", "data", "weights", "space", "recipe")
@@ -104,7 +106,7 @@ class SearchConfig(BaseModel):
         batch_size: samples per timed run.
         input_shape: channels, height and width of a timed sample; None is the model's own.
         dtype: arithmetic type: ``f32``, ``bf16``, or ``auto``, which lets the search choose one of the
-            two per configuration where this host computes in bf16, and is f32 elsewhere.
+            two per configuration where the host computes in bf16, and is f32 elsewhere.
         compact_weights: leave out kernels that keep transformed weights: less memory, some speed lost.
         threads: worker threads of a timed run; ``auto`` is every usable core.
         device: where latencies are measured.
@@ -116,7 +118,8 @@ class SearchConfig(BaseModel):
         storage: URL of the Optuna storage; None is a file in the run folder.
         database: URL of the tuning database; None is the one in AUTOSPARSE_HOME.
         address: Ray cluster to join; None starts Ray here and stops it at the end.
-        host: what measures: ``here``, or a node of the cluster, as its address or ``node:HOSTNAME``.
+        host: what measures: ``here``, or a node of the cluster, as its address, ``node:HOSTNAME``, or
+            ``hardware:ID`` for an idle one of that hardware.
         space: name of a shipped search space, or a YAML file.
         include: patterns of layer names that may be pruned; empty is every layer.
         exclude: patterns of layer names that stay dense.
@@ -129,6 +132,8 @@ class SearchConfig(BaseModel):
         train_workers: processes that train one configuration together.
         share_training: whether configurations that differ little share one training.
         share_reach: how far their mean sparsities may differ; None is what the training advises.
+        since: earlier finished run to take trainings over from and to compare with: its name, its
+            folder, or ``latest`` for the newest one of these very settings; None does all anew.
         out: folder that run folders are made in.
     """
 
@@ -166,6 +171,7 @@ class SearchConfig(BaseModel):
     train_workers: Annotated[int, _by(values.count(1))] = 1
     share_training: Annotated[bool, _by(values.switch)] = False
     share_reach: Annotated[float | None, _by(values.optional(values.fraction))] = None
+    since: Annotated[str | None, _by(values.optional(values.name_or_file()))] = None
     out: Annotated[Path, _by(values.path)] = Path("results")
 
     def __init__(self, **given: Any) -> None:
@@ -195,9 +201,16 @@ class SearchConfig(BaseModel):
 
         Where results go and how many evaluations run at a time do not count; the content of files does.
         """
-        defining = {key: value for key, value in self.to_plain().items() if key not in _NOT_DEFINING}
+        defining = self._defining()
         files = {key: _content_hash(defining[key]) for key in _FILE_KEYS}
         return short_hash([defining, files], 12)
+
+    def family(self) -> str:
+        """Gives a short hash of the settings that define the run, whatever the files they name hold."""
+        return short_hash(self._defining(), 12)
+
+    def _defining(self) -> dict[str, Any]:
+        return {key: value for key, value in self.to_plain().items() if key not in _NOT_DEFINING}
 
 
 def resolve(
@@ -239,8 +252,9 @@ def validate(config: SearchConfig, *, writing: bool = True) -> None:
         ModelError: no such model, or its weight file is missing, damaged or something else.
         DataError: the data set is missing or truncated.
         ConfigError: the search space breaks a rule, a URL or a thread count cannot be meant, or this
-            host does not compute in the type.
-        RunError: the results folder, AUTOSPARSE_HOME or the folder of a database cannot be written.
+            host, if it measures, does not compute in the type.
+        RunError: the results folder, AUTOSPARSE_HOME or the folder of a database cannot be written, or
+            the run to take over from is not there or unfinished.
         MissingDependency: a library that the model needs is not installed, or no Ray cluster answers at
             the address.
     """
@@ -249,8 +263,9 @@ def validate(config: SearchConfig, *, writing: bool = True) -> None:
         check_weights(config.weights)
     data.check_source(config.data)
     spaces.load(config.space)
-    _check_threads(config.threads)
-    _check_dtype(config.dtype, config.device)
+    if config.host == HERE:  # what a node of a cluster can do is asked there
+        _check_threads(config.threads)
+        _check_dtype(config.dtype, config.device)
     _check_storage(config.storage)
     _check_database(config.database)
     check_host(config.host, config.address)
@@ -259,6 +274,7 @@ def validate(config: SearchConfig, *, writing: bool = True) -> None:
         home()
     else:
         check_writable(home_folder(), "AUTOSPARSE_HOME")
+    _check_since(config)
     check_latest(config.out)
     (writable_folder if writing else check_writable)(config.out, "the results folder")
 
@@ -299,6 +315,18 @@ def _check_storage(url: str | None) -> None:
 def _check_database(url: str | None) -> None:
     if url is not None:
         check_file(parse_url(url), "database")
+
+
+def _check_since(config: SearchConfig) -> None:
+    if config.since in (None, LATEST):  # of the newest one there may be none yet
+        return
+    run = find_run(config.out, str(config.since))
+    state = read_state(run)
+    if state.status not in FINISHED:
+        raise RunError(
+            f"since must be a finished run, but {run.name} is {state.status}; run its search again to "
+            "finish it, or name another"
+        )
 
 
 def flag(key: str) -> str:

@@ -235,6 +235,16 @@ Host = Annotated[
         panel=_WHERE,
     ),
 ]
+Since = Annotated[
+    str | None,
+    _text(
+        "--since",
+        help="Earlier finished run to take trainings over from and to compare with: a name, a folder, "
+        "or latest, the newest one of these very settings.",
+        panel=_KEEP,
+        autocompletion=_runs,
+    ),
+]
 Out = Annotated[
     str | None, _text("--out", "-o", help="Folder for runs.", default="results", panel=_KEEP)
 ]

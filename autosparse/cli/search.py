@@ -52,6 +52,7 @@ def search(
     database: options.Database = None,
     address: options.Address = None,
     host: options.Host = None,
+    since: options.Since = None,
     out: options.Out = None,
     config_file: options.ConfigFile = None,
     save_config: options.SaveConfig = None,

@@ -31,13 +31,17 @@ class _Part(BaseModel):
 
 
 class TrainedDense(_Part):
-    """The un-pruned model, trained as configurations were: what they are to be compared with."""
+    """The un-pruned model, trained as configurations were: what they are to be compared with.
+
+    `taken_from` names the earlier run that it was trained in; empty where it was this one.
+    """
 
     kind: AccuracyKind
     epochs: int
     accuracy: Accuracy
     validation: Accuracy | None = None
     weights: str | None = None
+    taken_from: str = ""
 
     def on(self, split: SplitName) -> Accuracy | None:
         """Gives its accuracy on a split, None where that is not known."""
@@ -109,7 +113,8 @@ class _Evaluated(_Part):
     `validation_accuracy` is what decided, on data that training did not see. `accuracy_samples` and
     `validation_samples` say what they rest on, `epochs` how long was trained; 0 where that was not
     noted. `accuracy_dtype` and `accuracy_through` are the type in which it was found and what
-    computed it. `shared` is None where the training is its own alone.
+    computed it. `shared` is None where the training is its own alone. `taken_from` names the earlier
+    run that it was trained in; empty where it was this one.
     """
 
     accuracy: Fraction
@@ -122,6 +127,7 @@ class _Evaluated(_Part):
     validation_samples: int = 0
     epochs: int = 0
     shared: SharedTraining | None = None
+    taken_from: str = ""
 
     def accuracy_on(self, split: SplitName) -> float | None:
         """Gives the accuracy on a split, None where that is not known."""
@@ -294,7 +300,8 @@ class Document(_Part):
     took part. `given_weights` says whether the dense weights were the user's, which may have been
     trained on images of the validation split; None where that was not noted. Where the host was seen in
     several states, all latencies are those in one of them but for `latency_states`: `judged` says in
-    which, the ``worst`` or the ``best``.
+    which, the ``worst`` or the ``best``. `since` names the earlier run that trainings were taken over
+    from; empty without.
     """
 
     schema_: Literal[1] = Field(alias="schema")
@@ -312,6 +319,7 @@ class Document(_Part):
     given_weights: bool | None = None
     data_resolution: int | None = None
     seed: int | None = None
+    since: str = ""
     command: str = ""
     version: str = ""
     created_at: str = ""

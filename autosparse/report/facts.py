@@ -239,6 +239,19 @@ def _value(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
+def taken_over(document: Document) -> str:
+    """Says which earlier run a run followed, and which of its trainings are of which run."""
+    rows = [(each.id, each.taken_from) for each in document.configs]
+    rows += [(each.id or "", each.taken_from) for each in document.baselines]
+    rows += [("dense", each.taken_from) for each in document.dense.trained]
+    by_run: dict[str, dict[str, None]] = {}
+    for name, run in rows:
+        if run:
+            by_run.setdefault(run, {})[name] = None
+    taken = [f"trained in {run}: {', '.join(names)}" for run, names in by_run.items()]
+    return "; ".join([document.since, *(taken or ["nothing that was trained there is part of it"])])
+
+
 def provenance(document: Document) -> list[Fact]:
     """Gives what a second run needs to be the same."""
     facts = [
@@ -246,5 +259,6 @@ def provenance(document: Document) -> list[Fact]:
         *document.versions.items(),
         ("Seed", str(document.seed) if document.seed is not None else "not recorded"),
         ("Created (UTC)", document.created_at or "not recorded"),
+        *([("Since", taken_over(document))] if document.since else []),
     ]
     return list(dict(facts).items())

@@ -1,8 +1,8 @@
 """Two fronts of one model compared: what moved beyond its intervals, and what cannot be compared.
 
-Configurations are matched by their plans, whose ids say what they prune and in which type. What was
-found under other circumstances (another host, another state of it, more threads, longer training) is
-never set against each other.
+Configurations are matched by their plans: by what they prune and in which type, whichever kernels run
+it. What was found under other circumstances (another host, another state of it, more threads, longer
+training) is never set against each other.
 """
 
 from __future__ import annotations
@@ -150,20 +150,41 @@ def _span(document: Document, config: Config, state: str) -> Span | None:
 def _configs(
     older: Document, newer: Document, state: str, *, has_accuracies: bool
 ) -> tuple[ConfigMove, ...]:
-    before = {config.id: config for config in older.configs}
-    after = {config.id: config for config in newer.configs}
+    was = _matches(older, newer)
     stayed = [
         _stayed(
-            (before[name], _span(older, before[name], state)),
+            (was[config.id], _span(older, was[config.id], state)),
             (config, _span(newer, config, state)),
             has_accuracies=has_accuracies,
         )
-        for name, config in after.items()
-        if name in before
+        for config in newer.configs
+        if config.id in was
     ]
-    appeared = [_alone("appeared", newer, c, state) for name, c in after.items() if name not in before]
-    gone = [_alone("gone", older, c, state) for name, c in before.items() if name not in after]
+    matched = {config.id for config in was.values()}
+    appeared = [_alone("appeared", newer, c, state) for c in newer.configs if c.id not in was]
+    gone = [_alone("gone", older, c, state) for c in older.configs if c.id not in matched]
     return (*stayed, *appeared, *gone)
+
+
+def _matches(older: Document, newer: Document) -> dict[str, Config]:
+    """Gives the id of a newer configuration to the older one of the same plan, or of equal zeros.
+
+    An id covers the kernels that a plan names, and the fastest one may be another by now.
+    """
+    by_id = {config.id: config for config in older.configs}
+    found = {config.id: by_id[config.id] for config in newer.configs if config.id in by_id}
+    left = {_zeros(config): config for config in older.configs if config.id not in found}
+    for config in newer.configs:
+        if config.id not in found and (same := left.pop(_zeros(config), None)) is not None:
+            found[config.id] = same
+    return found
+
+
+def _zeros(config: Config) -> tuple[object, ...]:
+    """Gives what a configuration prunes, and its type; its id where its layers are not known."""
+    if not config.layers:
+        return (config.id,)
+    return (config.dtype, *((each.name, each.label) for each in config.layers))
 
 
 def _stayed(
@@ -182,6 +203,7 @@ def _stayed(
         accuracy = AccuracyMove.of(older.accuracy, newer.accuracy, newer.accuracy_samples)
     return ConfigMove(
         id=newer.id,
+        was=older.id if older.id != newer.id else "",
         dtype=newer.dtype,
         fate="stayed",
         latency=latency,

@@ -100,7 +100,8 @@ class ConfigMove(Record):
     """A configuration of one front or of both.
 
     Attributes:
-        id: its plan's.
+        id: its plan's, on the newer front if it is there.
+        was: the id on the older front of a plan with the same zeros, where other kernels run it.
         dtype: arithmetic type.
         fate: whether it is on both fronts, on the newer or on the older one alone.
         latency: before and after; None unless both are known in the state that is compared.
@@ -116,6 +117,7 @@ class ConfigMove(Record):
     latency: LatencyMove | None = None
     accuracy: AccuracyMove | None = None
     why_not: tuple[str, ...] = ()
+    was: str = ""
     only_ms: float | None = None
     only_accuracy: float | None = None
 

@@ -12,6 +12,11 @@ from autosparse.records import Accuracy
 from autosparse.storage.files import append_jsonl, read_jsonl
 
 
+def keys_of(path: Path) -> frozenset[str]:
+    """Gives the keys under which a file remembers accuracies; none where there is no file."""
+    return frozenset(entry["key"] for entry in read_jsonl(path))
+
+
 class Evaluations:
     """Append-only store of accuracies by plan id.
 

@@ -8,6 +8,7 @@ folder/weights.safetensors, folder/result.json
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,6 +32,7 @@ from autosparse.train.evaluate import content_hash, source_file
 from autosparse.train.recipes import Recipe
 
 METRICS = "metrics.jsonl"
+JOB = "job.json"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,6 +83,14 @@ class TrainJob(Record):
         values["code"] = [content_hash(source_file(s)) for s in sources if s is not None]
         return short_hash(values, 16)
 
+    def training_id(self) -> str:
+        """Gives a hash of all that decides the weights: the fingerprint, whichever kernels run them."""
+        layers = {
+            name: dataclasses.replace(choice, kernel=None) for name, choice in self.plan.layers.items()
+        }
+        plan = dataclasses.replace(self.plan, layers=layers)
+        return dataclasses.replace(self, plan=plan).fingerprint()
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainResult(Record):
@@ -96,6 +106,8 @@ class TrainResult(Record):
         sparsity: fraction of the pattern's units pruned, per sparse layer.
         seconds: time spent, interruptions not counted.
         failures: why epochs were begun anew, each at half the learning rate of before.
+        data: id of the images that it was trained on; empty where that was not noted.
+        taken_from: name of the earlier run that it was trained in; empty where it was this one.
     """
 
     accuracy: Accuracy
@@ -107,6 +119,8 @@ class TrainResult(Record):
     sparsity: Mapping[str, float] = field(default_factory=dict)
     seconds: float = 0.0
     failures: tuple[str, ...] = added(())
+    data: str = added("")
+    taken_from: str = added("")
 
 
 def claim(job: TrainJob) -> Path:
@@ -116,15 +130,21 @@ def claim(job: TrainJob) -> Path:
         RunError: it belongs to another job or cannot be written.
     """
     folder = writable_folder(Path(job.folder), "a training folder")
-    record, wanted = folder / "job.json", job.fingerprint()
+    record, wanted = folder / JOB, job.fingerprint()
     found = read_json(record).get("fingerprint", wanted) if record.exists() else wanted
     if found != wanted:
         raise RunError(
             f"a training folder belongs to one job, but {folder} holds job {found} and this is "
             f"{wanted}; remove it or name another"
         )
-    write_json(record, {"fingerprint": wanted, **job.to_json()})
+    write_job(folder, job)
     return folder
+
+
+def write_job(folder: Path, job: TrainJob) -> None:
+    """Says in a training folder whose it is."""
+    ids = {"fingerprint": job.fingerprint(), "training": job.training_id()}
+    write_json(folder / JOB, {**ids, **job.to_json()})
 
 
 def save_result(folder: Path, result: TrainResult) -> None:

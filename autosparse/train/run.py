@@ -283,4 +283,5 @@ def _result(run: Run, validation: Score, test: Score, weights: Path) -> TrainRes
         sparsity=run.layers.sparsity(),
         seconds=round(run.seconds, 3),
         failures=tuple(run.failures),
+        data=run.images.id,
     )

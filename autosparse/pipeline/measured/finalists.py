@@ -10,8 +10,10 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
+from autosparse.errors import MissingMeasurement
 from autosparse.pipeline.measured.ledger import Ledger, Measured
 from autosparse.plans.front import promote
 from autosparse.plans.plan import Plan
@@ -97,6 +99,7 @@ def qualify(
     *,
     top_k: int,
     progress: Progress,
+    also: Sequence[Plan] = (),
 ) -> Qualifying:
     """Runs the best plans whole, round after round, until nothing new comes up.
 
@@ -105,11 +108,12 @@ def qualify(
         ledger: measures plans and evaluates their accuracy, and remembers both.
         top_k: how many to choose.
         progress: told of every round.
-
+        also: further plans to run, those of an earlier front; one that the table lacks an option of is
+            left out.
     """
     problem = study.problem
     reverted: dict[str, str] = {}
-    wanted = _first_plans(study, top_k)
+    wanted = _distinct([*_first_plans(study, top_k), *_of_table(problem, also)])
     with progress.step("qualify", _ROUNDS) as step:
         for _ in range(_ROUNDS):
             new = [plan for plan in wanted if plan.id not in ledger.measured]
@@ -131,6 +135,62 @@ def qualify(
         problem=problem,
         reverted=tuple(reverted.items()),
     )
+
+
+def qualify_again(
+    study: StudyResult,
+    ledger: Ledger,
+    *,
+    chosen: Sequence[Plan],
+    uniform: Plan | None,
+    progress: Progress,
+) -> Qualifying | None:
+    """Runs the plans of an earlier front whole, of the very study that they came from.
+
+    Args:
+        study: that study.
+        ledger: measures plans, and remembers them.
+        chosen: the plans that were trained, best first.
+        uniform: the plan of one sparsity that was trained to compare with; None without.
+        progress: told of the session.
+
+    Returns:
+        The same finalists with figures of now; None if one of them no longer meets the budget.
+    """
+    plans = _distinct([*chosen, *([] if uniform is None else [uniform])])
+    with progress.step("qualify", 1):
+        new = [plan for plan in plans if plan.id not in ledger.measured]
+        if new:
+            ledger.measure(new)
+    problem = corrected(study.problem, ledger)
+    found = {plan.id: finalist(plan, problem, ledger) for plan in plans}
+    if any(each.excess_ms > 0 for each in found.values()):
+        return None
+    return Qualifying(
+        chosen=tuple(found[plan.id] for plan in chosen),
+        uniform=None if uniform is None else found[uniform.id],
+        all=tuple(found.values()),
+        problem=problem,
+        reverted=(),
+    )
+
+
+def _of_table(problem: Problem, plans: Iterable[Plan]) -> list[Plan]:
+    """Gives plans as a table has them, with its kernels; those that it has not are left out."""
+    found = []
+    for plan in plans:
+        if plan.model != problem.model or not plan.layers.keys() <= set(problem.layers):
+            continue
+        choices = {
+            name: dataclasses.replace(choice, kernel=None)
+            for name, choice in plan.layers.items()
+            if not choice.pattern.is_dense
+        }
+        with suppress(MissingMeasurement):
+            made = problem.plan(choices, plan.note, plan.dtype)
+            problem.predicted_loss(made)  # which an option may lack
+            found.append(made)
+    return found
 
 
 def corrected(problem: Problem, ledger: Ledger) -> Problem:

@@ -66,6 +66,7 @@ class Findings:
         trained_dense: dense models trained like the configurations, as pareto.json holds them.
         uniform: the uniform-sparsity plan that was trained and measured like them, if there is one.
         skipped: what was left out, and why.
+        since: name of the earlier run that was taken over from; empty without.
     """
 
     survey: Survey
@@ -79,3 +80,4 @@ class Findings:
     trained_dense: tuple[Mapping[str, Any], ...] = ()
     uniform: Entrant | None = None
     skipped: tuple[tuple[str, str], ...] = field(default=())
+    since: str = ""

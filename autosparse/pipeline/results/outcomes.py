@@ -10,6 +10,7 @@ from typing import Any
 from autosparse.errors import ExitCode
 from autosparse.plans.break_even import BreakEven, in_order
 from autosparse.records import Accuracy, Record
+from autosparse.report.moves import FrontMove
 from autosparse.report.words import COMPACT_WEIGHTS, shared
 from autosparse.units import format_bytes
 
@@ -23,20 +24,24 @@ class SearchOutcome:
         document: the content of its pareto.json.
         summary: the result for a person.
         exit_code: what the shell shall see.
+        moved: what became of the front of the run that was taken over from; None without such a run.
     """
 
     run: Path
     document: dict[str, Any]
     summary: str
     exit_code: ExitCode = ExitCode.DONE
+    moved: FrontMove | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """Gives the run's folder and its pareto.json."""
-        return {"run": str(self.run), "exit_code": int(self.exit_code), **self.document}
+        """Gives the run's folder, its pareto.json and, where it followed another, what moved."""
+        moved = {} if self.moved is None else {"moved": self.moved.to_json()}
+        return {"run": str(self.run), "exit_code": int(self.exit_code), **self.document, **moved}
 
     def text(self) -> str:
-        """Gives the summary and where the report lies."""
-        return f"{self.summary}\n\nreport: {self.run / 'report.html'}"
+        """Gives the summary, what moved, and where the report lies."""
+        moved = [] if self.moved is None else [f"since {self.moved.older}: {self.moved.sentence}"]
+        return "\n\n".join([self.summary, *moved, f"report: {self.run / 'report.html'}"])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

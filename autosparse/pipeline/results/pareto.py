@@ -51,6 +51,7 @@ def to_document(findings: Findings) -> dict[str, Any]:
         "data": survey.config.data,
         "data_resolution": survey.data_resolution,
         "seed": survey.config.seed,
+        "since": findings.since,
         "command": findings.command,
         "version": __version__,
         "created_at": datetime.now(UTC).isoformat(timespec="seconds"),

@@ -16,6 +16,7 @@ import torch
 
 from autosparse import models
 from autosparse.data import AnySplit
+from autosparse.hardware import usable_cores
 from autosparse.pipeline.subject.survey import Survey
 from autosparse.plans.plan import Plan
 from autosparse.progress import Progress
@@ -36,12 +37,14 @@ class Reached:
         epochs: of training behind it, 0 without.
         shared: whose training it comes from and what tickets reach together, as pareto.json holds it;
             None where it was trained by itself.
+        taken_from: name of the earlier run that it was trained in; empty where it was this one.
     """
 
     test: Accuracy
     validation: Accuracy
     epochs: int = 0
     shared: Mapping[str, Any] | None = None
+    taken_from: str = ""
 
     @classmethod
     def by(cls, trained: Shared) -> Reached:
@@ -52,6 +55,7 @@ class Reached:
             validation=result.validation,
             epochs=result.epochs,
             shared=_shared_values(trained),
+            taken_from=result.taken_from,
         )
 
     @classmethod
@@ -85,6 +89,7 @@ class Reached:
             "validation_samples": self.validation.samples,
             "epochs": self.epochs,
             "shared": self.shared,
+            "taken_from": self.taken_from,
         }
 
 
@@ -129,7 +134,7 @@ class DenseAccuracies:
 def dense_accuracies(subject: Survey, weights: Path, progress: Progress) -> DenseAccuracies:
     """Evaluates the dense model on both splits, in f32 and in every type of the run."""
     module = models.resolve(subject.config.model, classes=subject.classes, weights=weights).module
-    torch.set_num_threads(subject.hardware.cpu.cores_usable)
+    torch.set_num_threads(usable_cores())
     images, dtypes = subject.images, tuple(dict.fromkeys(("f32", *subject.dtypes)))
     sample, _ = next(iter(images.test.batches(2, limit=2)))
     parts: dict[SplitName, Any] = {"test": images.test, "validation": images.validation}
@@ -181,4 +186,5 @@ def trained_dense_values(result: TrainResult, weights: str) -> dict[str, Any]:
         "accuracy": result.accuracy.to_json(),
         "validation": result.validation.to_json(),
         "weights": weights,
+        "taken_from": result.taken_from,
     }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +41,7 @@ def train_with_dense(
     *,
     suffix: str = "",
     share_reach: float | None = None,
+    take: Callable[[Mapping[str, TrainJob]], None] | None = None,
 ) -> tuple[dict[str, Shared], tuple[Mapping[str, Any], ...]]:
     """Trains configurations, and the dense model exactly as they are trained, to compare them with.
 
@@ -51,6 +52,7 @@ def train_with_dense(
         progress: told of every epoch.
         suffix: of the name of the dense model's folder, where the recipe is none of the presets.
         share_reach: see `Arrangement`.
+        take: called with all jobs before any is trained; fills folders with trainings that are there.
 
     Returns:
         Plan id to what was reached, without those whose training failed; and the dense model as
@@ -61,6 +63,8 @@ def train_with_dense(
         NoValidConfiguration: all configurations failed.
     """
     name, dense = dense_job(jobs, (run / "train").absolute(), suffix)
+    if take is not None:
+        take({**jobs, name: dense})
     results = train_all({**jobs, name: dense}, pool, progress=progress, share_reach=share_reach)
     found = {plan_id: results[plan_id] for plan_id in jobs if plan_id in results}
     if not found:

@@ -14,7 +14,13 @@ from autosparse import report
 from autosparse.config import SearchConfig, flag, validate
 from autosparse.errors import BudgetInfeasible, ConfigError, ExitCode, RunError
 from autosparse.hosts.opening import open_host
-from autosparse.pipeline.measured.finalists import Finalist, Qualifying, finalist, qualify
+from autosparse.pipeline.measured.finalists import (
+    Finalist,
+    Qualifying,
+    finalist,
+    qualify,
+    qualify_again,
+)
 from autosparse.pipeline.measured.ledger import Ledger
 from autosparse.pipeline.measured.tables import (
     measure_losses,
@@ -25,6 +31,14 @@ from autosparse.pipeline.measured.tables import (
 from autosparse.pipeline.results import publish
 from autosparse.pipeline.results.findings import Entrant, Findings
 from autosparse.pipeline.results.outcomes import SearchOutcome
+from autosparse.pipeline.subject.earlier import (
+    STUDY,
+    Earlier,
+    find_earlier,
+    study_folder,
+    study_name,
+    study_of,
+)
 from autosparse.pipeline.subject.requests import (
     arrangement_of,
     check_study_of,
@@ -72,6 +86,7 @@ class _Work:
     pool: AbstractPool
     progress: Progress
     deadline_s: float | None
+    earlier: Earlier | None = None
 
     @property
     def is_late(self) -> bool:
@@ -131,11 +146,19 @@ def _settled(
     subject.check_sparse()
     check_study_of(subject)
     check_training(subject)
+    earlier = find_earlier(subject.config, subject.device.id, progress)
     with open_run(subject, resume) as run:
         publish.write_start(run, subject)
         begin_events(run, "search", events, progress)
         with pool_for(subject, run, progress) as pool:
-            work = _Work(survey=subject, run=run, pool=pool, progress=progress, deadline_s=deadline_s)
+            work = _Work(
+                survey=subject,
+                run=run,
+                pool=pool,
+                progress=progress,
+                deadline_s=deadline_s,
+                earlier=earlier,
+            )
             return _search(work)
 
 
@@ -206,6 +229,7 @@ def _search(work: _Work) -> SearchOutcome:
         problem=prepare(problem).problem,
         ledger=ledger,
         entrants=(),
+        since=work.earlier.name if work.earlier else "",
     )
     with _stage(work, "search"):
         try:
@@ -219,9 +243,8 @@ def _search(work: _Work) -> SearchOutcome:
 def _qualify(work: _Work, findings: Findings, study: StudyResult, weights: Path) -> SearchOutcome:
     """Runs the study's best whole, trains what meets the budget, and measures what is deployed."""
     findings.ledger.know(study.trials)
-    top_k = work.survey.config.top_k
     with _stage(work, "measure"):
-        qualifying = qualify(study, findings.ledger, top_k=top_k, progress=work.progress)
+        qualifying = _qualifying(work, findings.ledger, study)
     findings = dataclasses.replace(
         findings,
         study=study,
@@ -229,7 +252,7 @@ def _qualify(work: _Work, findings: Findings, study: StudyResult, weights: Path)
         skipped=_skipped(findings, study, qualifying),
     )
     if not qualifying.chosen:
-        nearest = least_infeasible(qualifying.all, top_k)
+        nearest = least_infeasible(qualifying.all, work.survey.config.top_k)
         entrants = _untrained(work, findings.ledger, nearest, weights)
         return _publish(work, dataclasses.replace(findings, entrants=entrants))
     with _stage(work, "train"):
@@ -246,6 +269,20 @@ def _qualify(work: _Work, findings: Findings, study: StudyResult, weights: Path)
         skipped=_skipped(findings, study, qualifying),
     )
     return _publish(work, findings)
+
+
+def _qualifying(work: _Work, ledger: Ledger, study: StudyResult) -> Qualifying:
+    """Runs the study's best whole; of an earlier run's study the plans of its front, while they do."""
+    earlier, top_k = work.earlier, work.survey.config.top_k
+    if earlier is not None and study_of(work.run.path / STUDY) == earlier.name:
+        again = qualify_again(
+            study, ledger, chosen=earlier.chosen, uniform=earlier.uniform, progress=work.progress
+        )
+        if again is not None:
+            return again
+        work.progress.log("a configuration no longer meets the budget: they are chosen anew")
+    also = earlier.chosen if earlier else ()
+    return qualify(study, ledger, top_k=top_k, progress=work.progress, also=also)
 
 
 def _out_of_reach(work: _Work, findings: Findings, weights: Path) -> SearchOutcome:
@@ -310,12 +347,17 @@ def _publish(work: _Work, findings: Findings) -> SearchOutcome:
         code, message = ExitCode.INFEASIBLE, document["verdict"]["text"]
     else:
         code, message = ExitCode.DONE, ""
+    parsed, moved = form.parse(document), None
+    if work.earlier is not None:
+        moved = work.earlier.compared_with(parsed, work.run.name)
+        publish.write_moved(work.run, moved)
     work.run.finish("done" if code is ExitCode.DONE else "infeasible", code, message)
     return SearchOutcome(
         run=work.run.path,
         document=document,
-        summary=report.summary(form.parse(document)),
+        summary=report.summary(parsed),
         exit_code=code,
+        moved=moved,
     )
 
 
@@ -345,11 +387,12 @@ def _measurable(work: _Work, tuning: TuneResult) -> _Work:
 def _study(work: _Work, problem: Problem, evaluator: OneShotEvaluator) -> StudyResult:
     config = work.survey.config
     left_s = work.left_s
+    folder = study_folder(work.earlier, work.run, config, evaluator.fingerprint(), work.progress)
     settings = StudySettings.of(
         work.survey.space.study,
         **({} if config.trials is None else {"trials": config.trials}),
         seed=config.seed,
-        study_name=config.study_name or work.run.name,
+        study_name=study_name(folder) or config.study_name or work.run.name,
         storage=config.storage,
         time_budget_s=None if left_s is None else _STUDY_SHARE * left_s,
         chance_accuracy=1 / work.survey.classes,
@@ -361,7 +404,7 @@ def _study(work: _Work, problem: Problem, evaluator: OneShotEvaluator) -> StudyR
         settings,
         evaluator,
         pool=work.pool,
-        folder=work.run.folder("study"),
+        folder=folder,
         progress=work.progress,
     )
 
@@ -376,7 +419,7 @@ def _train(
     if work.is_late:
         work.progress.log("the time budget is used up: accuracies stay one-shot; `train` trains later")
         return {}, ()
-    config = work.survey.config
+    config, earlier = work.survey.config, work.earlier
     recipe = recipe_for(work.survey, kind, config.recipe)
     arrangement = arrangement_of(config)
     places = arrangement.places()
@@ -392,12 +435,15 @@ def _train(
         )
         for finalist in _deployable(qualifying)
     }
+    data_id = work.survey.images.id
+    take = None if earlier is None else earlier.taking(data_id, work.progress)
     return train_with_dense(
         jobs,
         work.run.path,
         work.pool,
         work.progress,
         share_reach=arrangement.share_reach,
+        take=take,
     )
 
 

@@ -95,6 +95,7 @@ def fork(tickets: Tickets, plan: Plan, folder: Path) -> ForkedResult:
         best_epoch=tickets.best_epoch,
         sparsity=run.layers.sparsity(),
         seconds=round(time.monotonic() - started, 3),
+        data=run.images.id,
         shared_with=tickets.job.plan.id,
         tail_epochs=tickets.tail_epochs if chosen.averaged > 1 else 0.0,
         tickets=chosen.averaged,
