@@ -33,6 +33,20 @@ _MARKS = {"ok": "ok  ", "warn": "WARN", "fail": "FAIL"}
 def profile(
     ctx: typer.Context,
     refresh: Annotated[bool, typer.Option("--refresh", help="Measure the limits again.")] = False,
+    node_label: Annotated[
+        bool,
+        typer.Option(
+            "--node-label", help='Print what a Ray node is started with here: ray start --labels "...".'
+        ),
+    ] = False,
+    role: Annotated[
+        str | None,
+        typer.Option(
+            "--role",
+            help="With --node-label: what alone the node is for, measure or train.",
+            metavar="",
+        ),
+    ] = None,
     break_even: Annotated[
         bool,
         typer.Option("--break-even", help="Find the least sparsity that wins, per shape and pattern."),
@@ -78,6 +92,14 @@ def profile(
         "out": out,
     }
     given = {name: value for name, value in wanted.items() if value is not None}
+    if node_label and not (given or break_even or refresh):
+        return _node_label(role, as_json)
+    if node_label or role is not None:
+        raise UsageError(
+            "--node-label prints a label and measures nothing, and --role is of it, but got "
+            f"{'--node-label with flags of other work' if node_label else '--role alone'}; write "
+            "--node-label, and --role measure or train if need be"
+        )
     if break_even:
         return _break_even(ctx, given, as_json)
     if given:
@@ -93,6 +115,19 @@ def profile(
         emit_json(found.to_json())
     else:
         emit_facts(_facts(found))
+    return ExitCode.DONE
+
+
+def _node_label(role: str | None, as_json: bool) -> int:
+    from autosparse import hardware, values
+    from autosparse.node_labels import ROLES, node_label
+
+    checked = None if role is None else values.choice(ROLES)(role, "--role")
+    label = node_label(hardware.hardware_id(), checked)
+    if as_json:
+        emit_json({"labels": dict(pair.split("=") for pair in label.split(","))})
+    else:
+        emit(label)
     return ExitCode.DONE
 
 

@@ -3,7 +3,9 @@
 host      the face, and what it tells of its devices
 here      this machine, its measuring processes children of this process
 desk      a host's jobs on behalf of a process elsewhere: begun, heard of, stopped
-on_node   a node of a joined Ray cluster, reached through an actor that is pinned to it
+nodes     the nodes of a joined Ray cluster: which hardware each is, and whether it is idle
+on_node   such a node as a host, reached through an actor that is pinned to it
+sending   files that a job names, sent to a node that lacks them
 opening   the host that a setting names
 
 Import the modules themselves: Ray is loaded for a node alone.

@@ -8,7 +8,6 @@ before a stop is kept.
 from __future__ import annotations
 
 import itertools
-import os
 import tempfile
 import threading
 from collections.abc import Callable, Iterable, Mapping
@@ -20,11 +19,12 @@ from autosparse.database.table import TuningDatabase
 from autosparse.devices.device import find
 from autosparse.errors import Stopped, UsageError
 from autosparse.hosts.here import LocalHost
+from autosparse.hosts.sending import Inbox, NamedFile, renamed
 from autosparse.progress import Progress, ProgressEvent
-from autosparse.records import Measurement
+from autosparse.records import HardwareProfile, Measurement
 from autosparse.tuning.request import TuneRequest
 
-What = Literal["profile", "catalogue", "measure", "time_whole"]
+What = Literal["profile", "catalogue", "count", "measure", "time_whole"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,13 +118,13 @@ class Desk:
         if job := self._jobs.get(number):
             job.shall_stop = True
 
-    def missing(self, files: Mapping[str, int]) -> list[str]:
-        """Gives the files, of so many bytes, that this machine lacks or has with another size."""
-        return [
-            name
-            for name, size in files.items()
-            if not os.path.isfile(name) or os.path.getsize(name) != size
-        ]
+    def find(self, file: NamedFile) -> str | None:
+        """Gives where a file of the asking machine is on this one; None if it has to be sent."""
+        return Inbox().find(file)
+
+    def receive(self, file: NamedFile, piece: bytes, offset: int) -> None:
+        """Takes a piece of a file that this machine lacks."""
+        Inbox().take(file, piece, offset)
 
     def _carry_out(self, job: _Job, what: What, asked: Mapping[str, Any]) -> None:
         # The border of the machine: whatever goes wrong is told.
@@ -143,13 +143,18 @@ class Desk:
             return self._host.profile(keep=asked["keep"], progress=progress).to_json()
         if what == "catalogue":
             return [offer.to_json() for offer in self._host.catalogue()]
+        if what == "count":
+            request = TuneRequest.from_json(asked["request"])
+            device = find(asked["device"], HardwareProfile.from_json(asked["profile"]))
+            with TuningDatabase(self._database(asked["rows"])) as known:
+                return self._host.count(request, device, known)
         if what == "measure":
             request = TuneRequest.from_json(asked["request"])
             device = find(asked["device"], self._host.profile(progress=progress))
             with _Handing(self._database(asked["rows"]), job.tell) as database:
                 return self._host.measure(request, device, database, progress=progress)
         if what == "time_whole":
-            values = dict(asked["request"])
+            values = dict(renamed(asked["request"], asked["files"]))
             if "database" in values:
                 values["database"] = self._database(asked["rows"])
             return self._host.time_whole(

@@ -14,8 +14,8 @@ from autosparse.progress import Progress
 from autosparse.records import HardwareProfile
 from autosparse.searching.cluster import HERE
 from autosparse.sessions.apart import call_apart
-from autosparse.tuning.autotune import tune
-from autosparse.tuning.request import TuneRequest, TuneResult
+from autosparse.tuning.autotune import count, tune
+from autosparse.tuning.request import TuneForecast, TuneRequest, TuneResult
 
 
 class LocalHost(Host):
@@ -41,6 +41,10 @@ class LocalHost(Host):
     ) -> TuneResult:
         """Measures in a process of its own, which is killed when it hangs."""
         return tune(request, device, database, progress=progress)
+
+    def count(self, request: TuneRequest, device: Device, database: TuningDatabase) -> TuneForecast:
+        """Plays the tuning through with predicted latencies."""
+        return count(request, device, database)
 
     def time_whole(
         self, runner: str, request: Mapping[str, Any], *, step: str, limit_s: float, progress: Progress

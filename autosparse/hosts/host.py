@@ -17,7 +17,7 @@ from autosparse.devices.device import Device, kinds
 from autosparse.progress import Progress
 from autosparse.records import HardwareProfile
 from autosparse.storage.serial import Record
-from autosparse.tuning.request import TuneRequest, TuneResult
+from autosparse.tuning.request import TuneForecast, TuneRequest, TuneResult
 
 DTYPES = ("f32", "bf16")
 
@@ -86,6 +86,10 @@ class Host(Closing, ABC):
             DatabaseError: rows cannot be read or written.
             Stopped: a stop was requested; the same call goes on.
         """
+
+    @abstractmethod
+    def count(self, request: TuneRequest, device: Device, database: TuningDatabase) -> TuneForecast:
+        """Tells what `measure` would do, without doing it; see `tuning.forecast.count`."""
 
     @abstractmethod
     def time_whole(

@@ -1,78 +1,94 @@
 """A node of a joined Ray cluster as a host, reached through an actor that is pinned to it.
 
-The actor is a `Desk`; it ends with the process that made it, and what measures there ends with it. What
-a request names by its path (a file of a model, weights) has to be on the node too.
+The actor is a `Desk`; it ends with the process that made it, and what measures there ends with it. A
+node that leaves the cluster gives its work back: rows that it handed over are kept, and another node of
+the same hardware goes on.
 """
 
 from __future__ import annotations
 
-import os
 import sys
 import time
-from collections.abc import Callable, Mapping
-from contextlib import suppress
-from pathlib import Path
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import ray
-from ray.exceptions import RayError
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+from ray.exceptions import RayError, RayTaskError
 
 from autosparse.database.table import TuningDatabase
 from autosparse.devices.device import Device
-from autosparse.errors import AutosparseError, ConfigError, DataError, Stopped, retold
+from autosparse.errors import AutosparseError, ConfigError, MissingDependency, Stopped, retold
 from autosparse.hosts.desk import Desk, Ended, What
 from autosparse.hosts.host import Host, Offer
+from autosparse.hosts.nodes import ClusterHost, candidates, check_known, pinned_to
+from autosparse.hosts.sending import check_size, identified, named_files, pieces
 from autosparse.local_ray import ready
+from autosparse.node_labels import MEASURE, RESOURCE
 from autosparse.progress import STOPPED, Progress, ProgressEvent
 from autosparse.records import HardwareProfile, Measurement
+from autosparse.searching.cluster import HARDWARE
 from autosparse.searching.joining import join, leave
-from autosparse.tuning.request import TuneRequest, TuneResult
+from autosparse.tuning.request import TuneForecast, TuneRequest, TuneResult
 
 _START_S = 60.0
 _HEAR_S = 0.2  # a request to stop waits so long at most
 _LEAVE_S = 1.0  # for the actor to say that the job has ended, before it is left to itself
+_ANOTHER_S = 60.0  # for another node of the same hardware, before the work is given up
+_LOOK_S = 1.0  # between two looks for one
+# A job that ends its node without one row more than before may well be why it ends.
+_MOST_LOSSES = 3
 
 _Take = Callable[[Measurement], object]
+
+
+class _Gone(Exception):
+    """The actor, or the node that it was on, is no more."""
 
 
 class NodeHost(Host):
     """A node of a cluster.
 
     Args:
-        name: the node's address, or ``node:HOSTNAME``.
+        name: the node's address, ``node:HOSTNAME``, or ``hardware:ID`` for any that has it, an idle one
+            where there is one.
         address: the cluster, joined unless this process is part of one.
 
     Raises:
-        ConfigError: the cluster has no such node; names those it has.
-        MissingDependency: no cluster answers.
+        ConfigError: the cluster has no such node; names those it has. Or a name is that of several
+            nodes with different hardware.
+        MissingDependency: no cluster answers, or no node of that name measures.
     """
 
     def __init__(self, name: str, address: str | None) -> None:
         self.name = name
+        self._desk: Any = None
+        self._profile: HardwareProfile | None = None
+        self._id = ""  # of the hardware, once it is known: rows of no other may come
         self._is_joined = not ray.is_initialized()
         if self._is_joined:
             join(address)
         try:
-            pinned = NodeAffinitySchedulingStrategy(_node_id(name), soft=False)
-            actor = ray.remote(_PinnedDesk).options(
-                num_cpus=0, max_concurrency=8, scheduling_strategy=pinned
-            )
-            self._desk: Any = actor.remote(sys.path)
+            self._node = self._chosen()
+            self._desk = self._desk_on(self._node)
         except BaseException:
             self._leave()
             raise
-        self._id = ""
+
+    @property
+    def node(self) -> ClusterHost:
+        """The node that measures now."""
+        return self._node
 
     def profile(self, *, keep: bool = True, progress: Progress | None = None) -> HardwareProfile:
         """Measures the limits there."""
-        found = HardwareProfile.from_json(self._call("profile", {"keep": keep}, progress))
-        self._id = found.hardware_id
+        found = HardwareProfile.from_json(self._call("profile", lambda: {"keep": keep}, progress))
+        self._profile = found
         return found
 
     def catalogue(self) -> tuple[Offer, ...]:
         """Asks every kind of device there."""
-        return tuple(map(Offer.from_json, self._call("catalogue", {}, None)))
+        return tuple(map(Offer.from_json, self._call("catalogue", dict, None)))
 
     def measure(
         self,
@@ -83,57 +99,181 @@ class NodeHost(Host):
         progress: Progress | None = None,
     ) -> TuneResult:
         """Measures there; rows known here are sent along, new ones come back as they are taken."""
-        asked = {
-            "request": request.to_json(),
-            "device": device.kind,
-            "rows": database.rows(hardware_id=device.id),
-        }
         result: TuneResult = self._call(
-            "measure", asked, progress, take=lambda row: database.put(row, replace=True)
+            "measure",
+            lambda: _tuning(request, device, database),
+            progress,
+            take=lambda row: database.put(row, replace=True),
         )
+        return result
+
+    def count(self, request: TuneRequest, device: Device, database: TuningDatabase) -> TuneForecast:
+        """Plays it through there, where it is known which kernels there are."""
+        profile = self._profile or self.profile(keep=False)
+
+        def asked() -> Mapping[str, Any]:
+            return {**_tuning(request, device, database), "profile": profile.to_json()}
+
+        result: TuneForecast = self._call("count", asked, None)
         return result
 
     def time_whole(
         self, runner: str, request: Mapping[str, Any], *, step: str, limit_s: float, progress: Progress
     ) -> Mapping[str, Any]:
         """Runs the session there, with the rows that are known here."""
-        self._check_files(request, progress)
-        rows: list[Measurement] = []
-        if "database" in request:
-            with TuningDatabase(request["database"]) as database:
-                rows = database.rows(
-                    hardware_id=self._id or self.profile(progress=progress).hardware_id
-                )
-        asked = {"runner": runner, "request": request, "step": step, "limit_s": limit_s, "rows": rows}
+
+        def asked() -> Mapping[str, Any]:
+            rows: list[Measurement] = []
+            if "database" in request:
+                with TuningDatabase(request["database"]) as database:
+                    rows = database.rows(hardware_id=self._node.hardware_id)
+            return {
+                "runner": runner,
+                "request": request,
+                "files": self._sent(request, progress),
+                "step": step,
+                "limit_s": limit_s,
+                "rows": rows,
+            }
+
         found: Mapping[str, Any] = self._call("time_whole", asked, progress)
         return found
 
     def close(self) -> None:
         """Ends the actor and what it runs, and leaves the cluster that was joined for it."""
         if self._desk is not None:
-            with suppress(RayError):
-                ray.kill(self._desk)
-            self._desk = None
+            self._dismiss()
             self._leave()
 
     def _leave(self) -> None:
         if self._is_joined:
             leave()
 
+    # -------------------------------------------------------------------------------------- the node
+
+    def _chosen(self) -> ClusterHost:
+        """Gives a node of the name; an idle one, if there is one."""
+        found = [host for host in candidates(self.name) if not host.why_unknown]
+        ids = sorted({host.hardware_id for host in found})
+        if len(ids) > 1:
+            raise ConfigError(
+                f"host must name nodes of one hardware, but {self.name} is the name of several: "
+                f"{', '.join(ids)}; write {HARDWARE}{ids[0]} or another of them"
+            )
+        if not found:
+            check_known(self.name)
+            raise MissingDependency(
+                f"the host {self.name} must be in the cluster and there for measuring, but no such "
+                "node is, or none says what it is; see `autosparse hosts`"
+            )
+        self._id = found[0].hardware_id
+        return found[0]
+
+    def _desk_on(self, node: ClusterHost) -> Any:
+        actor = ray.remote(_PinnedDesk).options(
+            num_cpus=0, max_concurrency=8, scheduling_strategy=pinned_to(node.node_id)
+        )
+        return actor.remote(sys.path)
+
+    def _dismiss(self) -> None:
+        with suppress(RayError):
+            ray.kill(self._desk)
+        self._desk = None
+
+    def _move(self, gone: _Gone, progress: Progress) -> None:
+        """Goes on on another node of the same name and hardware; waits for one.
+
+        Raises:
+            MissingDependency: none came.
+            Stopped: a stop was requested.
+        """
+        progress.log(f"{gone}; looking for another node of hardware {self._id}")
+        with suppress(RayError):  # one that is cut off would go on measuring
+            ray.kill(self._desk)
+        until_s = time.monotonic() + _ANOTHER_S
+        while True:
+            for host in candidates(self.name):
+                if not host.why_unknown and host.hardware_id == self._id:
+                    self._node, self._desk = host, self._desk_on(host)
+                    progress.log(f"going on on the node {host.hostname} ({host.address})")
+                    return
+            progress.check()
+            if time.monotonic() > until_s:
+                raise MissingDependency(
+                    f"a node of hardware {self._id} must measure, but {gone}, and no other came "
+                    f"within {_ANOTHER_S:g} s; what was measured is kept: start one, and give the same "
+                    "command again"
+                )
+            time.sleep(_LOOK_S)
+
+    @contextmanager
+    def _alone(self, progress: Progress) -> Iterator[None]:
+        """Takes all of a node that is reserved for measuring, so that Ray starts nothing else there.
+
+        Elsewhere work makes way by itself, and others are kept out by the host's measuring lock.
+        """
+        if self._node.roles != (MEASURE,):
+            yield
+            return
+        taken = {name: self._node.resources.get(name, 0.0) for name in ("CPU", RESOURCE)}
+        holder = _Holder.options(  # type: ignore[attr-defined]
+            num_cpus=taken.pop("CPU"),
+            resources={name: amount for name, amount in taken.items() if amount},
+            scheduling_strategy=pinned_to(self._node.node_id),
+        ).remote()
+        try:
+            reference, is_told = holder.hold.remote(), False
+            while not ready([reference], 1, _HEAR_S):
+                if not is_told:
+                    progress.log(f"waiting for the node {self._node.hostname} to be idle")
+                    is_told = True
+                progress.check()
+            self._got(reference)
+            yield
+        finally:
+            with suppress(RayError):
+                ray.kill(holder)
+
+    # -------------------------------------------------------------------------------------- its work
+
     def _call(
         self,
         what: What,
-        asked: Mapping[str, Any],
+        ask: Callable[[], Mapping[str, Any]],
         progress: Progress | None,
         take: _Take = lambda row: None,
     ) -> Any:
-        """Has a job done, and passes on what is told of it.
+        """Has a job done, if need be on one node after the other, and passes on what is told of it.
 
         Raises:
-            AutosparseError: it failed, or the node is gone.
+            AutosparseError: it failed.
+            MissingDependency: the node is gone, and no other of its hardware came.
             Stopped: a stop was requested.
         """
         progress = progress or Progress()
+        losses = 0
+
+        def taken(row: Measurement) -> None:
+            nonlocal losses
+            losses = 0
+            take(row)
+
+        while True:
+            try:
+                if what not in ("measure", "time_whole"):
+                    return self._done(what, ask(), progress, taken)
+                with self._alone(progress):
+                    return self._done(what, ask(), progress, taken)
+            except _Gone as gone:
+                losses += 1
+                if losses == _MOST_LOSSES:
+                    raise AutosparseError(
+                        f"a node must survive what it measures, but {losses} were lost in a row over "
+                        f"the same work: {gone}; see the memory of hardware {self._id}"
+                    ) from None
+                self._move(gone, progress)
+
+    def _done(self, what: What, asked: Mapping[str, Any], progress: Progress, take: _Take) -> Any:
         number = self._get(self._desk.begin.remote(what, asked), _START_S, progress)
         try:
             ended = self._hear(number, progress, take)
@@ -144,7 +284,7 @@ class NodeHost(Host):
             return ended.value
         if ended.ending == "stopped":
             raise Stopped(STOPPED)
-        raise retold(ended.words, f"the node {self.name} must be able to measure")
+        raise retold(ended.words, f"the node {self._node.hostname} must be able to measure")
 
     def _hear(self, number: int, progress: Progress, take: _Take) -> Ended:
         left_at_s: float | None = None
@@ -171,28 +311,47 @@ class NodeHost(Host):
             if progress is not None:
                 progress.check()
             if time.monotonic() > until:
-                raise AutosparseError(
-                    f"the node {self.name} must answer, but was silent for {limit_s:g} s; see `ray "
-                    "status`"
-                )
+                raise _Gone(f"the node {self._node.hostname} was silent for {limit_s:g} s")
+        return self._got(reference)
+
+    def _got(self, reference: Any) -> Any:
         try:
             return ray.get(reference)
-        except RayError as error:
-            words = str(error).splitlines()[0]
-            raise AutosparseError(
-                f"the node {self.name} must stay in the cluster, but its process is gone: {words}"
+        except RayTaskError as error:  # what it runs is ours
+            raise retold(
+                f"{type(error.cause).__name__}: {error.cause}",
+                f"the node {self._node.hostname} must be able to measure",
             ) from None
+        except RayError as error:
+            lines = str(error).strip().splitlines() or [type(error).__name__]
+            raise _Gone(f"the node {self._node.hostname} has left the cluster ({lines[0]})") from None
 
-    def _check_files(self, request: Mapping[str, Any], progress: Progress) -> None:
-        """Refuses a session whose files the node lacks, before anything runs there."""
-        files = {name: os.path.getsize(name) for name in sorted(_files(request))}
-        lacking = self._get(self._desk.missing.remote(files), _START_S, progress)
-        if lacking:
-            raise DataError(
-                f"files that are measured must be on the node {self.name} too, under the same paths, "
-                f"but it lacks {', '.join(lacking)}, or has others there; copy them, or share their "
-                "folder"
-            )
+    def _sent(self, request: Mapping[str, Any], progress: Progress) -> dict[str, str]:
+        """Sends the files that the node lacks; gives file to where it is there.
+
+        Raises:
+            DataError: one of them is too large to be sent.
+        """
+        where: dict[str, str] = {}
+        for file in map(identified, sorted(named_files(request))):
+            found = self._get(self._desk.find.remote(file), _START_S, progress)
+            if found is None:
+                check_size(file, self._node.hostname)
+                offset = 0
+                with progress.step(f"send {file.path}", max(1, file.size_bytes)) as step:
+                    for piece in pieces(file):
+                        self._get(self._desk.receive.remote(file, piece, offset), _START_S, progress)
+                        offset += len(piece)
+                        step.advance(len(piece))
+                found = self._get(self._desk.find.remote(file), _START_S, progress)
+            where[file.path] = found
+        return where
+
+
+def _tuning(request: TuneRequest, device: Device, database: TuningDatabase) -> dict[str, Any]:
+    """Gives what a desk is asked for a tuning: the rows of the device among it, as they are by now."""
+    rows = database.rows(hardware_id=device.id)
+    return {"request": request.to_json(), "device": device.kind, "rows": rows}
 
 
 class _PinnedDesk(Desk):
@@ -203,28 +362,9 @@ class _PinnedDesk(Desk):
         super().__init__()
 
 
-def _node_id(name: str) -> str:
-    nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
-    known: dict[str, str] = {}
-    for node in nodes:
-        if node["Alive"]:
-            known[node["NodeManagerAddress"]] = node["NodeID"]
-            known[f"node:{node['NodeManagerHostname']}"] = node["NodeID"]
-    if name not in known:
-        raise ConfigError(
-            f"host must be here or a node of the cluster, but got {name!r}; its nodes: "
-            f"{', '.join(known)}"
-        )
-    return known[name]
+@ray.remote(max_restarts=0)
+class _Holder:
+    """Has what it was given of a node, and does nothing."""
 
-
-def _files(value: Any, key: str = "") -> set[str]:
-    """Gives the files of this machine that plain values name, a database aside."""
-    if isinstance(value, Mapping):
-        return {file for name, each in value.items() for file in _files(each, str(name))}
-    if isinstance(value, list | tuple):
-        return {file for each in value for file in _files(each, key)}
-    if not isinstance(value, str) or key == "database":
-        return set()
-    file = value.rpartition(":")[0] if ".py:" in value else value
-    return {file} if Path(file).is_absolute() and os.path.isfile(file) else set()
+    def hold(self) -> None:
+        """Answers once it has it."""

@@ -11,7 +11,8 @@ def open_host(name: str = HERE, address: str | None = None) -> Host:
     """Gives the host that is measured on; close it when the work has ended.
 
     Args:
-        name: `HERE`; or a node of the cluster, by its address or as ``node:HOSTNAME``.
+        name: `HERE`; or a node of the cluster, by its address, as ``node:HOSTNAME``, or any of one
+            hardware as ``hardware:ID``.
         address: the cluster, as for a pool.
 
     Raises:

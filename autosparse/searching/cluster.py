@@ -16,7 +16,9 @@ from autosparse.errors import ConfigError, MissingDependency
 
 VARIABLE = "RAY_ADDRESS"
 HERE = "here"
-_NODE = re.compile(r"(node:)?[A-Za-z0-9]([A-Za-z0-9._:-]*[A-Za-z0-9])?")
+NODE, HARDWARE = "node:", "hardware:"
+_NAME = re.compile(r"(node:)?[A-Za-z0-9]([A-Za-z0-9._:-]*[A-Za-z0-9])?")
+_HARDWARE_ID = re.compile(r"hardware:[0-9a-f]{12}")
 _PATIENCE_S = 2.0
 _SERVER = "gcs_server"
 _EXAMPLE = "write HOST:6379, or auto"
@@ -46,7 +48,8 @@ def check_host(host: str, address: str | None) -> None:
     """Refuses a host that cannot be one; whether the cluster has such a node is told when it is joined.
 
     Args:
-        host: ``here``; or a node of the cluster, by its address or as ``node:HOSTNAME``.
+        host: ``here``; or a node of the cluster, by its address, as ``node:HOSTNAME``, or any of one
+            hardware as ``hardware:ID``.
         address: the cluster; None for none.
 
     Raises:
@@ -54,9 +57,14 @@ def check_host(host: str, address: str | None) -> None:
     """
     if host == HERE:
         return
-    if not _NODE.fullmatch(host):
+    if host.startswith(HARDWARE) and not _HARDWARE_ID.fullmatch(host):
         raise ConfigError(
-            f"host must be here, a node's address or node:HOSTNAME, but got {host!r}; "
+            f"host must be hardware: and an id of 12 hexadecimal digits, but got {host!r}; see a "
+            "node's by `autosparse profile` there"
+        )
+    if not _NAME.fullmatch(host):
+        raise ConfigError(
+            f"host must be here, a node's address, node:HOSTNAME or hardware:ID, but got {host!r}; "
             "see the nodes of a cluster by `ray list nodes`"
         )
     if address is None:

@@ -74,7 +74,7 @@ def _let_in(address: str | None) -> None:
         MissingDependency: it is no cluster.
     """
     mode = os.environ.get(_MODE, "").lower()
-    at = services.canonicalize_bootstrap_address_or_die(address)
+    at = services.canonicalize_bootstrap_address_or_die(address or "auto")
     if _is_let_in(at, "disabled"):
         if mode == "token":
             raise ConfigError(

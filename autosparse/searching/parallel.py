@@ -2,7 +2,7 @@
 
 Two kinds of work share the cores. ``train`` takes the cores it asks for. ``measure`` takes all of them:
 Ray then starts it only when nothing else runs, and nothing else while it runs, so that a measurement
-never shares cores with training.
+never shares cores with training. On a joined cluster, work goes to the nodes that train.
 
 This file, `joining`, `local_ray`, `hosts` and `train.parallel` are all that imports Ray.
 """
@@ -28,6 +28,7 @@ from ray.exceptions import RayError, RayTaskError, TaskCancelledError, WorkerCra
 
 from autosparse.closing import Closing
 from autosparse.errors import AutosparseError
+from autosparse.node_labels import training_nodes, training_selector
 from autosparse.searching.joining import join, leave
 from autosparse.searching.pool import Handle, Outcome, WorkKind, run_call, split
 
@@ -90,7 +91,11 @@ class Pool(Closing):
             with self._or_closed():
                 self._own = LocalRay(cores=self.cores, log_folder=self._log_folder)
         cores = min(cores, self.cores)
-        work = _remote.options(num_cpus=self.cores if kind == "measure" else cores)
+        work = _remote.options(
+            num_cpus=self.cores if kind == "measure" else cores,
+            # Off the nodes of a joined cluster that are reserved for measuring.
+            label_selector=None if self._own is not None else training_selector(_nodes()),
+        )
         reference = work.remote(self._shipped(function), _packed(args), cores, timeout_s, sys.path)
         self._handles[handle.number] = (handle, reference, time.monotonic(), timeout_s)
         return handle
@@ -170,10 +175,14 @@ class Pool(Closing):
         return self._functions[id(function)][1]
 
 
+def _nodes() -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
+    return found
+
+
 def _largest_node() -> int:
-    nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
-    alive = [node["Resources"].get("CPU", 0) for node in nodes if node["Alive"]]
-    return max(1, int(max(alive, default=1)))
+    cores = [node["Resources"].get("CPU", 0) for node in training_nodes(_nodes())]
+    return max(1, int(max(cores, default=1)))
 
 
 @ray.remote(max_retries=0)

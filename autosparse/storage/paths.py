@@ -5,6 +5,7 @@ baselines/      dense weights trained for a model and data set, keyed by recipe
 reconstructions/ layers reconstructed alone, keyed by all that decides them
 prunings/       trainings of `autosparse prune`, keyed by all that decides them
 shards/         indexes of tar shards, one file per set of shards
+sent/           files that other machines sent for jobs, by their content's hash
 limits/         measured machine limits, one file per hardware_id
 break-even/     break-even maps, one file per hardware_id, model, thread count and type
 """

@@ -41,6 +41,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from autosparse.errors import AutosparseError, MissingDependency, UsageError, retold
 from autosparse.hardware.cores import usable_cores
+from autosparse.node_labels import NODE_LABEL, training_selector
 from autosparse.progress import Progress, ProgressEvent
 from autosparse.train.job import TrainJob, TrainResult, claim, load_result
 from autosparse.train.loop import train_as
@@ -58,7 +59,6 @@ _RAY_TRAIN = {
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # a node that leaves is a process that died
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
 }
-_NODE = "ray.io/node-id"
 
 
 def train_in_team(job: TrainJob, progress: Progress) -> TrainResult:
@@ -220,7 +220,8 @@ def _torch_trainer(job: TrainJob, member: Callable[[], None]) -> TorchTrainer:
     node = ray_worker._global_node
     assert node is not None  # this process is on a Ray
     # The first process has the node of the first bundle.
-    first = {_NODE: ray.get_runtime_context().get_node_id()}
+    first = {NODE_LABEL: ray.get_runtime_context().get_node_id()}
+    others = training_selector(ray.nodes())
     return TorchTrainer(
         member,
         torch_config=TorchConfig(
@@ -230,7 +231,7 @@ def _torch_trainer(job: TrainJob, member: Callable[[], None]) -> TorchTrainer:
             num_workers=job.workers,
             use_gpu=job.device == "cuda",
             resources_per_worker=_resources(job),
-            label_selector=[first, *({} for _ in range(job.workers - 1))],
+            label_selector=[first, *(others for _ in range(job.workers - 1))],
         ),
         run_config=ray.train.RunConfig(
             storage_path=node.get_session_dir_path(),  # checkpoints are ours

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import time
 from collections.abc import Iterator
@@ -10,40 +9,19 @@ from pathlib import Path
 
 import psutil
 import pytest
+from asking import PATIENCE_S, REQUEST, RUNNER, STEP
 
 from autosparse import hardware
 from autosparse.database import TuningDatabase
 from autosparse.devices.device import find
-from autosparse.errors import AutosparseError, ConfigError, DataError, Stopped
+from autosparse.errors import AutosparseError, ConfigError, Stopped
 from autosparse.hosts.here import LocalHost
 from autosparse.hosts.host import Host
 from autosparse.hosts.opening import open_host
-from autosparse.measuring.stopwatch import LAYERS
 from autosparse.progress import Progress, ProgressEvent
-from autosparse.records import LayerInfo, LayerShape, Measurement, Status, onexn
+from autosparse.records import Measurement, Status
 from autosparse.searching.parallel import Pool
-from autosparse.tuning.request import TuneRequest, TuneResult
-
-RUNNER = "odd_sessions:run"
-STEP = "start a session"
-# What is promised is two seconds; a busy machine may take longer.
-PATIENCE_S = 10.0
-SHAPE = LayerShape(
-    op="conv2d",
-    batch_size=1,
-    in_channels=16,
-    out_channels=16,
-    in_height=8,
-    in_width=8,
-    kernel=(3, 3),
-    padding=(1, 1),
-)
-REQUEST = TuneRequest(
-    layers=(LayerInfo(name="conv", shape=SHAPE, why_dense=()),),
-    patterns=(onexn(16),),
-    sparsities=(0.75,),
-    policy=dataclasses.replace(LAYERS.for_model(1 << 20), time_cap_us=20_000.0, warmup_us=1_000.0),
-)
+from autosparse.tuning.request import TuneResult
 
 
 @pytest.fixture(scope="module")
@@ -177,20 +155,6 @@ def test_a_stop_while_tuning_keeps_the_rows_taken_so_far(host: Host, tmp_path: P
 def test_a_node_that_the_cluster_lacks_is_refused(cluster: str) -> None:
     with pytest.raises(ConfigError, match=rf"^host must .* got 'node:nowhere'; its nodes: .*{cluster}"):
         open_host("node:nowhere")
-
-
-def test_files_that_the_node_lacks_are_named(
-    cluster: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    file = tmp_path / "weights.safetensors"
-    file.write_bytes(b"1234")
-    with open_host(cluster) as host:
-        request = {"do": "tell", "contestants": [{"weights": str(file)}]}
-        found = host.time_whole(RUNNER, request, step=STEP, limit_s=60, progress=Progress())
-        assert found["do"] == "tell"
-        monkeypatch.setattr(os.path, "getsize", lambda _: 5)  # here it is another file than there
-        with pytest.raises(DataError, match=rf"must be on the node .* lacks {file}"):
-            host.time_whole(RUNNER, request, step=STEP, limit_s=60, progress=Progress())
 
 
 def test_what_runs_on_a_node_ends_with_its_host(cluster: str) -> None:

@@ -94,7 +94,7 @@ def test_a_search_refuses_it_before_any_work(nobody: str, tmp_path: Any) -> None
     assert not (tmp_path / "results").exists()
 
 
-@pytest.mark.parametrize("host", ["10.0.0.7", "node:big-one", "fe80::1"])
+@pytest.mark.parametrize("host", ["10.0.0.7", "node:big-one", "fe80::1", "hardware:0123456789ab"])
 def test_a_node_needs_a_cluster(host: str) -> None:
     check_host(host, "10.0.0.1:6379")
     with pytest.raises(ConfigError, match=rf"^host must be here .* got '{host}'; add --address"):
@@ -103,8 +103,15 @@ def test_a_node_needs_a_cluster(host: str) -> None:
 
 @pytest.mark.parametrize("host", ["a b", "node:", "-x", "http://host"])
 def test_what_is_no_node_is_refused(host: str) -> None:
-    with pytest.raises(ConfigError, match=r"^host must be here, a node's address or node:HOSTNAME"):
+    with pytest.raises(ConfigError, match=r"^host must be here, a node's address, node:HOSTNAME or h"):
         check_host(host, "10.0.0.1:6379")
+
+
+@pytest.mark.parametrize("name", ["", "x", "0123456789AB", "0123456789ab0", "any"])
+def test_what_is_no_hardware_id_is_refused(name: str) -> None:
+    check_host("hardware:0123456789ab", "10.0.0.1:6379")
+    with pytest.raises(ConfigError, match=rf"12 hexadecimal digits, but got 'hardware:{name}'"):
+        check_host(f"hardware:{name}", "10.0.0.1:6379")
 
 
 def test_this_machine_needs_no_cluster() -> None:

@@ -31,27 +31,31 @@ class Arithmetic:
 F32 = Arithmetic()
 
 
-def settle(wanted: str, graph: Graph) -> Arithmetic:
+def settle(wanted: str, graph: Graph, why_not_there: str | None = None) -> Arithmetic:
     """Turns ``f32``, ``bf16`` or ``auto`` into types.
 
-    ``auto`` is f32, and bf16 too where the CPU computes in it and the executor takes the whole model.
+    ``auto`` is f32, and bf16 too where the host computes in it and the executor takes the whole model.
     Which of the two a configuration gets is for the search to choose.
 
     Args:
         wanted: as in `SearchConfig.dtype`.
         graph: the model, fused.
+        why_not_there: why the host does not compute in bf16, empty if it does; None asks this machine.
 
     Raises:
         UsageError: bf16 alone is wanted, but the host or the model cannot.
     """
     if wanted == "f32":
         return F32
-    why = why_host_cannot("bf16") or _why_model_cannot(graph)
+    why_host = why_host_cannot("bf16") if why_not_there is None else why_not_there
+    why = why_host or _why_model_cannot(graph)
     if wanted == "auto":
         both = Arithmetic(dtypes=("f32", "bf16"))
         return both.without("bf16", why) if why else both
     if why:
-        raise UsageError(f"--dtype bf16 must be possible here, but {why}; write --dtype f32 or auto")
+        raise UsageError(
+            f"--dtype bf16 must be possible where it is measured, but {why}; write --dtype f32 or auto"
+        )
     return Arithmetic(dtypes=("bf16",))
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from autosparse import models
 from autosparse.config import SearchConfig
 from autosparse.errors import RunError, UsageError
+from autosparse.hardware import usable_cores
 from autosparse.measuring.stopwatch import WHOLE
 from autosparse.pipeline.measured.ledger import Ledger
 from autosparse.pipeline.measured.session import Contestant, SessionRequest
@@ -41,7 +42,7 @@ def dense_weights(subject: Survey, progress: Progress) -> Path:
         config.model,
         config.data,
         **_baseline_of(subject),
-        threads=subject.hardware.cpu.cores_usable,
+        threads=usable_cores(),
         images=subject.images,
         progress=progress,
     )
@@ -275,7 +276,7 @@ def pool_for(subject: Survey, run: RunFolder, progress: Progress) -> Pool:
     """Starts the workers of a run, or joins the cluster it names."""
     with progress.step("start workers"):
         return Pool(
-            cores=max(subject.config.parallel or subject.hardware.cpu.cores_usable, subject.threads),
+            cores=max(subject.config.parallel or usable_cores(), subject.threads),
             address=subject.config.address,
             log_folder=run.folder("logs"),
         )

@@ -165,9 +165,14 @@ def survey(
         host = host or open_host()
         hardware = host.profile(keep=keep, progress=progress)
         device = find(config.device, hardware)
+        if isinstance(config.threads, int):
+            device.check_threads(config.threads)
+        why_no_bf16 = _why_no_bf16(host, device)
         progress.log(f"{device.kind} {device.id}: {device.name}")
     with progress.at("survey"):
-        found = _survey(config, hardware, device, progress, evaluates=evaluates, trains=trains)
+        found = _survey(
+            config, hardware, device, why_no_bf16, progress, evaluates=evaluates, trains=trains
+        )
     return dataclasses.replace(found, host=host)
 
 
@@ -175,6 +180,7 @@ def _survey(
     config: SearchConfig,
     hardware: HardwareProfile,
     device: Device,
+    why_no_bf16: str,
     progress: Progress,
     *,
     evaluates: bool,
@@ -192,7 +198,7 @@ def _survey(
         shape = config.input_shape or _image_shape(loaded.input_shape)
         fused = graph.fuse(graph.trace(loaded.module, (torch.zeros(config.batch_size, *shape),)))
         layers = graph.layers(fused)
-        arithmetic = settle(config.dtype, fused)
+        arithmetic = settle(config.dtype, fused, why_no_bf16)
         step.advance(1, f"{len(layers)} layers, computed in {' or '.join(arithmetic.dtypes)}")
     for dtype, why in arithmetic.why_not:
         progress.log(f"no {dtype}: {why}")
@@ -233,6 +239,12 @@ def _survey(
     if evaluates or trains:
         check_module(loaded.module, subject.images.train, loaded.classes, trains=trains)
     return subject
+
+
+def _why_no_bf16(host: Host, device: Device) -> str:
+    """Says why a device of a host does not compute in bf16; empty if it does."""
+    offers = {offer.kind: offer for offer in host.catalogue()}
+    return offers[device.kind].why_not.get("bf16", "")
 
 
 def will_train(config: SearchConfig) -> bool:

@@ -10,6 +10,7 @@ import torch
 
 from autosparse import models
 from autosparse.deploy.state_dict import write_state_dict
+from autosparse.hardware import usable_cores
 from autosparse.pipeline.measured.tables import choices
 from autosparse.pipeline.subject.survey import Survey
 from autosparse.plans.plan import Plan
@@ -57,7 +58,7 @@ def alternatives_for(subject: Survey, weights: Path, progress: Progress) -> Path
     with exclusive(home / f"{key}.lock", progress):
         if not file.exists():
             done.mkdir(exist_ok=True)
-            torch.set_num_threads(subject.hardware.cpu.cores_usable)
+            torch.set_num_threads(usable_cores())
             module = _dense(subject, weights)
             found = reconstruct_alone(
                 module,
@@ -87,7 +88,7 @@ def reconstruct_plans(
     Returns:
         Plan id to file, for the plans that prune anything.
     """
-    torch.set_num_threads(subject.hardware.cpu.cores_usable)
+    torch.set_num_threads(usable_cores())
     found = {}
     for plan in plans:
         if not plan.is_sparse:

@@ -10,11 +10,11 @@ from pathlib import Path
 from autosparse.config import SearchConfig, validate
 from autosparse.database import TuningDatabase
 from autosparse.database.schema import parse_url
+from autosparse.hosts.opening import open_host
 from autosparse.pipeline.results.outcomes import Forecast, TypeForecast
 from autosparse.pipeline.subject.requests import check_study_of, check_training
 from autosparse.pipeline.subject.survey import Survey, survey, will_train
 from autosparse.progress import Progress
-from autosparse.tuning.autotune import count
 
 _IN_MEMORY = "sqlite://"
 
@@ -31,12 +31,15 @@ def forecast(config: SearchConfig, progress: Progress | None = None) -> Forecast
     """
     validate(config, writing=False)
     progress = (progress or Progress()).of("search --dry-run")
-    subject = survey(config, progress, keep=False, evaluates=True, trains=will_train(config))
-    subject.check_sparse()
-    check_study_of(subject)
-    check_training(subject)
-    with TuningDatabase(_existing(subject.database)) as database:
-        types = tuple(_of_type(subject, dtype, database) for dtype in subject.dtypes)
+    with open_host(config.host, config.address) as host:
+        subject = survey(
+            config, progress, keep=False, evaluates=True, trains=will_train(config), host=host
+        )
+        subject.check_sparse()
+        check_study_of(subject)
+        check_training(subject)
+        with TuningDatabase(_existing(subject.database)) as database:
+            types = tuple(_of_type(subject, dtype, database) for dtype in subject.dtypes)
     size = subject.space.size(subject.layers)
     fastest_ms = min(each.fastest_ms for each in types)
     slowest = [each.slowest_ms for each in types if each.slowest_ms is not None]
@@ -74,7 +77,7 @@ def _is_met(types: Sequence[TypeForecast], budget_ms: float | None) -> bool | No
 
 
 def _of_type(subject: Survey, dtype: str, database: TuningDatabase) -> TypeForecast:
-    counted = count(subject.tune_request(dtype), subject.device, database)
+    counted = subject.host.count(subject.tune_request(dtype), subject.device, database)
     return TypeForecast(
         dtype=dtype,
         considered=counted.considered,

@@ -117,7 +117,9 @@ def train(
         progress = (progress or Progress()).of(f"train {folder.name}", log)
         subject = survey(config, progress, evaluates=True, trains=True, host=host)
         own_id = subject.device.id
-        if document.hardware_id != own_id and not hardware.is_here(document.hardware_id):
+        is_own = document.hardware_id == own_id
+        is_former = hardware.is_here(own_id) and hardware.is_here(document.hardware_id)
+        if not is_own and not is_former:
             raise RunError(
                 f"a run is trained and measured on its own kind of host, but {run.name} is of "
                 f"{document.hardware_id} and this is {own_id}; search here first"
