@@ -104,6 +104,7 @@ ONLY_IN = {
     ),
     "typer": ("cli/",),
     "sqlalchemy": ("storage/sql.py", "database/", "jobs/", "schedules/", "searching/storage.py"),
+    "cronsim": ("schedules/times.py",),
     "pandas": ("frames/",),
     "plotly": ("report/", "compare/picture.py", "frames/"),
     "onnxruntime": ("compare/peers/", "compare/int8.py", "deploy/onnx_file.py"),

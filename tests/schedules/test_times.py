@@ -152,6 +152,23 @@ def test_the_second_pass_of_a_repeated_hour_belongs_to_steady_expressions_alone(
     assert clock("America/Sao_Paulo", due) == ["17 23:30-0300", "17 00:30-0300"]
 
 
+def test_a_bound_within_a_repeated_hour_has_all_of_the_first_pass_behind_it() -> None:
+    start, until = (seconds("Europe/Berlin", 2025, 10, 26, *time) for time in ((1, 50), (2, 10)))
+    first = ["26 02:00+0200", "26 02:15+0200", "26 02:30+0200", "26 02:45+0200"]
+    for cron, due in (
+        ("*/15 * * * *", [*first, "26 02:00+0100"]),
+        ("*/15 1-3 * * *", first),
+        ("50 2 * * *", ["26 02:50+0200"]),
+    ):
+        assert (
+            clock("Europe/Berlin", times_between(cron, "Europe/Berlin", start, until + 3600, 9)) == due
+        )
+        later = times_between(cron, "Europe/Berlin", until, until + 3600, 9)
+        assert clock("Europe/Berlin", later) == [
+            each for each in due if each > "26 02:10" or "+01" in each
+        ]
+
+
 def test_spelling_does_not_matter_where_the_clock_changes() -> None:
     start = seconds("UTC", 2025, 3, 25)
     for one, other in (
