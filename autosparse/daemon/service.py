@@ -2,21 +2,32 @@
 
 from __future__ import annotations
 
+import itertools
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from autosparse.daemon.place import folder_of
+from autosparse.errors import RunError, got
 from autosparse.jobs.queue import Queue
 from autosparse.jobs.records import Job, JobOptions, JobRequest
 from autosparse.jobs.verbs import Place, verb_named
+from autosparse.run_folders.listing import find_run
 from autosparse.schedules.schedule import Schedule
 from autosparse.schedules.store import Schedules
+from autosparse.storage.serial import short_hash
+
+_LONGEST_NAME = 60
 
 
 def _nothing() -> None:
     """Wakes nobody: the supervisor, if there is one, looks by itself every second."""
+
+
+class NoSuchRun(RunError):
+    """No run of the daemon's has the name."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,7 +57,8 @@ class Service:
             verb: of `jobs.verbs.VERBS`.
             settings: its flags by their keys.
             options: how the job is treated.
-            key: see `Queue.submit`.
+            key: see `Queue.submit`. It stands for what was asked as it was asked: what that means may
+                have changed since, such as which run is the latest, and the job is the same.
 
         Returns:
             The job, and whether it is new.
@@ -54,7 +66,11 @@ class Service:
         Raises:
             AutosparseError: it cannot be meant, or cannot work here; nothing was stored.
         """
-        found = self.queue.submit(self._request(verb, settings, options), key=key)
+        asked = short_hash([verb, settings, options.to_json()], 32)
+        if key and (known := self.queue.submitted(key, asked)):
+            return known, False
+        request = self._request(verb, settings, options)
+        found = self.queue.submit(request, key=key, key_hash=asked)
         self.wake()
         return found
 
@@ -76,7 +92,7 @@ class Service:
         settings: Mapping[str, Any],
         options: JobOptions,
         *,
-        name: str,
+        name: str | None = None,
         cron: str,
         timezone: str,
         catch_up: Literal["once", "skip"] = "once",
@@ -84,21 +100,58 @@ class Service:
     ) -> Schedule:
         """Checks and stores a schedule; see `Schedules.add`.
 
+        Args:
+            verb: as of `submit`.
+            settings: as of `submit`.
+            options: as of `submit`.
+            name: that no other schedule has; None makes one of what the jobs do.
+            cron: see `Schedule`.
+            timezone: see `Schedule`.
+            catch_up: see `Schedule`.
+            jitter_s: see `Schedule`.
+
         Raises:
             AutosparseError: something cannot be meant, or cannot work here; nothing was stored.
         """
+        request = self._request(verb, settings, options)
         return self.schedules.add(
-            self._request(verb, settings, options),
-            name=name,
+            request,
+            name=self._free_name(request) if name is None else name,
             cron=cron,
             timezone=timezone,
             catch_up=catch_up,
             jitter_s=jitter_s,
         )
 
+    def _free_name(self, request: JobRequest) -> str:
+        """Gives a name that no schedule has: of the verb and what it works on."""
+        subject = str(request.settings.get("model") or request.settings.get("run") or "")
+        words = re.findall(r"[A-Za-z0-9_.-]+", f"{request.verb} {subject.rpartition('/')[2]}")
+        base = "-".join(words)[:_LONGEST_NAME]
+        taken = {schedule.name for schedule in self.schedules.all()}
+        numbered = (f"{base}-{number}" for number in itertools.count(2))
+        return next(name for name in itertools.chain([base], numbered) if name not in taken)
+
     def folder(self, job_id: int) -> Path:
         """Gives the folder of a job."""
         return folder_of(self.place.results, job_id)
+
+    def run(self, name: str) -> Path:
+        """Gives the folder of a run by its name, or of the ``latest``.
+
+        Raises:
+            NoSuchRun: the daemon has none of that name.
+        """
+        results = self.place.results.resolve()
+        try:
+            found = find_run(results, name)
+        except RunError as error:
+            raise NoSuchRun(str(error)) from None
+        if found.parent != results:
+            raise NoSuchRun(
+                f"run must be one of the daemon's, but got {got(name)}; see `autosparse runs list`"
+            )
+        return found
 
     def _request(self, verb: str, settings: Mapping[str, Any], options: JobOptions) -> JobRequest:
         settled = verb_named(verb).settle(settings, self.place)

@@ -58,13 +58,14 @@ class Queue:
 
     # ------------------------------------------------------------------------------------- asking
 
-    def submit(self, request: JobRequest, *, key: str = "") -> tuple[Job, bool]:
+    def submit(self, request: JobRequest, *, key: str = "", key_hash: str = "") -> tuple[Job, bool]:
         """Stores a job.
 
         Args:
             request: what is asked, checked.
             key: of the submitter's own, so that asking again because an answer was lost makes no second
                 job; empty is none.
+            key_hash: of what the key stands for; empty is the request's own.
 
         Returns:
             The job, and whether it is new.
@@ -73,15 +74,10 @@ class Queue:
             Conflict: the key belongs to another request.
             DatabaseError: it cannot be stored.
         """
-        asked = short_hash(request.to_json(), 32)
+        asked = key_hash or short_hash(request.to_json(), 32)
         with self.store.writing() as connection:
-            if key and (found := by_key(connection, key)):
-                if found["request_hash"] != asked:
-                    raise Conflict(
-                        f"an idempotency key must stand for one request, but {key!r} is that of job "
-                        f"{found['id']}, which asks for something else; take another key"
-                    )
-                return to_job(found), False
+            if key and (found := _keyed(connection, key, asked)):
+                return found, False
             try:
                 with connection.begin_nested():
                     number = self.insert(connection, request, key=key, request_hash=asked)
@@ -89,7 +85,16 @@ class Queue:
                 pass
             else:
                 return to_job(row_of(connection, number)), True
-        return self.submit(request, key=key)
+        return self.submit(request, key=key, key_hash=key_hash)
+
+    def submitted(self, key: str, key_hash: str) -> Job | None:
+        """Gives the job that was submitted under a key; None if there is none.
+
+        Raises:
+            Conflict: the key stands for something else.
+        """
+        with self.store.reading() as connection:
+            return _keyed(connection, key, key_hash)
 
     def insert(
         self,
@@ -182,6 +187,14 @@ class Queue:
         with self.store.reading() as connection:
             return to_job(row_of(connection, job_id))
 
+    def many(self, numbers: Collection[int]) -> dict[int, Job]:
+        """Gives those of some jobs that exist, by their numbers."""
+        if not numbers:
+            return {}
+        query = sa.select(JOBS).where(JOBS.c.id.in_(sorted(numbers)))
+        with self.store.reading() as connection:
+            return {row["id"]: to_job(row) for row in connection.execute(query).mappings()}
+
     def jobs(
         self,
         *,
@@ -238,6 +251,23 @@ class Queue:
         with self.store.reading() as connection:
             found = {State(state): int(count) for state, count in connection.execute(query)}
         return {state: found.get(state, 0) for state in State}
+
+    def running_of(self, daemon: str) -> int:
+        """Gives how many jobs run at a daemon."""
+        own = (JOBS.c.state == str(State.RUNNING), JOBS.c.owner == daemon)
+        with self.store.reading() as connection:
+            query = sa.select(sa.func.count()).select_from(JOBS).where(*own)
+            return int(connection.execute(query).scalar_one())
+
+    def longest_wait_s(self) -> float:
+        """Gives how long the oldest of the jobs has waited that may begin; 0 if there is none."""
+        ready, changed = JOBS.c.ready_at_s, JOBS.c.changed_at_s
+        since = sa.func.min(sa.case((ready > changed, ready), else_=changed))
+        with self.store.reading() as connection:
+            now_s = self.store.now_s(connection)
+            waits = (JOBS.c.state == str(State.WAITING), ready <= now_s)
+            found = connection.execute(sa.select(since).where(*waits)).scalar()
+            return 0.0 if found is None else max(0.0, now_s - float(found))
 
     # ------------------------------------------------------------------------------------- working
 
@@ -451,3 +481,18 @@ class Queue:
             numbers = [int(number) for number in connection.execute(for_update(old)).scalars()]
             delete(connection, numbers)
             return numbers
+
+
+def _keyed(connection: sa.Connection, key: str, key_hash: str) -> Job | None:
+    """Gives the job of an idempotency key.
+
+    Raises:
+        Conflict: the key stands for something else.
+    """
+    found = by_key(connection, key)
+    if found is not None and found["request_hash"] != key_hash:
+        raise Conflict(
+            f"an idempotency key must stand for one request, but {key!r} is that of job "
+            f"{found['id']}, which asks for something else; take another key"
+        )
+    return None if found is None else to_job(found)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import itertools
 import os
 import shutil
 from collections.abc import Iterator
@@ -12,7 +13,7 @@ from typing import Any
 
 from autosparse.errors import RunError
 from autosparse.run_folders.folder import claim
-from autosparse.run_folders.shelf import LATEST, latest_run, mend_latest, run_folders
+from autosparse.run_folders.shelf import LATEST, age, latest_run, mend_latest, run_folders
 from autosparse.run_folders.state import (
     FINISHED,
     LOCK_FILE,
@@ -62,9 +63,18 @@ def find_of_job(root: Path, job: str, since: str = "") -> Path | None:
     return None
 
 
-def list_runs(root: Path) -> tuple[RunSummary, ...]:
-    """Gives every run under a folder, newest first; none if the folder does not exist."""
-    return tuple(summarize(path) for path in run_folders(root))
+def list_runs(
+    root: Path, *, before: str | None = None, limit: int | None = None
+) -> tuple[RunSummary, ...]:
+    """Gives the runs under a folder, newest first; none if the folder does not exist.
+
+    Args:
+        root: folder of all runs.
+        before: only those older than the run of this name, which may be gone; None is all.
+        limit: how many at most; None is all.
+    """
+    older = (path for path in run_folders(root) if before is None or age(path.name) < age(before))
+    return tuple(summarize(path) for path in itertools.islice(older, limit))
 
 
 def summarize(path: Path) -> RunSummary:

@@ -48,15 +48,15 @@ def run_folders(root: Path) -> Iterator[Path]:
     """Gives the folders under `root` that are runs, newest first."""
     if not os.path.isdir(root):
         return
-    entries = sorted(root.iterdir(), key=lambda p: _age(p.name), reverse=True)
+    entries = sorted(root.iterdir(), key=lambda p: age(p.name), reverse=True)
     for path in entries:
         hidden = path.name.startswith(".")
         if not hidden and not path.is_symlink() and os.path.isfile(path / STATE_FILE):
             yield path
 
 
-def _age(name: str) -> tuple[str, int, str]:
-    """Orders names by their time stamp, then by the number that a collision added."""
+def age(name: str) -> tuple[str, int, str]:
+    """Gives a key that orders names by their time stamp, then by the number that a collision added."""
     stamp, _, rest = name.partition("-")
     number = re.search(r"-(\d{1,3})$", rest)
     return stamp, int(number[1]) if number else 1, rest

@@ -1,0 +1,98 @@
+"""The application: everything that a daemon answers, put together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from fastapi import APIRouter, FastAPI
+from fastapi.openapi.utils import get_openapi
+from starlette.middleware import Middleware
+
+from autosparse.daemon.access import Listening
+from autosparse.daemon.service import Service
+from autosparse.web import problems, security
+from autosparse.web.routes import jobs, schedules, server
+
+PREFIX = "/api/v1"
+_VERSION = "1"
+_ABOUT = """Jobs, schedules and runs of an autosparse daemon.
+
+Every request but those that say so shows the daemon's token: `Authorization: Bearer TOKEN`. Refusals
+are problem details (RFC 9457); `exit_code` is what the command line would have ended with. Lists come
+in pages: follow `next`, or the header `Link`, until it is null. Times are ISO 8601 in UTC; durations
+are asked for with a unit (`2h`) and answered in seconds (`_s`)."""
+
+
+def _works() -> bool:
+    """Nobody takes jobs in this process who could have ended."""
+    return True
+
+
+def make_app(
+    service: Service,
+    listening: Listening,
+    token: str,
+    *,
+    is_working: Callable[[], bool] = _works,
+    login_path: str | None = None,
+) -> FastAPI:
+    """Makes the application of a daemon.
+
+    Args:
+        service: what it does when it is asked.
+        listening: its names, and whether it is reached over TLS.
+        token: by which it knows its user.
+        is_working: tells whether jobs are taken.
+        login_path: where browsers begin a session; None where there is no page.
+    """
+    app = FastAPI(
+        title="autosparse",
+        version=_VERSION,
+        description=_ABOUT,
+        openapi_url=f"{PREFIX}/openapi.json",
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+        middleware=[
+            Middleware(security.ResponseHeaders),
+            Middleware(problems.Unexpected),
+            Middleware(security.Door, listening=listening, token=token, login_path=login_path),
+            Middleware(security.BodyLimit),
+        ],
+    )
+    app.state.service = service
+    app.state.is_working = is_working
+    app.state.token = token
+    app.state.listening = listening
+    problems.tell_problems(app)
+    api = APIRouter(prefix=PREFIX)
+    for router in (server.router, jobs.router, schedules.router):
+        api.include_router(router)
+    app.include_router(api)
+    app.include_router(server.health)
+    app.openapi = lambda: _schema(app)  # type: ignore[method-assign]
+    return app
+
+
+def _schema(app: FastAPI) -> dict[str, Any]:
+    """Gives the schema of the API: as FastAPI makes it, with problems and the token."""
+    if app.openapi_schema is None:
+        made = get_openapi(
+            title=app.title,
+            version=app.version,
+            description=app.description,
+            routes=app.routes,
+        )
+        components = made.setdefault("components", {})
+        described = problems.Problem.model_json_schema(ref_template="#/components/schemas/{model}")
+        components.setdefault("schemas", {}).update(
+            {**described.pop("$defs", {}), problems.Problem.__name__: described}
+        )
+        components["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
+        made["security"] = [{"token": []}]
+        for path in security.OPEN_PATHS:
+            for operation in made["paths"].get(path, {}).values():
+                operation["security"] = []
+        app.openapi_schema = made
+    return app.openapi_schema
