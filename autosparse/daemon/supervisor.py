@@ -113,7 +113,7 @@ class Supervisor(Closing):
 
     def run(self, stop: threading.Event) -> None:
         """Works until it is told to stop; then stops its jobs, which go on when a daemon takes them."""
-        daemons.register(self.queue.store, self.daemon)
+        daemons.give_word(self.queue.store, self.daemon)
         while not stop.is_set():
             try:
                 self.round()
@@ -151,9 +151,8 @@ class Supervisor(Closing):
 
     def close(self) -> None:
         """Ends all processes at once. Closing twice is fine."""
-        for each in self._running.values():
+        for each in list(self._running.values()):
             self._forget(each)
-        self._running.clear()
         if self._woken >= 0:
             self._selector.close()
             os.close(self._woken)

@@ -46,16 +46,8 @@ def _boot_id() -> str:
     return f"{boot[:36]} {pids}"[:64]
 
 
-def register(store: Store, daemon: Daemon) -> None:
-    """Notes that a daemon begins to work."""
-    with store.writing() as connection:
-        now_s = store.now_s(connection)
-        values = {**daemon.to_json(), "started_at_s": now_s, "seen_at_s": now_s}
-        connection.execute(sa.insert(DAEMONS).values(values))
-
-
 def give_word(store: Store, daemon: Daemon) -> None:
-    """Notes that a daemon lives."""
+    """Notes that a daemon lives; the first time, that it begins."""
     with store.writing() as connection:
         now_s = store.now_s(connection)
         mine = sa.update(DAEMONS).where(DAEMONS.c.id == daemon.id)

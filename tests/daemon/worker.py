@@ -54,7 +54,9 @@ def _made(root: Path, config: Path) -> RunFolder:
 def _work(run: RunFolder, step: object, *, endless: bool) -> int:
     done = len(read_jsonl(run.path / LOG))
     for number in range(done, STEPS):
-        time.sleep(3600 if endless else STEP_S)
+        time.sleep(STEP_S)
+        while endless and not _told:
+            time.sleep(STEP_S)
         if _told:
             run.finish("stopped", ExitCode.STOPPED, "stopped")
             return ExitCode.STOPPED

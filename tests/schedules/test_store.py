@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
 import pytest
 
@@ -198,14 +199,14 @@ def test_a_daemon_that_dies_between_decisions_repeats_and_forgets_none(
 
 
 def test_a_year_in_a_store(clock: FakeClock, tmp_path: object) -> None:
-    """Both switch days of three zones, by the hour, with every due time in the database once."""
+    """Both switch days of three zones, looked at every four hours: every due time is stored once."""
     with Store(f"sqlite:///{tmp_path}/year.db", clock=clock) as store:
         schedules = Schedules(Queue(store))
         zones = ("Europe/Berlin", "America/New_York", "Australia/Sydney")
         mine = [schedules.add(ASKED, name=zone, cron="30 2 * * *", timezone=zone) for zone in zones]
         days = 365
-        for _ in range(days * 24):
-            clock.now_s += HOUR_S
+        for _ in range(days * 6):
+            clock.now_s += 4 * HOUR_S
             schedules.make_due_jobs()
             finish(queue_of(schedules))
         for each in mine:
@@ -213,7 +214,6 @@ def test_a_year_in_a_store(clock: FakeClock, tmp_path: object) -> None:
             assert len(found) == days and {one.outcome for one in found} == {"fired"}
             gaps = {
                 round((later.due_at_s - earlier.due_at_s) / HOUR_S, 2)
-                for later, earlier in zip(found, found[1:], strict=False)
+                for later, earlier in itertools.pairwise(found)
             }
             assert gaps <= {23.0, 23.5, 24.0, 24.5, 25.0} and len(gaps) >= 3
-        assert timedelta(days=days).days == days
