@@ -163,7 +163,9 @@ def load_result(folder: Path) -> TrainResult | None:
     if not path.exists():
         return None
     values = read_json(path)
-    weights = folder / values.get("weights", "")
+    if not isinstance(values, dict):
+        raise RunError(f"{path} must hold a mapping; it is damaged, so remove it")
+    weights = folder / str(values.get("weights", ""))
     return TrainResult.from_json({**values, "weights": str(weights)}) if weights.is_file() else None
 
 

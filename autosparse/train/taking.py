@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
-from autosparse.errors import RunError
+from autosparse.errors import AutosparseError, RunError
 from autosparse.storage.files import read_json
 from autosparse.storage.paths import writable_folder
 from autosparse.train.job import JOB, TrainJob, TrainResult, load_result, save_result, write_job
@@ -29,7 +29,7 @@ def finished_trainings(folder: Path) -> Mapping[str, Path]:
             values = read_json(record)
             if load_result(record.parent) is None:
                 continue
-        except (RunError, ValueError):
+        except AutosparseError:
             continue
         for key in ("fingerprint", "training"):
             if isinstance(values, dict) and isinstance(values.get(key), str):

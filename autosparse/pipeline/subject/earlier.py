@@ -37,6 +37,7 @@ from autosparse.train.taking import finished_trainings, take
 STUDY = "study"
 TABLE = "latency_table.csv"
 _EVALUATIONS, _ORIGIN = "evaluations.jsonl", "origin.json"
+_COLUMNS = ("layer", "label", "dtype", "kernel", "ci_low_us", "ci_high_us")
 _TOLD = 3
 
 
@@ -147,7 +148,7 @@ class Earlier:
         try:
             if key not in keys_of(self.path / STUDY / _EVALUATIONS):
                 return "weights, data or reconstructed layers are others"
-            moved = rows_moved(*(read_rows_csv(file) for file in (self.path / TABLE, table)))
+            moved = rows_moved(*(read_rows_csv(file, _COLUMNS) for file in (self.path / TABLE, table)))
         except (RunError, KeyError, ValueError) as error:
             return f"its files cannot be read: {error}"
         if moved:
