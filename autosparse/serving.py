@@ -129,6 +129,7 @@ def serve(serving: Serving, told: Callable[[dict[str, Any]], object]) -> None:
         if own != of_jobs:
             os.sched_setaffinity(0, own)
         schedules = Schedules(queue)
+        schedules.look_again()
         with Supervisor(queue, daemon, place, slots=serving.slots, job_cores=of_jobs) as supervisor:
             supervisor.beside(schedules.make_due_jobs)
             service = Service(

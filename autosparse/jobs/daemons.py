@@ -86,7 +86,7 @@ def _lives(daemon: Daemon) -> bool:
     try:
         process = psutil.Process(daemon.pid)
         is_it = abs(process.create_time() - daemon.pid_started_s) < _SAME_S
-        return is_it and process.status() != psutil.STATUS_ZOMBIE
+        return bool(is_it and process.status() != psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
         return False
     except psutil.AccessDenied:  # somebody else's: its number has been given away, or it is a daemon

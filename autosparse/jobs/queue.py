@@ -33,7 +33,7 @@ from autosparse.storage.serial import short_hash
 LEASE_S = 30.0
 """How long an owner counts as alive without a word of it."""
 
-_BEGUN = {"message": "", "is_cancelling": False, "exit_code": None}
+_BEGUN: dict[str, Any] = {"message": "", "is_cancelling": False, "exit_code": None}
 
 
 class Conflict(UsageError):
@@ -172,7 +172,7 @@ class Queue:
                     f"a job must be stopped, failed or cancelled to be resumed, but job {job_id} is "
                     f"{state}"
                 )
-            again = {**_BEGUN, "failures": 0, "ready_at_s": 0.0, "ran_s": 0.0}
+            again: dict[str, Any] = {**_BEGUN, "failures": 0, "ready_at_s": 0.0, "ran_s": 0.0}
             self._move(connection, row, State.WAITING, reason="resumed on request", **again)
             return to_job(row_of(connection, job_id))
 
@@ -453,7 +453,7 @@ class Queue:
     def _move(
         self,
         connection: sa.Connection,
-        row: Mapping[str, Any],
+        row: Mapping[Any, Any],
         after: State,
         *,
         reason: str = "",

@@ -94,7 +94,7 @@ def _the_one(connection: sa.Connection, query: sa.Select[Any], number: int) -> s
     return row
 
 
-def to_job(row: Mapping[str, Any]) -> Job:
+def to_job(row: Mapping[Any, Any]) -> Job:
     """Turns a row into a record."""
     snapshot = row["snapshot"]
     options = JobOptions.from_json(row["options"])
@@ -113,7 +113,7 @@ _PLAIN = (
 )
 
 
-def to_transition(row: Mapping[str, Any]) -> Transition:
+def to_transition(row: Mapping[Any, Any]) -> Transition:
     """Turns a row into a record."""
     before = row["before"]
     return Transition(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -16,7 +17,10 @@ from autosparse.jobs.rows import for_update
 from autosparse.jobs.schema import JOBS, OCCURRENCES, SCHEDULES
 from autosparse.jobs.states import OPEN
 from autosparse.schedules.schedule import Decision, Due, Outcome, Schedule, begin, decide
+from autosparse.schedules.times import check_cron
 from autosparse.storage.serial import Record
+
+log = logging.getLogger(__name__)
 
 _PLAIN = ("id", "name", "cron", "timezone", "catch_up", "jitter_s", "next_at_s", "created_at_s")
 
@@ -87,7 +91,7 @@ class Schedules:
             made = Schedule(
                 id=0,
                 name=name,
-                cron=cron,
+                cron=check_cron(cron),
                 timezone=timezone,
                 request=request,
                 catch_up=catch_up,
@@ -187,10 +191,26 @@ class Schedules:
         with self._store.writing() as connection:
             now_s = self._store.now_s(connection)
             for row in connection.execute(for_update(_due(now_s))).mappings().all():
-                made += self._decide(connection, row, now_s)
+                try:
+                    made += self._decide(connection, row, now_s)
+                except UsageError as error:  # a time zone that this host does not know, for one
+                    log.error("schedule %s is not due while this holds: %s", row["name"], error)
         return made
 
-    def _decide(self, connection: sa.Connection, row: Mapping[str, Any], now_s: float) -> list[int]:
+    def look_again(self) -> None:
+        """Finds out anew when schedules are due next, as rules of time zones change with updates."""
+        with self._store.writing() as connection:
+            now_s = self._store.now_s(connection)
+            enabled = _live().where(SCHEDULES.c.is_enabled.is_(True), SCHEDULES.c.next_at_s > now_s)
+            for row in connection.execute(for_update(enabled)).mappings().all():
+                try:
+                    start = begin(_schedule(row), now_s, row["last_due_s"])
+                except UsageError as error:
+                    log.error("schedule %s is not due while this holds: %s", row["name"], error)
+                else:
+                    self._go_on(connection, row["id"], start)
+
+    def _decide(self, connection: sa.Connection, row: Mapping[Any, Any], now_s: float) -> list[int]:
         schedule = _schedule(row)
         decision = decide(schedule, now_s, row["last_due_s"], _is_running(connection, schedule.id))
         made: list[int] = []
@@ -247,7 +267,7 @@ def _found(connection: sa.Connection, wanted: int | str, *, lock: bool = True) -
     return row
 
 
-def _schedule(row: Mapping[str, Any]) -> Schedule:
+def _schedule(row: Mapping[Any, Any]) -> Schedule:
     options = JobOptions.from_json(row["options"])
     return Schedule(
         request=JobRequest(verb=row["verb"], settings=row["settings"], options=options),

@@ -10,10 +10,12 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 
 import pytest
+import sqlalchemy as sa
 
 from autosparse.errors import UsageError
 from autosparse.jobs.queue import Conflict, Queue
 from autosparse.jobs.records import JobOptions, JobRequest
+from autosparse.jobs.schema import SCHEDULES
 from autosparse.jobs.states import State
 from autosparse.jobs.store import Store
 from autosparse.schedules.schedule import Schedule
@@ -217,3 +219,29 @@ def test_a_year_in_a_store(clock: FakeClock, tmp_path: object) -> None:
                 for later, earlier in itertools.pairwise(found)
             }
             assert gaps <= {23.0, 23.5, 24.0, 24.5, 25.0} and len(gaps) >= 3
+
+
+def test_one_that_this_host_cannot_read_does_not_stop_the_others(
+    schedules: Schedules, clock: FakeClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    bad = hourly(schedules, name="of another host")
+    hourly(schedules)
+    with queue_of(schedules).store.writing() as connection:
+        connection.execute(
+            sa.update(SCHEDULES).where(SCHEDULES.c.id == bad.id).values(timezone="Mars/Olympus")
+        )
+    clock.now_s += HOUR_S
+    schedules.look_again()
+    assert len(schedules.make_due_jobs()) == 1
+    assert "of another host is not due" in caplog.text
+
+
+def test_rules_of_time_zones_that_changed_move_what_is_due_next(
+    schedules: Schedules, clock: FakeClock
+) -> None:
+    made = hourly(schedules)
+    assert made.next_at_s is not None
+    with queue_of(schedules).store.writing() as connection:
+        connection.execute(sa.update(SCHEDULES).values(next_at_s=made.next_at_s + 1800))
+    schedules.look_again()
+    assert schedules.get(made.id).next_at_s == made.next_at_s
