@@ -8,7 +8,20 @@ from typing import Annotated, Any
 
 import typer
 
-from autosparse.cli import bench, completion, database, deploy, machine, prune, runs, search, serving
+from autosparse.cli import (
+    bench,
+    completion,
+    database,
+    deploy,
+    jobs,
+    machine,
+    prune,
+    runs,
+    schedules,
+    search,
+    serving,
+    submitting,
+)
 from autosparse.cli.output import emit
 from autosparse.version import __version__
 
@@ -45,6 +58,12 @@ app.command(rich_help_panel=_LOOKING)(machine.doctor)
 app.command(rich_help_panel=_LOOKING)(machine.kernels)
 app.command(rich_help_panel=_LOOKING)(machine.models)
 app.command(rich_help_panel=_DAEMON)(serving.serve)
+app.add_typer(submitting.app, name="submit", rich_help_panel=_DAEMON)
+app.command(rich_help_panel=_DAEMON)(jobs.status)
+app.command(rich_help_panel=_DAEMON)(jobs.logs)
+app.command(rich_help_panel=_DAEMON)(jobs.cancel)
+app.command(rich_help_panel=_DAEMON)(jobs.resume)
+app.add_typer(schedules.app, name="schedule", rich_help_panel=_DAEMON)
 app.add_typer(runs.app, name="runs", rich_help_panel=_KEEPING)
 app.add_typer(database.app, name="db", rich_help_panel=_KEEPING)
 app.add_typer(completion.app, name="completion", rich_help_panel=_KEEPING)

@@ -1,0 +1,133 @@
+"""A job watched to its end, whatever becomes of the connection and of the daemon."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from autosparse.client.daemon import Daemon
+from autosparse.client.events import Event
+from autosparse.client.problems import Unreachable
+from autosparse.client.records import HowFar, RemoteJob
+
+PATIENCE_S = 600.0
+"""How long nothing may answer before a job is no longer watched."""
+# Waits between two attempts to hear of the job again, the first and the longest.
+_FIRST_WAIT_S, _LONGEST_WAIT_S = 0.5, 10.0
+
+
+class Watcher(Protocol):
+    """Who is told what becomes of a job."""
+
+    def job(self, job: RemoteJob) -> None:
+        """Takes the job as it is now."""
+
+    def how_far(self, progress: HowFar) -> None:
+        """Takes how far it is."""
+
+    def line(self, text: str) -> None:
+        """Takes a line that it said."""
+
+    def gap(self, why: str) -> None:
+        """Takes why nothing is heard of it for now; empty when something is again."""
+
+
+@dataclass(slots=True)
+class _Heard:
+    """What was heard so far: when anything came, how many events, and the id of the last."""
+
+    at_s: float
+    events: int = 0
+    last_id: str = ""
+    is_gap: bool = False
+
+
+def follow(
+    daemon: Daemon,
+    number: int,
+    watcher: Watcher,
+    *,
+    patience_s: float = PATIENCE_S,
+    clock: Callable[[], float] = time.monotonic,
+    sleep: Callable[[float], None] = time.sleep,
+) -> RemoteJob:
+    """Watches a job until it has ended, and gives it as it is then.
+
+    Raises:
+        Unreachable: nothing answered for `patience_s`; the job is as it was.
+        AutosparseError: the daemon refuses.
+    """
+    heard = _Heard(clock())
+    wait_s = _FIRST_WAIT_S
+    while True:
+        events = heard.events
+        try:
+            ended = _listen(daemon, number, watcher, heard, clock) or _look(
+                daemon, number, heard, clock
+            )
+            if ended is not None:
+                watcher.job(ended)
+                return ended
+        except Unreachable as error:
+            if clock() - heard.at_s > patience_s:
+                raise
+            if not heard.is_gap:
+                watcher.gap(str(error))
+            heard.is_gap = True
+        wait_s = _FIRST_WAIT_S if heard.events > events else min(_LONGEST_WAIT_S, wait_s * 1.5)
+        sleep(wait_s)
+
+
+def _look(daemon: Daemon, number: int, heard: _Heard, clock: Callable[[], float]) -> RemoteJob | None:
+    """Asks for the job, where its events ended without its end; gives it if it has ended."""
+    job = daemon.job(number)
+    heard.at_s = clock()
+    return job if job.has_ended else None
+
+
+def _listen(
+    daemon: Daemon, number: int, watcher: Watcher, heard: _Heard, clock: Callable[[], float]
+) -> RemoteJob | None:
+    """Takes events until the connection ends; gives the job if one says that it has ended."""
+    with daemon.events(number, heard.last_id) as events:
+        for event in events:
+            heard.at_s, heard.last_id = clock(), event.id or heard.last_id
+            heard.events += 1
+            if heard.is_gap:
+                heard.is_gap = False
+                watcher.gap("")
+            ended = _take(daemon, event, watcher)
+            if ended is not None:
+                return ended
+    return None
+
+
+def _take(daemon: Daemon, event: Event, watcher: Watcher) -> RemoteJob | None:
+    if event.kind == "log":
+        watcher.line(_text(event.data))
+    elif event.kind == "progress":
+        watcher.how_far(daemon.read_progress(_parsed(event.data)))
+    elif event.kind in ("state", "end"):
+        job = daemon.read_job(_parsed(event.data))
+        if event.kind == "end":
+            return job
+        watcher.job(job)
+    return None
+
+
+def _parsed(data: str) -> Any:
+    try:
+        return json.loads(data)
+    except (ValueError, RecursionError):
+        return None  # is refused as what it should have been
+
+
+def _text(data: str) -> str:
+    """Gives a line of a log, which comes as JSON text or as it is."""
+    if not data.startswith('"'):
+        return data
+    parsed = _parsed(data)
+    return parsed if isinstance(parsed, str) else data
