@@ -110,6 +110,35 @@ def test_a_switch_is_set_anywhere_and_undone_by_what_comes_later(tmp_path: Path)
     assert resolve({}, {variable: "false"}, file).compact_weights is False
 
 
+def test_where_a_run_takes_things_from_does_not_define_it(tmp_path: Path) -> None:
+    plain = resolve({"model": "resnet18"}, {})
+    for since in ("latest", "20260101T000000Z-resnet18-h", f"{tmp_path}/runs/a"):
+        config = resolve({"model": "resnet18"}, {"AUTOSPARSE_SINCE": since})
+        assert config.since == since
+        assert config.fingerprint() == plain.fingerprint()
+        assert config.family() == plain.family()
+    file = write(tmp_path / "c.yaml", "model: resnet18\nsince: latest\n")
+    assert resolve({"since": "none"}, {}, file).since is None
+    assert SearchConfig.from_yaml(file).since == "latest"
+
+
+def test_a_folder_to_take_over_from_is_absolute(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert resolve({"model": "resnet18", "since": "runs/a"}, {}).since == f"{tmp_path}/runs/a"
+    assert resolve({"model": "resnet18", "since": "a"}, {}).since == "a"
+
+
+def test_a_family_is_of_settings_whatever_their_files_hold(tmp_path: Path) -> None:
+    recipe = write(tmp_path / "recipe.yaml", "kind: short\n")
+    before = resolve({"model": "resnet18", "recipe": str(recipe)}, {})
+    names = before.family(), before.fingerprint()
+    recipe.write_text("kind: full\n")
+    assert before.family() == names[0] and before.fingerprint() != names[1]
+    assert resolve({"model": "resnet18", "seed": "1"}, {}).family() != names[0]
+
+
 def test_none_on_the_command_line_undoes_a_file(tmp_path: Path) -> None:
     file = write(tmp_path / "c.yaml", "latency_budget: 5ms\ntrain: full\n")
     config = resolve({"model": "resnet18", "latency_budget": "none", "train": "none"}, {}, file)

@@ -18,6 +18,7 @@ from autosparse.errors import (
     ModelError,
     RunError,
 )
+from autosparse.run_folders import RunFolder
 
 
 def good(tmp_path: Path, **changes: Any) -> SearchConfig:
@@ -49,6 +50,40 @@ def test_a_home_that_cannot_be_used_is_refused_before_any_work(
     with pytest.raises(RunError, match="AUTOSPARSE_HOME must be a writable folder"):
         validate(good(tmp_path), writing=writing)
     assert [path.name for path in tmp_path.iterdir()] == ["file"], "and no folder of runs"
+
+
+def run_of(tmp_path: Path, status: str) -> Path:
+    with RunFolder.create(
+        tmp_path / "results", model="m", hardware_id="h", config_yaml="", fingerprint="f"
+    ) as run:
+        run.finish(status, 0)  # type: ignore[arg-type]
+    return run.path
+
+
+@pytest.mark.parametrize("writing", [True, False])
+@pytest.mark.parametrize("since", ["never", "no/such/folder", "n" * 5000, "a\0b", "../..", "/dev/null"])
+def test_a_run_to_take_over_from_that_is_not_there_is_refused_before_any_work(
+    tmp_path: Path, since: str, writing: bool
+) -> None:
+    with pytest.raises(RunError, match="a run must be a name or folder"):
+        validate(good(tmp_path, since=since), writing=writing)
+    assert not (tmp_path / "results").exists()
+
+
+def test_so_is_an_unfinished_one(tmp_path: Path) -> None:
+    validate(good(tmp_path, since=run_of(tmp_path, "infeasible").name))
+    validate(good(tmp_path, since=str(run_of(tmp_path, "done"))))
+    for status in ("failed", "stopped", "running"):
+        run = run_of(tmp_path, status)
+        if status == "running":
+            text = (run / "state.json").read_text()
+            (run / "state.json").write_text(text.replace('"done"', '"running"'))
+        with pytest.raises(RunError, match=f"must be a finished run, but .* is {status}"):
+            validate(good(tmp_path, since=run.name))
+
+
+def test_of_the_latest_there_may_be_none_yet(tmp_path: Path) -> None:
+    validate(good(tmp_path, since="latest"))
 
 
 @pytest.mark.parametrize("key", ["database", "storage"])

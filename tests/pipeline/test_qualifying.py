@@ -19,7 +19,7 @@ from autosparse.devices.device import find
 from autosparse.errors import ExitCode
 from autosparse.measuring.stopwatch import WHOLE
 from autosparse.pipeline.measured import ledger as ledgers
-from autosparse.pipeline.measured.finalists import corrected, qualify, uncorrected
+from autosparse.pipeline.measured.finalists import corrected, qualify, qualify_again, uncorrected
 from autosparse.pipeline.measured.ledger import Ledger, dense_name
 from autosparse.pipeline.measured.session import (
     Contestant,
@@ -259,6 +259,59 @@ def test_the_smallest_feasible_budget_is_one_that_a_measured_plan_meets(
     again.folder = bench.folder / "again"
     found = qualify(again.study(), again.ledger(), top_k=3, progress=Progress())
     assert found.chosen, "and with that budget there must be a result"
+
+
+def test_an_earlier_front_is_run_again_and_stays_while_it_meets_the_budget(
+    make: Callable[..., Bench],
+) -> None:
+    budget_us = 0.6 * REACH.dense_us
+    bench = make(budget_us, 0.9)
+    study = bench.study()
+    before = qualify(study, bench.ledger(), top_k=3, progress=Progress())
+    chosen = [each.plan for each in before.chosen]
+    beside = min(before.all, key=lambda each: each.latency_ms).plan
+    over = study.problem.dense_plan()
+
+    def again(slowdown: float, uniform: Plan | None) -> Any:
+        now = make(budget_us, slowdown)
+        now.folder = bench.folder / f"at-{slowdown}-{uniform and uniform.id}"
+        ledger = now.ledger()
+        return now, qualify_again(study, ledger, chosen=chosen, uniform=uniform, progress=Progress())
+
+    now, found = again(0.905, beside)
+    assert [each.plan.id for each in found.chosen] == [plan.id for plan in chosen]
+    assert found.uniform.plan.id == beside.id
+    for old, new in zip(before.chosen, found.chosen, strict=True):
+        assert new.latency_ms == pytest.approx(old.latency_ms * 0.905 / 0.9)
+    ran = [{c.name for c in session.contestants if c.plan} for session in now.sessions]
+    assert ran == [set(), {plan.id for plan in (*chosen, beside)}], "all of them in one session"
+    assert again(0.905, over)[1].uniform is None, "one over the budget is none to compare with"
+    assert again(0.905, None)[1].uniform is None
+    assert again(2.0, None)[1] is None, "and what no longer meets it is chosen anew"
+
+
+def test_plans_of_an_earlier_front_take_part_where_the_table_has_them(
+    make: Callable[..., Bench],
+) -> None:
+    bench = make(0.6 * REACH.dense_us, 1.0)
+    study = bench.study()
+    layer, choice = next(
+        (name, option.choice)
+        for name in study.problem.layers
+        for option in study.problem.options[name]
+        if option.choice.sparsity > 0
+    )
+    other_kernel = dataclasses.replace(choice, kernel="one of another day")
+    known = Plan(model=BARE.model, layers={layer: other_kernel}, note="of an earlier run")
+    unknown = [
+        Plan(model=BARE.model, layers={layer: dataclasses.replace(choice, sparsity=0.123)}),
+        Plan(model=BARE.model, layers={"no such layer": choice}),
+        Plan(model="another model", layers={layer: choice}),
+    ]
+    found = qualify(study, bench.ledger(), top_k=3, progress=Progress(), also=[known, *unknown])
+    ran = [each.plan for each in found.all if each.plan.note == "of an earlier run"]
+    assert [plan.layers[layer] for plan in ran] == [study.problem.option(layer, choice).choice]
+    assert not {plan.id for plan in unknown} & {each.plan.id for each in found.all}
 
 
 def out_of_reach(work: search_run._Work, findings: Findings) -> SearchOutcome:

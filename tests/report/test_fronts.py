@@ -143,6 +143,35 @@ def test_configurations_appear_and_go(moved: Callable[..., FrontMove]) -> None:
     assert "appeared" in back.text()
 
 
+def test_a_configuration_that_other_kernels_run_has_stayed(moved: Callable[..., FrontMove]) -> None:
+    def of_other_kernels(document: dict[str, Any]) -> None:
+        config = document["configs"][2]
+        config["id"] = "of today"
+        for layer in config["layers"]:
+            layer["kernel"] = "another"
+        scaled(config, 0.9)
+
+    found = moved(of_other_kernels)
+    assert {config.fate for config in found.configs} == {"stayed"}
+    [one] = [config for config in found.configs if config.was]
+    assert one.id == "of today" and one.latency is not None
+    assert one.latency.ratio == pytest.approx(0.9)
+
+
+def test_one_without_layers_is_matched_by_its_id_alone(moved: Callable[..., FrontMove]) -> None:
+    def bare(document: dict[str, Any]) -> None:
+        for config in document["configs"]:
+            config["layers"] = []
+
+    assert {config.fate for config in moved(bare, bare).configs} == {"stayed"}
+
+    def renamed(document: dict[str, Any]) -> None:
+        bare(document)
+        document["configs"][2]["id"] = "another"
+
+    assert {c.fate for c in moved(renamed, bare).configs} == {"stayed", "appeared", "gone"}
+
+
 class TestVerdicts:
     def over(self, document: dict[str, Any]) -> None:
         for config in document["configs"]:

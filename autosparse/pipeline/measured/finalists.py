@@ -155,7 +155,7 @@ def qualify_again(
         progress: told of the session.
 
     Returns:
-        The same finalists with figures of now; None if one of them no longer meets the budget.
+        The same finalists with figures of now; None if one of those chosen no longer meets the budget.
     """
     plans = _distinct([*chosen, *([] if uniform is None else [uniform])])
     with progress.step("qualify", 1):
@@ -164,11 +164,13 @@ def qualify_again(
             ledger.measure(new)
     problem = corrected(study.problem, ledger)
     found = {plan.id: finalist(plan, problem, ledger) for plan in plans}
-    if any(each.excess_ms > 0 for each in found.values()):
+    kept = tuple(found[plan.id] for plan in chosen)
+    if any(each.excess_ms > 0 for each in kept):
         return None
+    beside = None if uniform is None else found[uniform.id]
     return Qualifying(
-        chosen=tuple(found[plan.id] for plan in chosen),
-        uniform=None if uniform is None else found[uniform.id],
+        chosen=kept,
+        uniform=beside if beside is not None and beside.excess_ms <= 0 else None,
         all=tuple(found.values()),
         problem=problem,
         reverted=(),
