@@ -115,8 +115,8 @@ def serve(serving: Serving, told: Callable[[dict[str, Any]], object]) -> None:
     token = make_token(token_path)
     own, of_jobs = serving.shares()
     with (
-        Store(serving.database) as store,
         contextlib.closing(_listen(serving.listening)) as listener,
+        Store(serving.database) as store,
     ):
         place = Place(
             results=results,

@@ -19,6 +19,7 @@ from killing import request
 from one_daemon import WORKER
 from worker import LOG, STEPS
 
+from autosparse.daemon import job_process
 from autosparse.daemon.place import folder_of
 from autosparse.daemon.supervisor import Supervisor
 from autosparse.errors import ExitCode
@@ -189,8 +190,6 @@ class TestAskedToStop:
     def test_a_process_that_does_not_stop_is_killed(
         self, bench: Bench, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        from autosparse.daemon import job_process
-
         monkeypatch.setattr(job_process, "GRACE_S", 0.2)
         number = bench.submit("endless")
         process = bench.begun(number)
@@ -271,6 +270,14 @@ class TestTakenUp:
         bench.until(lambda: number not in bench.supervisor.running)
         assert not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
         assert bench.queue.get(number).owner == "other"
+
+
+def test_settings_in_the_daemons_environment_are_not_its_jobs(tmp_path: Path) -> None:
+    ours = {"AUTOSPARSE_THREADS": "9", "AUTOSPARSE_DATASET": "x", "AUTOSPARSE_HOME": "/h", "PATH": "/p"}
+    made = job_process._environment(ours, tmp_path, 5, 20.0)
+    assert not {"AUTOSPARSE_THREADS", "AUTOSPARSE_DATASET"} & set(made)
+    assert (made["AUTOSPARSE_HOME"], made["PATH"]) == ("/h", "/p")
+    assert made["AUTOSPARSE_JOB_FOLDER"] == str(tmp_path)
 
 
 class TestLeash:
