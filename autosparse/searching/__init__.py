@@ -12,6 +12,7 @@ It sees tables and callables, never kernels or trainers, so it runs on a laptop 
     storage    the journal or database of a study, and its locks
     owner      the only writer of a study: ask, tell, retry, reconcile
     evaluations  accuracies by plan, on disk the moment they are known
+    told       what has been found so far, for whoever watches
     study      `run_study`: the loop around all of it
     pool       where evaluations run: in this process, or
     parallel   on Ray

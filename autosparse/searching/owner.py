@@ -23,7 +23,7 @@ from autosparse.errors import RunError
 from autosparse.plans.front import feasible_front
 from autosparse.plans.plan import Plan
 from autosparse.records import Accuracy, short_hash
-from autosparse.searching import samplers
+from autosparse.searching import samplers, told
 from autosparse.searching.evaluations import Evaluations
 from autosparse.searching.knobs import Knobs, TrialKind
 from autosparse.searching.problem import Problem, plan_labels
@@ -84,6 +84,7 @@ class StudyOwner:
         self.evaluations = Evaluations(folder / "evaluations.jsonl", settings.evaluation_key)
         self.reconcile("its process ended before the trial did")
         self._seed()
+        told.begin(folder, (new for record in self.records() for new in _told(record)))
 
     # ------------------------------------------------------------------------------------ reading
 
@@ -190,7 +191,9 @@ class StudyOwner:
         """Tells a trial's values: predicted latency in milliseconds, and accuracy."""
         self._note(asked.trial, accuracy=accuracy.to_json(), evaluation_s=seconds, **notes)
         self._constrain(asked.trial, asked.latency_ms)
-        self._study.tell(asked.trial, [asked.latency_ms, accuracy.value])
+        frozen = self._study.tell(asked.trial, [asked.latency_ms, accuracy.value])
+        for new in _told(_record(frozen)):
+            told.add(self._folder, new)
 
     def tell_failed(self, asked: Asked, reason: str, **notes: Any) -> None:
         """Tells that an evaluation failed, and queues it again unless it was tried often enough."""
@@ -339,4 +342,21 @@ def _record(trial: FrozenTrial) -> TrialRecord:
         retry_of=notes.get("retry_of"),
         attempt=notes.get("attempt", 0),
         evaluation_s=notes.get("evaluation_s", 0.0),
+    )
+
+
+def _told(record: TrialRecord) -> tuple[told.Told, ...]:
+    """Gives what is told of a trial to whoever watches: its plan's values, if it is the first of it."""
+    if record.accuracy is None or record.duplicate_of is not None:
+        return ()
+    return (
+        told.Told(
+            number=record.number,
+            kind=record.kind,
+            plan_id=record.plan_id,
+            dtype=record.dtype,
+            latency_ms=record.latency_ms,
+            accuracy=record.accuracy,
+            excess_ms=record.excess_ms,
+        ),
     )
