@@ -191,7 +191,7 @@ def _as_text(parameter: inspect.Parameter) -> inspect.Parameter:
 
 
 def _settings(verb: str, typed: Mapping[str, Any], file: Path | None) -> dict[str, Any]:
-    """Puts settings together, as they are on this machine, as a local verb does: flag over environment over file."""
+    """Puts settings together as a local verb does: flag over environment over file, all of here."""
     if not _takes_file(verb):
         return dict(typed)
     from autosparse.config import read_file, variable

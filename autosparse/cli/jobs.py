@@ -270,8 +270,8 @@ def _each(
                 emit(f"job {job.id} is {'being cancelled' if job.cancelling else job.state}")
     if as_json:
         emit_json([job.raw for job in done])
-    for error in refused[:-1]:
-        notice(str(error))
+    for earlier in refused[:-1]:
+        notice(str(earlier))
     if refused:
         raise refused[-1]
     return ExitCode.DONE

@@ -1,4 +1,4 @@
-"""What the verbs share that speak to a daemon: flags, numbers of jobs, and times as people read them."""
+"""What verbs share that speak to a daemon: flags, numbers of jobs, and times as people read them."""
 
 from __future__ import annotations
 

@@ -53,7 +53,7 @@ def find_address(named: str | None = None) -> Address:
     if not is_tls and not is_here:
         raise ConfigError(
             f"{name} must be an https address where it is another machine's, or the token is readable "
-            f"on the way, but got {got(text)}; write https://{parts.netloc}, or reach it through an SSH "
+            f"on the way, but got {got(text)}; write https://{parts.netloc}, or reach it through a "
             f"tunnel: ssh -L 8337:127.0.0.1:{parts.port or 8337} {host}"
         )
     return Address(url=text.rstrip("/"), is_tls=is_tls, is_here=is_here)

@@ -75,6 +75,6 @@ def _lines(parts: Iterable[bytes]) -> Iterator[bytes]:
 
 def _endless() -> UsageError:
     return UsageError(
-        f"an event of a daemon must end, but one is longer than {MOST_BYTES >> 20} MiB; it is no daemon "
-        "of autosparse"
+        f"an event of a daemon must end, but one is longer than {MOST_BYTES >> 20} MiB; it comes of "
+        "no daemon of autosparse"
     )

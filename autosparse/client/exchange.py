@@ -261,7 +261,7 @@ class Exchange(Closing):
 
 
 def _kind_of(headers: httpx.Headers) -> str:
-    return headers.get("Content-Type", "").partition(";")[0].strip().lower()
+    return str(headers.get("Content-Type", "")).partition(";")[0].strip().lower()
 
 
 def _answered(status: int, headers: httpx.Headers) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 from autosparse.client.daemon import Daemon
@@ -35,14 +34,27 @@ class Watcher(Protocol):
         """Takes why nothing is heard of it for now; empty when something is again."""
 
 
-@dataclass(slots=True)
 class _Heard:
-    """What was heard so far: when anything came, how many events, and the id of the last."""
+    """What was heard so far: how many events, the id of the last, and since when nothing answers."""
 
-    at_s: float
-    events: int = 0
-    last_id: str = ""
-    is_gap: bool = False
+    def __init__(self, watcher: Watcher) -> None:
+        self.watcher = watcher
+        self.events = 0
+        self.last_id = ""
+        self.lost_at_s: float | None = None
+
+    def answers(self) -> None:
+        """Notes that the daemon answers."""
+        if self.lost_at_s is not None:
+            self.lost_at_s = None
+            self.watcher.gap("")
+
+    def lost(self, why: str, now_s: float) -> float:
+        """Notes that it does not; gives for how long it has not by now."""
+        if self.lost_at_s is None:
+            self.lost_at_s = now_s
+            self.watcher.gap(why)
+        return now_s - self.lost_at_s
 
 
 def follow(
@@ -60,46 +72,37 @@ def follow(
         Unreachable: nothing answered for `patience_s`; the job is as it was.
         AutosparseError: the daemon refuses.
     """
-    heard = _Heard(clock())
+    heard = _Heard(watcher)
     wait_s = _FIRST_WAIT_S
     while True:
         events = heard.events
         try:
-            ended = _listen(daemon, number, watcher, heard, clock) or _look(
-                daemon, number, heard, clock
-            )
+            ended = _listen(daemon, number, heard) or _look(daemon, number, heard)
             if ended is not None:
                 watcher.job(ended)
                 return ended
         except Unreachable as error:
-            if clock() - heard.at_s > patience_s:
+            if heard.lost(str(error), clock()) > patience_s:
                 raise
-            if not heard.is_gap:
-                watcher.gap(str(error))
-            heard.is_gap = True
-        wait_s = _FIRST_WAIT_S if heard.events > events else min(_LONGEST_WAIT_S, wait_s * 1.5)
         sleep(wait_s)
+        wait_s = _FIRST_WAIT_S if heard.events > events else min(_LONGEST_WAIT_S, wait_s * 1.5)
 
 
-def _look(daemon: Daemon, number: int, heard: _Heard, clock: Callable[[], float]) -> RemoteJob | None:
+def _look(daemon: Daemon, number: int, heard: _Heard) -> RemoteJob | None:
     """Asks for the job, where its events ended without its end; gives it if it has ended."""
     job = daemon.job(number)
-    heard.at_s = clock()
+    heard.answers()
     return job if job.has_ended else None
 
 
-def _listen(
-    daemon: Daemon, number: int, watcher: Watcher, heard: _Heard, clock: Callable[[], float]
-) -> RemoteJob | None:
+def _listen(daemon: Daemon, number: int, heard: _Heard) -> RemoteJob | None:
     """Takes events until the connection ends; gives the job if one says that it has ended."""
     with daemon.events(number, heard.last_id) as events:
+        heard.answers()
         for event in events:
-            heard.at_s, heard.last_id = clock(), event.id or heard.last_id
             heard.events += 1
-            if heard.is_gap:
-                heard.is_gap = False
-                watcher.gap("")
-            ended = _take(daemon, event, watcher)
+            heard.last_id = event.id or heard.last_id
+            ended = _take(daemon, event, heard.watcher)
             if ended is not None:
                 return ended
     return None
