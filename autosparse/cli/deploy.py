@@ -1,4 +1,4 @@
-"""The verb that deploys: export."""
+"""The verbs around what is deployed: export, check."""
 
 from __future__ import annotations
 
@@ -65,3 +65,46 @@ def export(
     else:
         emit(outcome.text())
     return ExitCode.DONE
+
+
+def check(
+    ctx: typer.Context,
+    artifact: Annotated[
+        Path, typer.Argument(help="File that `autosparse export` wrote.", metavar="ARTIFACT")
+    ],
+    latency_budget: Annotated[
+        str, typer.Option("--latency-budget", "-b", help="Time one run may take, as 5ms.", metavar="")
+    ],
+    threads: Annotated[
+        str | None,
+        typer.Option(
+            "--threads",
+            help="Worker threads. (default: as many as it was measured with)",
+            show_default=False,
+            metavar="",
+        ),
+    ] = None,
+    judged: Annotated[
+        str,
+        typer.Option(
+            help="State of the host that decides, where it has several: worst or best.", metavar=""
+        ),
+    ] = "worst",
+    as_json: options.Json = False,
+) -> int:
+    """Say whether a deployed artifact meets its latency budget here: 0 if it does, else 3."""
+    from autosparse import values
+    from autosparse.config import JUDGED
+
+    budget_us = values.duration("5ms")(latency_budget, "--latency-budget")
+    count = None if threads is None else values.count(1)(threads, "--threads")
+    state = values.choice(JUDGED)(judged, "--judged")
+    from autosparse import pipeline
+
+    with working(ctx.obj) as progress:
+        outcome = pipeline.check(artifact, budget_us, threads=count, judged=state, progress=progress)
+    if as_json:
+        emit_json(outcome.to_json())
+    else:
+        emit(outcome.text())
+    return outcome.exit_code

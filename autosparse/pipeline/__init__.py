@@ -16,6 +16,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from autosparse.pipeline.results.checked import CheckOutcome
     from autosparse.pipeline.results.outcomes import (
         BreakEvenOutcome,
         ExportOutcome,
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from autosparse.pipeline.subject.arrangement import Arrangement
     from autosparse.pipeline.subject.pruning import PruneRequest
     from autosparse.pipeline.verbs.break_even import BreakEvenRequest, measure_break_even
+    from autosparse.pipeline.verbs.check import check
     from autosparse.pipeline.verbs.export import export
     from autosparse.pipeline.verbs.forecast import forecast
     from autosparse.pipeline.verbs.prune import prune
@@ -39,6 +41,7 @@ _HOME = {
     "Arrangement": "subject.arrangement",
     "BreakEvenOutcome": "results.outcomes",
     "BreakEvenRequest": "verbs.break_even",
+    "CheckOutcome": "results.checked",
     "ExportOutcome": "results.outcomes",
     "Forecast": "results.outcomes",
     "PruneOutcome": "results.outcomes",
@@ -46,6 +49,7 @@ _HOME = {
     "SearchOutcome": "results.outcomes",
     "TrainOutcome": "results.outcomes",
     "TuneOutcome": "results.outcomes",
+    "check": "verbs.check",
     "export": "verbs.export",
     "forecast": "verbs.forecast",
     "measure_break_even": "verbs.break_even",
@@ -59,6 +63,7 @@ __all__ = [
     "Arrangement",
     "BreakEvenOutcome",
     "BreakEvenRequest",
+    "CheckOutcome",
     "ExportOutcome",
     "Forecast",
     "PruneOutcome",
@@ -66,6 +71,7 @@ __all__ = [
     "SearchOutcome",
     "TrainOutcome",
     "TuneOutcome",
+    "check",
     "export",
     "forecast",
     "measure_break_even",

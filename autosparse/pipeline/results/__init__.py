@@ -7,4 +7,5 @@ pareto       the content of pareto.json
 publish      the files of a run, and the report made from them
 amending     pareto.json after a further training
 outcomes     what verbs give back
+checked      what a check of an artifact gives back
 """
