@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from typing import Any
 
 from fastapi import APIRouter, FastAPI
@@ -12,7 +13,9 @@ from starlette.middleware import Middleware
 from autosparse.daemon.access import Listening
 from autosparse.daemon.service import Service
 from autosparse.web import problems, security
-from autosparse.web.routes import jobs, schedules, server
+from autosparse.web.metrics import Collector, Metrics
+from autosparse.web.routes import events, jobs, runs, schedules, server
+from autosparse.web.streams import Streams
 
 PREFIX = "/api/v1"
 _VERSION = "1"
@@ -29,12 +32,29 @@ def _works() -> bool:
     return True
 
 
+@asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    yield
+    end_streams(app)
+
+
+def end_streams(app: FastAPI) -> None:
+    """Ends all streams of an application; from any thread.
+
+    Servers wait for open answers before they tell an application that they end, so that whoever runs
+    the server calls this first.
+    """
+    app.state.streams.end()
+
+
 def make_app(
     service: Service,
     listening: Listening,
     token: str,
     *,
     is_working: Callable[[], bool] = _works,
+    collectors: Sequence[Collector] = (),
+    open_metrics: bool = False,
     login_path: str | None = None,
 ) -> FastAPI:
     """Makes the application of a daemon.
@@ -44,6 +64,8 @@ def make_app(
         listening: its names, and whether it is reached over TLS.
         token: by which it knows its user.
         is_working: tells whether jobs are taken.
+        collectors: of figures beside those of jobs.
+        open_metrics: whether figures are for everybody.
         login_path: where browsers begin a session; None where there is no page.
     """
     app = FastAPI(
@@ -54,20 +76,35 @@ def make_app(
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
+        lifespan=_lifespan,
         middleware=[
             Middleware(security.ResponseHeaders),
             Middleware(problems.Unexpected),
-            Middleware(security.Door, listening=listening, token=token, login_path=login_path),
+            Middleware(
+                security.Door,
+                listening=listening,
+                token=token,
+                open_paths=security.OPEN_PATHS | ({"/metrics"} if open_metrics else set()),
+                login_path=login_path,
+            ),
             Middleware(security.BodyLimit),
         ],
     )
     app.state.service = service
     app.state.is_working = is_working
+    app.state.metrics = Metrics(service, is_working, collectors)
+    app.state.streams = Streams(service)
     app.state.token = token
     app.state.listening = listening
     problems.tell_problems(app)
     api = APIRouter(prefix=PREFIX)
-    for router in (server.router, jobs.router, schedules.router):
+    for router in (
+        server.router,
+        events.router,
+        jobs.router,
+        schedules.router,
+        runs.router,
+    ):
         api.include_router(router)
     app.include_router(api)
     app.include_router(server.health)
@@ -94,5 +131,16 @@ def _schema(app: FastAPI) -> dict[str, Any]:
         for path in security.OPEN_PATHS:
             for operation in made["paths"].get(path, {}).values():
                 operation["security"] = []
+        _say_streams(made)
         app.openapi_schema = made
     return app.openapi_schema
+
+
+def _say_streams(schema: dict[str, Any]) -> None:
+    """Describes streams in words that OpenAPI 3.1 has; those of 3.2 are FastAPI's."""
+    for path in schema["paths"].values():
+        for operation in path.values():
+            for answer in operation["responses"].values():
+                if "text/event-stream" in answer.get("content", {}):
+                    answer["content"]["text/event-stream"] = {"schema": {"type": "string"}}
+                    answer["description"] = "The events."

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from autosparse.daemon.service import NoSuchRun
@@ -37,6 +38,7 @@ log = logging.getLogger(__name__)
 MEDIA_TYPE = "application/problem+json"
 _LONGEST_PATH = 500
 _MOST_ERRORS = 20
+_METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
 
 
 class NotThere(RunError):
@@ -219,7 +221,20 @@ async def _of_http(request: Request, error: Exception) -> Response:
         HTTPStatus.BAD_REQUEST: "a body must be JSON in UTF-8, but this one cannot be read",
     }
     detail = told.get(HTTPStatus(error.status_code)) if _is_bare(error) else None
-    return refusal(error.status_code, detail or str(error.detail), path, headers=error.headers)
+    headers = dict(error.headers or {})
+    if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+        headers["Allow"] = ", ".join(_allowed(request))
+    return refusal(error.status_code, detail or str(error.detail), path, headers=headers)
+
+
+def _allowed(request: Request) -> list[str]:
+    """Gives the methods that a path takes, of whichever route: the framework names those of one."""
+
+    def takes(method: str) -> bool:
+        scope = {**request.scope, "method": method}
+        return any(route.matches(scope)[0] == Match.FULL for route in request.app.routes)
+
+    return [method for method in _METHODS if takes(method)]
 
 
 def _is_bare(error: HTTPException) -> bool:

@@ -25,6 +25,7 @@ _LOCATION = {"headers": {"Location": {"schema": {"type": "string"}, "description
 IdempotencyKey = Annotated[
     str | None,
     Header(
+        alias="Idempotency-Key",
         min_length=1,
         max_length=255,
         pattern=r"^[\x21-\x7e]+$",

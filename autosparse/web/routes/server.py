@@ -9,6 +9,7 @@ from fastapi import APIRouter, Request, Response
 
 from autosparse.jobs.verbs import VERBS
 from autosparse.version import __version__
+from autosparse.web.metrics import CONTENT_TYPE_LATEST, Metrics
 from autosparse.web.problems import refusal, refusals
 from autosparse.web.routes.asked import Asked
 from autosparse.web.shapes import Health, ServerShape
@@ -55,3 +56,22 @@ def get_readiness(service: Asked, request: Request) -> Health | Response:
         return Health()
     detail = "the part of the daemon that takes jobs must work, but it has ended; see its log"
     return refusal(HTTPStatus.SERVICE_UNAVAILABLE, detail, request.url.path)
+
+
+@health.get(
+    "/metrics",
+    operation_id="get_metrics",
+    summary="Get figures for Prometheus",
+    description="Jobs by state, how long the oldest waits, what runs here, and how long jobs took. "
+    "Needs the token, unless the daemon was told that it does not.",
+    response_class=Response,
+    responses={
+        200: {"description": "The figures.", "content": {"text/plain": {"schema": {"type": "string"}}}},
+        **refusals(),
+    },
+)
+def get_metrics(request: Request) -> Response:
+    """Gives all figures."""
+    metrics = request.app.state.metrics
+    assert isinstance(metrics, Metrics)
+    return Response(metrics.text(), media_type=CONTENT_TYPE_LATEST)
