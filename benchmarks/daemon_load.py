@@ -242,12 +242,12 @@ def main() -> None:
         for each in pairs:
             print(told(name, each))
     cpu = hardware.detect().cpu
-    print(f"{cpu.name}, {os.cpu_count()} processors; p99 {1e3 * percentile(took, 0.99):.1f} ms")
+    print(f"{cpu.model}, {os.cpu_count()} processors; p99 {1e3 * percentile(took, 0.99):.1f} ms")
     if asked.out:
         write_json(
             asked.out,
             {
-                "cpu": cpu.name,
+                "cpu": cpu.model,
                 "clients": asked.clients,
                 "streams": asked.streams,
                 "answers": len(took),

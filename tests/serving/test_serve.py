@@ -22,6 +22,8 @@ import httpx
 import psutil
 import pytest
 
+from autosparse import serving
+from autosparse.daemon.access import Listening
 from autosparse.jobs.queue import Queue
 from autosparse.jobs.states import State
 from autosparse.jobs.store import Store
@@ -219,3 +221,10 @@ def test_processors_that_jobs_leave_to_the_daemon(tmp_path: Path) -> None:
 
 def _children(pid: int) -> list[int]:
     return [child.pid for child in psutil.Process(pid).children()]
+
+
+def test_answers_do_not_wait_for_a_client_to_say_that_their_head_has_come() -> None:
+    with serving._listen(Listening(port=0)) as listener:
+        port = listener.getsockname()[1]
+        with socket.create_connection(("127.0.0.1", port)), listener.accept()[0] as accepted:
+            assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
