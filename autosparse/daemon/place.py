@@ -12,10 +12,12 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from autosparse.daemon.left import Clock, Left, Spent
 from autosparse.errors import RunError
 from autosparse.jobs.records import Job, Snapshot
 from autosparse.storage.files import read_json
@@ -70,6 +72,11 @@ class Events:
                     yield event
 
 
+def _nothing(run: str) -> Spent | None:
+    """Knows of no earlier job."""
+    return None
+
+
 class Follower:
     """Follows a job's events and keeps how far it is.
 
@@ -77,23 +84,48 @@ class Follower:
         path: of the events.
         offset: where those of this attempt begin, in bytes.
         names_run: whether events name a run that the job makes.
+        earlier: gives where the time of an earlier job like this one went, for the name of this one's
+            run; asked once.
     """
 
-    def __init__(self, path: Path, offset: int = 0, *, names_run: bool = True) -> None:
+    def __init__(
+        self,
+        path: Path,
+        offset: int = 0,
+        *,
+        names_run: bool = True,
+        earlier: Callable[[str], Spent | None] = _nothing,
+    ) -> None:
         self._events = Events(path, offset)
         self._names_run = names_run
+        self._earlier = earlier
+        self._clock = Clock()
+        self._asked: list[Spent | None] = []
         self._message = ""
         self.run = ""
         self.snapshot: Snapshot | None = None
 
     def follow(self) -> Snapshot | None:
         """Reads what is new, and gives how far the job is; None while it has said nothing."""
+        is_new = False
         for event in self._events.new():
             self._take(event)
+            is_new = True
+        if is_new and self.snapshot is not None:
+            left = self._left()
+            self.snapshot = replace(
+                self.snapshot, left_s=left.job_s, left_as=left.rests_on, step_left_s=left.step_s
+            )
         return self.snapshot
+
+    def _left(self) -> Left:
+        if not self._asked and (self.run or not self._names_run):
+            self._asked.append(self._earlier(self.run))
+        return self._clock.left(self._asked[0] if self._asked else None)
 
     def _take(self, event: dict[str, Any]) -> None:
         try:
+            self._clock.take(event)
             _, _, run = str(event.get("job", "")).partition(" ")
             self.run = run if run and self._names_run else self.run
             self._message = str(event.get("message", "")) or self._message
@@ -109,6 +141,18 @@ class Follower:
             )
         except (KeyError, TypeError, ValueError):
             return  # an event of another version; the next one will do
+
+
+def later(noted: Snapshot | None, said: Snapshot | None) -> Snapshot | None:
+    """Gives the later of what a job's daemon noted and what its events say.
+
+    What is left is known to its daemon alone, and has passed since by as much as time has.
+    """
+    if noted is None or said is None or said.at_s < noted.at_s:
+        return noted or said
+    passed_s = said.at_s - noted.at_s
+    left_s = None if noted.left_s is None else max(0.0, noted.left_s - passed_s)
+    return replace(said, left_s=left_s, left_as=noted.left_as)
 
 
 def _number(value: Any) -> float | None:

@@ -7,6 +7,7 @@ supervisor holds beside that is processes, which end when it ends. So it may be 
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import os
 import selectors
@@ -19,7 +20,9 @@ from pathlib import Path
 
 from autosparse.closing import Closing
 from autosparse.daemon import backoff
+from autosparse.daemon.earlier import earlier_job, earlier_run
 from autosparse.daemon.job_process import PROGRAM, JobProcess
+from autosparse.daemon.left import Spent
 from autosparse.daemon.place import (
     EVENTS,
     Follower,
@@ -199,10 +202,21 @@ class Supervisor(Closing):
         except AutosparseError as error:
             self._end(job, State.FAILED, error.exit_code, str(error), "")
             return
-        follower = Follower(folder / EVENTS, size_of(folder / EVENTS), names_run=verb.makes_run)
+        follower = Follower(
+            folder / EVENTS,
+            size_of(folder / EVENTS),
+            names_run=verb.makes_run,
+            earlier=functools.partial(self._earlier, job),
+        )
         self._running[job.id] = _Running(job=job, process=process, follower=follower, folder=folder)
         self._selector.register(process.handle or -1, selectors.EVENT_READ)
         log.info("job %d, attempt %d, is process %d", job.id, job.attempt, process.pid)
+
+    def _earlier(self, job: Job, run: str) -> Spent | None:
+        """Gives where the time of an earlier job like this one went, which makes a run or does not."""
+        if run:
+            return earlier_run(self.place.results, run, job.request.verb)
+        return earlier_job(self.place.results, self.queue, job)
 
     def _finished_run(self, job: Job) -> tuple[State, int | None, str, str] | None:
         """Gives how the job's run ended, if an earlier attempt finished it and could not say so."""

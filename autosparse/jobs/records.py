@@ -82,6 +82,8 @@ class Snapshot(Record):
         total: units in all, None while unknown.
         message: its last word.
         left_s: how long the whole job will take from then on; None while unknown.
+        left_as: what did the same earlier and tells so, a run or a job; empty while unknown.
+        step_left_s: how long the step will take from then on by its own speed; None while unknown.
     """
 
     at_s: float
@@ -91,6 +93,8 @@ class Snapshot(Record):
     total: float | None = None
     message: str = ""
     left_s: float | None = None
+    left_as: str = ""
+    step_left_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,6 +118,7 @@ class Job(Record):
         message: why it is where it is.
         run: name of its run's folder; empty before it has one.
         snapshot: how far it is.
+        outcome: what of its result others ask for, such as whether a budget was met; None without.
         schedule_id: of the schedule that made it; None for one that was submitted.
         due_at_s: when the schedule said.
     """
@@ -134,6 +139,7 @@ class Job(Record):
     message: str = ""
     run: str = ""
     snapshot: Snapshot | None = None
+    outcome: Mapping[str, Any] | None = None
     schedule_id: int | None = None
     due_at_s: float | None = None
 

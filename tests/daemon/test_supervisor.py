@@ -104,6 +104,14 @@ def test_a_job_is_done_and_its_run_is_named(bench: Bench) -> None:
     assert (folder_of(bench.results, job.id) / "config.yaml").exists()
 
 
+def test_a_job_like_an_earlier_one_knows_how_long_it_takes(bench: Bench) -> None:
+    first = bench.ended(bench.submit())
+    second = bench.ended(bench.submit())
+    assert first.snapshot is not None and first.snapshot.left_s is None
+    assert second.snapshot is not None and second.snapshot.left_as == first.run
+    assert second.snapshot.left_s is not None and second.snapshot.left_s >= 0
+
+
 @pytest.mark.parametrize(
     ("code", "state"),
     [

@@ -35,7 +35,8 @@ def main(config: Path) -> int:
     assert folder is not None
     found = find_unfinished(root, "same", job_number())
     run = RunFolder.resume(found) if found else _made(root, config)
-    progress = Progress(EventLog(folder / "events.jsonl"), job=f"search {run.name}", stage="steps")
+    sinks = EventLog(folder / "events.jsonl"), EventLog(run.path / "logs" / "events.jsonl")
+    progress = Progress(*sinks, job=f"search {run.name}", stage="steps")
     with run, progress.step("steps", STEPS) as step:
         return _work(run, step, endless="endless" in asked["include"])
 
