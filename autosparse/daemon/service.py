@@ -9,8 +9,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from autosparse.daemon import watches
 from autosparse.daemon.place import folder_of
+from autosparse.daemon.watches import Watch
 from autosparse.errors import RunError, got
+from autosparse.jobs.alerts import Alert, Alerts
 from autosparse.jobs.queue import Queue
 from autosparse.jobs.records import Job, JobOptions, JobRequest
 from autosparse.jobs.verbs import Place, verb_named
@@ -123,9 +126,65 @@ class Service:
             jitter_s=jitter_s,
         )
 
+    def add_watch(
+        self,
+        artifact: str,
+        latency_budget: str,
+        options: JobOptions,
+        *,
+        name: str | None = None,
+        cron: str = watches.CRON,
+        timezone: str = "UTC",
+        jitter_s: float = watches.JITTER_S,
+        threads: int | None = None,
+        judged: str | None = None,
+    ) -> Watch:
+        """Checks and stores a watch: a schedule that checks an artifact again and again.
+
+        Args:
+            artifact: a file that jobs may read.
+            latency_budget: with its unit, as ``5ms``.
+            options: how its jobs are treated.
+            name: that no other schedule has; None makes one of the artifact's.
+            cron: see `Schedule`; hourly by default.
+            timezone: see `Schedule`.
+            jitter_s: see `Schedule`.
+            threads: worker threads; None is as many as the artifact was measured with.
+            judged: the state of the host that counts, ``worst`` or ``best``; None is the worst.
+
+        Raises:
+            AutosparseError: something cannot be meant, or cannot work here; nothing was stored.
+        """
+        settings = {
+            "artifact": artifact,
+            "latency_budget": latency_budget,
+            "threads": threads,
+            "judged": judged,
+        }
+        made = self.add_schedule(
+            watches.VERB,
+            settings,
+            options,
+            name=name,
+            cron=cron,
+            timezone=timezone,
+            catch_up="skip",  # how it was at a time that has passed nobody can measure
+            jitter_s=jitter_s,
+        )
+        return watches.watches_of(self.queue.store, [made])[0]
+
+    def watches(self) -> list[Watch]:
+        """Gives all watches, the oldest first, and how they stand."""
+        return watches.watches_of(self.queue.store, self.schedules.all())
+
+    def alerts(self, *, before_id: int | None = None, limit: int = 50) -> list[Alert]:
+        """Gives alerts, newest first; see `Alerts.latest`."""
+        return Alerts(self.queue.store).latest(before_id=before_id, limit=limit)
+
     def _free_name(self, request: JobRequest) -> str:
         """Gives a name that no schedule has: of the verb and what it works on."""
-        subject = str(request.settings.get("model") or request.settings.get("run") or "")
+        named = (request.settings.get(key) for key in ("model", "run", "artifact"))
+        subject = str(next((each for each in named if each), ""))
         words = re.findall(r"[A-Za-z0-9_.-]+", f"{request.verb} {subject.rpartition('/')[2]}")
         base = "-".join(words)[:_LONGEST_NAME]
         taken = {schedule.name for schedule in self.schedules.all()}

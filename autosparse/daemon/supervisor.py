@@ -20,6 +20,7 @@ from pathlib import Path
 
 from autosparse.closing import Closing
 from autosparse.daemon import backoff
+from autosparse.daemon.alerts import meaning
 from autosparse.daemon.earlier import earlier_job, earlier_run
 from autosparse.daemon.job_process import PROGRAM, JobProcess
 from autosparse.daemon.left import Spent
@@ -32,8 +33,10 @@ from autosparse.daemon.place import (
     last_words,
     size_of,
 )
+from autosparse.daemon.results import telling_result
 from autosparse.errors import AutosparseError, DatabaseError, ExitCode
 from autosparse.jobs import daemons
+from autosparse.jobs.alerts import Alerts
 from autosparse.jobs.queue import Lost, Queue
 from autosparse.jobs.records import Daemon, Job, Snapshot
 from autosparse.jobs.states import State, state_of
@@ -101,6 +104,7 @@ class Supervisor(Closing):
         self._hardware_ids = tuple(hardware_ids) or (daemon.hardware_id,)
         self._retry_s = retry_s
         self._tick_s = tick_s
+        self._alerts = Alerts(queue.store)
         self._running: dict[int, _Running] = {}
         self._renewed_s = 0.0
         self._beside: list[Callable[[], object]] = []
@@ -333,9 +337,17 @@ class Supervisor(Closing):
         run: str,
         ran_s: float = 0.0,
     ) -> None:
+        result = telling_result(job, state, run, self.place)
         with self._or_lost():
             found = self.queue.end(
-                job, state, exit_code=exit_code, message=message, run=run, ran_s=ran_s, reason=message
+                job,
+                state,
+                exit_code=exit_code,
+                message=message,
+                run=run,
+                ran_s=ran_s,
+                reason=message,
+                then=self._alerts.noting(lambda ended: meaning(ended, result)),
             )
             log.info("%s", ended(found))
 

@@ -7,7 +7,7 @@ caller is told by `Lost`. So an end is recorded once, whatever a daemon believes
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
 import sqlalchemy as sa
@@ -16,7 +16,6 @@ from autosparse.errors import AutosparseError, UsageError
 from autosparse.jobs.records import Job, JobRequest, Snapshot, Transition
 from autosparse.jobs.rows import (
     by_key,
-    delete,
     for_update,
     locked,
     mine,
@@ -33,7 +32,10 @@ from autosparse.storage.serial import short_hash
 LEASE_S = 30.0
 """How long an owner counts as alive without a word of it."""
 
-_BEGUN: dict[str, Any] = {"message": "", "is_cancelling": False, "exit_code": None}
+_BEGUN: dict[str, Any] = {"message": "", "is_cancelling": False, "exit_code": None, "outcome": None}
+
+Then = Callable[[sa.Connection, Job], None]
+"""What is done in the same transaction as a change of a job, with the job as it is after it."""
 
 
 class Conflict(UsageError):
@@ -363,6 +365,7 @@ class Queue:
         run: str = "",
         ran_s: float = 0.0,
         reason: str = "",
+        then: Then | None = None,
     ) -> Job:
         """Records how a job ended.
 
@@ -374,6 +377,7 @@ class Queue:
             run: name of its run's folder.
             ran_s: time that this attempt took.
             reason: for the transition.
+            then: is done with it: both happen, or none of the two.
 
         Raises:
             Lost: it is no longer its owner's.
@@ -381,7 +385,7 @@ class Queue:
         changes: dict[str, Any] = {"exit_code": exit_code, "message": message, "lease_until_s": None}
         if run:
             changes["run"] = run
-        return self._leave(job, state, reason, ran_s, changes)
+        return self._leave(job, state, reason, ran_s, changes, then=then)
 
     def put_back(
         self, job: Job, *, reason: str, wait_s: float = 0.0, is_failure: bool, ran_s: float = 0.0
@@ -413,6 +417,7 @@ class Queue:
         ran_s: float,
         changes: dict[str, Any],
         wait_s: float | None = None,
+        then: Then | None = None,
     ) -> Job:
         with self.store.writing() as connection:
             row = locked(connection, job.id)
@@ -424,6 +429,8 @@ class Queue:
                 changes["ready_at_s"] = self.store.now_s(connection) + wait_s
             changes |= {"ran_s": row["ran_s"] + ran_s, "is_cancelling": False}
             self._move(connection, row, state, reason=reason, daemon=job.owner, **changes)
+            if then is not None:
+                then(connection, to_job(row_of(connection, job.id)))
             return to_job(row_of(connection, job.id))
 
     def take_from(self, gone: Iterable[str], daemon: str) -> list[int]:
@@ -468,19 +475,6 @@ class Queue:
         connection.execute(sa.update(JOBS).where(JOBS.c.id == row["id"]).values(changes))
         attempt = changes.get("attempt", row["attempt"])
         note(connection, row["id"], now_s, before, after, attempt, daemon, reason)
-
-    # ------------------------------------------------------------------------------------ forgetting
-
-    def forget(self, ended_before_s: float) -> list[int]:
-        """Deletes jobs that ended before a time, with their transitions; gives their numbers."""
-        with self.store.writing() as connection:
-            old = sa.select(JOBS.c.id).where(
-                JOBS.c.state.not_in([str(state) for state in OPEN]),
-                JOBS.c.changed_at_s < ended_before_s,
-            )
-            numbers = [int(number) for number in connection.execute(for_update(old)).scalars()]
-            delete(connection, numbers)
-            return numbers
 
 
 def _keyed(connection: sa.Connection, key: str, key_hash: str) -> Job | None:

@@ -109,7 +109,7 @@ def to_job(row: Mapping[Any, Any]) -> Job:
 
 _PLAIN = (
     *("id", "submitted_at_s", "changed_at_s", "ready_at_s", "attempt", "failures", "owner"),
-    *("lease_until_s", "ran_s", "exit_code", "message", "run", "schedule_id", "due_at_s"),
+    *("lease_until_s", "ran_s", "exit_code", "message", "run", "outcome", "schedule_id", "due_at_s"),
 )
 
 

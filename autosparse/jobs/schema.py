@@ -1,4 +1,4 @@
-"""The tables of jobs and schedules. They may share a database with the tuning database's."""
+"""The tables of jobs, schedules and alerts. They may share a database with the tuning database's."""
 
 from __future__ import annotations
 
@@ -39,6 +39,7 @@ JOBS = sa.Table(
     sa.Column("message", sa.Text),
     sa.Column("run", sa.String),
     sa.Column("snapshot", sa.JSON(none_as_null=True)),
+    sa.Column("outcome", sa.JSON(none_as_null=True)),
     sa.Column("schedule_id", sa.Integer),
     sa.Column("due_at_s", sa.Float(53)),
     sa.Column("request_key", sa.String),
@@ -95,4 +96,42 @@ OCCURRENCES = sa.Table(
     sa.Column("outcome", sa.String),
     sa.Column("job_id", sa.Integer),
     sa.Column("at_s", sa.Float(53)),
+)
+ALERTS = sa.Table(
+    "alerts",
+    METADATA,
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("at_s", sa.Float(53)),
+    sa.Column("kind", sa.String),
+    sa.Column("job_id", sa.Integer),
+    sa.Column("schedule_id", sa.Integer),
+    sa.Column("title", sa.Text),
+    sa.Column("body", sa.JSON),
+)
+WEBHOOKS = sa.Table(
+    "webhooks",
+    METADATA,
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("url", sa.String),
+    sa.Column("since_s", sa.Float(53)),
+    sa.Column("stopped_at_s", sa.Float(53)),
+)
+DELIVERIES = sa.Table(
+    "deliveries",
+    METADATA,
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("webhook_id", sa.Integer),
+    sa.Column("alert_id", sa.Integer),
+    sa.Column("message_id", sa.String),
+    sa.Column("state", sa.String),
+    sa.Column("attempts", sa.Integer),
+    sa.Column("next_at_s", sa.Float(53)),
+    sa.Column("changed_at_s", sa.Float(53)),
+    sa.Column("answer", sa.Text),
+)
+LEFTOVERS = sa.Table(
+    "leftovers",
+    METADATA,
+    sa.Column("job_id", sa.Integer, primary_key=True),
+    sa.Column("run", sa.String),
 )

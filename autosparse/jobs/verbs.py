@@ -7,6 +7,7 @@ which cluster is joined, is no setting of a job.
 from __future__ import annotations
 
 import difflib
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from types import MappingProxyType
 from typing import Any
 
 from autosparse import factories, values
-from autosparse.config import SearchConfig, flag, validate
+from autosparse.config import JUDGED, SearchConfig, flag, validate
 from autosparse.errors import ConfigError, RunError, got
 from autosparse.jobs.roots import Roots
 from autosparse.run_folders.listing import find_run
@@ -150,6 +151,47 @@ class FlagVerb(Verb):
         return words
 
 
+class CheckVerb(Verb):
+    """The verb that checks a deployed artifact."""
+
+    name = "check"
+    makes_run = False
+    _READ: Mapping[str, Reader] = MappingProxyType(
+        {
+            "artifact": values.text,
+            "latency_budget": values.duration("5ms"),
+            "threads": values.count(1),
+            "judged": values.choice(JUDGED),
+        }
+    )
+
+    def settle(self, settings: Mapping[str, Any], place: Place) -> dict[str, Any]:
+        """Checks every flag, and that the artifact is a file that may be read."""
+        given = _known(settings, tuple(self._READ), self.name)
+        for key in ("artifact", "latency_budget"):
+            if key not in given:
+                raise ConfigError(f"{self.name} needs {key.replace('_', ' ')}, but got none")
+        settled = {key: self._READ[key](value, key) for key, value in given.items()}
+        settled["latency_budget"] = values.exact_duration(settled["latency_budget"])
+        settled["artifact"] = self._artifact(settled["artifact"], place)
+        return settled
+
+    def command(self, settings: Mapping[str, Any], folder: Path, place: Place) -> list[str]:
+        """Gives every setting as a flag."""
+        # Resolved once more, as links may have changed since it was asked.
+        flags = {key: value for key, value in settings.items() if key != "artifact"}
+        words = [word for key, value in flags.items() for word in (flag(key), str(value))]
+        return [self.name, "--json", *words, "--", self._artifact(settings["artifact"], place)]
+
+    def _artifact(self, named: str, place: Place) -> str:
+        file = place.roots.resolve(named, "artifact")
+        if not os.path.isfile(file):
+            raise ConfigError(
+                f"artifact must be a file, but there is no {got(file)}; export one: autosparse export"
+            )
+        return file
+
+
 def _known(settings: Mapping[str, Any], keys: Sequence[str], verb: str) -> dict[str, Any]:
     for key in settings:
         if key in keys:
@@ -275,6 +317,7 @@ VERBS: Mapping[str, Verb] = MappingProxyType(
                     "share_reach": values.fraction,
                 },
             ),
+            CheckVerb(),
         )
     }
 )

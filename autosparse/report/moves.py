@@ -17,6 +17,9 @@ from autosparse.storage.serial import Record
 Fate = Literal["stayed", "appeared", "gone"]
 Budget = Literal["none", "kept", "missed", "lost", "regained"]
 
+FILE = "moved.json"
+"""In the folder of a run that followed another, what became of the front."""
+
 _95_PERCENT = 1.96
 
 Span = tuple[float, tuple[float, float]]

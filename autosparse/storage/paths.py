@@ -45,7 +45,7 @@ def writable_folder(folder: Path, what: str) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
         probe = folder / f".write-test-{os.getpid()}"
         probe.touch()
-        probe.unlink()
+        probe.unlink(missing_ok=True)  # two threads may probe at once
     except OSError as error:
         raise RunError(
             f"{what} must be a writable folder, but got {folder}: {error.strerror}; name another"

@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from autosparse.errors import UsageError
+from autosparse.jobs.forgetting import Leftover, forget_jobs
 from autosparse.jobs.queue import Conflict, Lost, Queue
 from autosparse.jobs.records import Job, JobOptions, JobRequest, Snapshot
 from autosparse.jobs.rows import NoSuchJob
@@ -102,7 +103,7 @@ class TestSubmitting:
         job = running(queue)
         queue.end(job, State.DONE)
         clock.now_s += HOUR_S
-        assert queue.forget(clock.now_s) == [job.id]
+        assert [each.job_id for each in forget(queue, clock.now_s)] == [job.id]
         with pytest.raises(NoSuchJob):
             queue.get(job.id)
         assert queue.submit(asked())[0].id > job.id
@@ -297,6 +298,10 @@ def test_every_state_leads_somewhere_or_is_the_end() -> None:
     assert all(NEXT[state] for state in OPEN)
 
 
+def forget(queue: Queue, before_s: float) -> tuple[Leftover, ...]:
+    return forget_jobs(queue.store, before_s, lambda leftover, in_use: False).found
+
+
 def test_only_what_ended_long_ago_is_forgotten(queue: Queue, clock: FakeClock) -> None:
     old = running(queue)
     queue.end(old, State.DONE)
@@ -304,6 +309,6 @@ def test_only_what_ended_long_ago_is_forgotten(queue: Queue, clock: FakeClock) -
     clock.now_s += HOUR_S
     new = running(queue)
     queue.end(new, State.FAILED)
-    assert queue.forget(clock.now_s - 1) == [old.id]
+    assert [each.job_id for each in forget(queue, clock.now_s - 1)] == [old.id]
     assert old.id not in [job.id for job in queue.jobs()] and len(queue.jobs()) == 2
     assert queue.transitions_since(0)[0][1].job_id != old.id

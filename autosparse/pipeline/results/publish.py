@@ -13,12 +13,12 @@ from autosparse.pipeline.subject.survey import Survey
 from autosparse.plans.plan import Plan
 from autosparse.records import LatencyOption
 from autosparse.report import document as form
+from autosparse.report import moves
 from autosparse.report.moves import FrontMove
 from autosparse.run_folders import RunFolder
 from autosparse.searching.trials import StudyResult, TrialRecord
 from autosparse.storage.files import write_json, write_rows_csv, write_text, write_yaml
 
-MOVED = "moved.json"
 LATENCY_COLUMNS = (
     "layer", "shape", "label", "kernel", "dtype", "threads",
     "median_us", "ci_low_us", "ci_high_us", "flops_kept",
@@ -43,7 +43,7 @@ def publish(run: RunFolder, findings: Findings) -> dict[str, Any]:
 
 def write_moved(run: RunFolder, moved: FrontMove) -> None:
     """Writes what became of the front of the run that was taken over from."""
-    write_json(run.path / MOVED, moved.to_json())
+    write_json(run.path / moves.FILE, moved.to_json())
 
 
 def write_start(run: RunFolder, survey: Survey) -> None:

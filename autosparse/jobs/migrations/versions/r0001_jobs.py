@@ -1,4 +1,4 @@
-"""Makes the tables of jobs, their transitions, daemons, schedules and what became of due times."""
+"""Makes the tables of jobs and transitions, daemons, schedules and due times, alerts and deliveries."""
 
 from __future__ import annotations
 
@@ -31,6 +31,8 @@ def upgrade() -> None:
     _jobs()
     _daemons()
     _schedules()
+    _alerts()
+    _leftovers()
 
 
 def _jobs() -> None:
@@ -56,6 +58,7 @@ def _jobs() -> None:
         sa.Column("message", sa.Text, nullable=False),
         _text("run", 255),
         sa.Column("snapshot", sa.JSON),
+        sa.Column("outcome", sa.JSON),
         sa.Column("schedule_id", sa.Integer),
         _time("due_at_s", nullable=True),
         sa.Column("request_key", sa.String(255)),
@@ -123,6 +126,56 @@ def _schedules() -> None:
         _time("at_s"),
         sa.UniqueConstraint("schedule_id", "due_at_s", name="once_per_due_time"),
         sqlite_autoincrement=True,
+    )
+
+
+def _alerts() -> None:
+    op.create_table(
+        "alerts",
+        _key(),
+        _time("at_s"),
+        _text("kind", 32),
+        sa.Column("job_id", sa.Integer, nullable=False),
+        sa.Column("schedule_id", sa.Integer),
+        sa.Column("title", sa.Text, nullable=False),
+        sa.Column("body", sa.JSON, nullable=False),
+        sa.UniqueConstraint("job_id", "kind", name="once_per_happening"),
+        sqlite_autoincrement=True,
+    )
+    op.create_index("alerts_by_time", "alerts", ["at_s"])
+    op.create_table(
+        "webhooks",
+        _key(),
+        sa.Column("url", sa.String(2000), nullable=False),
+        _time("since_s"),
+        _time("stopped_at_s", nullable=True),
+        sa.UniqueConstraint("url", name="once_per_url"),
+        sqlite_autoincrement=True,
+    )
+    op.create_table(
+        "deliveries",
+        _key(),
+        sa.Column("webhook_id", sa.Integer, nullable=False),
+        sa.Column("alert_id", sa.Integer, nullable=False),
+        _text("message_id", 64),
+        _text("state", 16),
+        sa.Column("attempts", sa.Integer, nullable=False),
+        _time("next_at_s"),
+        _time("changed_at_s"),
+        sa.Column("answer", sa.Text, nullable=False),
+        sa.UniqueConstraint("webhook_id", "alert_id", name="once_per_webhook"),
+        sqlite_autoincrement=True,
+    )
+    op.create_index("deliveries_in_line", "deliveries", ["state", "next_at_s"])
+    op.create_index("deliveries_by_alert", "deliveries", ["alert_id"])
+
+
+def _leftovers() -> None:
+    # Of jobs that are forgotten: what is still to be deleted on disk.
+    op.create_table(
+        "leftovers",
+        sa.Column("job_id", sa.Integer, primary_key=True, autoincrement=False),
+        _text("run", 255),
     )
 
 
