@@ -67,4 +67,5 @@ def training_selector(nodes: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     """
     chosen = {node["NodeID"] for node in training_nodes(nodes)}
     others = sorted(node["NodeID"] for node in nodes if node["Alive"] and node["NodeID"] not in chosen)
-    return {NODE_LABEL: f"!in({', '.join(others)})"} if others and chosen else {}
+    # Without blanks, which Ray takes for a part of the name.
+    return {NODE_LABEL: f"!in({','.join(others)})"} if others and chosen else {}

@@ -81,6 +81,7 @@ ONLY_IN = {
     "ray": (
         "local_ray.py",
         "searching/joining.py",
+        "searching/lending.py",
         "searching/parallel.py",
         "hosts/nodes.py",
         "hosts/on_node.py",

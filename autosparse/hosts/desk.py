@@ -19,9 +19,9 @@ from autosparse.database.table import TuningDatabase
 from autosparse.devices.device import find
 from autosparse.errors import Stopped, UsageError
 from autosparse.hosts.here import LocalHost
-from autosparse.hosts.sending import Inbox, NamedFile, renamed
 from autosparse.progress import Progress, ProgressEvent
 from autosparse.records import HardwareProfile, Measurement
+from autosparse.storage.sending import Inbox, NamedFile, renamed
 from autosparse.tuning.request import TuneRequest
 
 What = Literal["profile", "catalogue", "count", "measure", "time_whole"]

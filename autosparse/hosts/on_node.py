@@ -7,6 +7,8 @@ the same hardware goes on.
 
 from __future__ import annotations
 
+import math
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -22,13 +24,13 @@ from autosparse.errors import AutosparseError, ConfigError, MissingDependency, S
 from autosparse.hosts.desk import Desk, Ended, What
 from autosparse.hosts.host import Host, Offer
 from autosparse.hosts.nodes import ClusterHost, candidates, check_known, pinned_to
-from autosparse.hosts.sending import check_size, identified, named_files, pieces
 from autosparse.local_ray import ready
 from autosparse.node_labels import MEASURE, RESOURCE
 from autosparse.progress import STOPPED, Progress, ProgressEvent
 from autosparse.records import HardwareProfile, Measurement
 from autosparse.searching.cluster import HARDWARE
 from autosparse.searching.joining import join, leave
+from autosparse.storage.sending import check_size, identified, named_paths, pieces
 from autosparse.tuning.request import TuneForecast, TuneRequest, TuneResult
 
 _START_S = 60.0
@@ -36,6 +38,7 @@ _HEAR_S = 0.2  # a request to stop waits so long at most
 _LEAVE_S = 1.0  # for the actor to say that the job has ended, before it is left to itself
 _ANOTHER_S = 60.0  # for another node of the same hardware, before the work is given up
 _LOOK_S = 1.0  # between two looks for one
+_TELL_S = 2.0  # of waiting, before it is told
 # A job that ends its node without one row more than before may well be why it ends.
 _MOST_LOSSES = 3
 
@@ -222,11 +225,11 @@ class NodeHost(Host):
             scheduling_strategy=pinned_to(self._node.node_id),
         ).remote()
         try:
-            reference, is_told = holder.hold.remote(), False
+            reference, told_at_s = holder.hold.remote(), time.monotonic() + _TELL_S
             while not ready([reference], 1, _HEAR_S):
-                if not is_told:
+                if time.monotonic() > told_at_s:
                     progress.log(f"waiting for the node {self._node.hostname} to be idle")
-                    is_told = True
+                    told_at_s = math.inf
                 progress.check()
             self._got(reference)
             yield
@@ -333,10 +336,10 @@ class NodeHost(Host):
             DataError: one of them is too large to be sent.
         """
         where: dict[str, str] = {}
-        for file in map(identified, sorted(named_files(request))):
+        for file in map(identified, filter(os.path.isfile, sorted(named_paths(request)))):
             found = self._get(self._desk.find.remote(file), _START_S, progress)
             if found is None:
-                check_size(file, self._node.hostname)
+                check_size(file.path, file.size_bytes, self._node.hostname)
                 offset = 0
                 with progress.step(f"send {file.path}", max(1, file.size_bytes)) as step:
                     for piece in pieces(file):

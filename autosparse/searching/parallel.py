@@ -25,12 +25,15 @@ from autosparse.local_ray import LocalRay, own_terminate_handler, ready  # sets 
 import ray
 from ray import cloudpickle
 from ray.exceptions import RayError, RayTaskError, TaskCancelledError, WorkerCrashedError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from autosparse.closing import Closing
 from autosparse.errors import AutosparseError
 from autosparse.node_labels import training_nodes, training_selector
 from autosparse.searching.joining import join, leave
+from autosparse.searching.lending import Lender, Loan, borrowing
 from autosparse.searching.pool import Handle, Outcome, WorkKind, run_call, split
+from autosparse.storage.sending import named_folders, named_paths, renamed
 
 
 class Pool(Closing):
@@ -61,6 +64,8 @@ class Pool(Closing):
         self._numbers = itertools.count()
         self._log_folder = log_folder
         self._own: LocalRay | None = None
+        self._lender: Any = None
+        self._announced: set[str] = set()
         self._is_open = True
         self._is_joined = address is not None and not ray.is_initialized()
         self.cores = cores
@@ -96,7 +101,10 @@ class Pool(Closing):
             # Off the nodes of a joined cluster that are reserved for measuring.
             label_selector=None if self._own is not None else training_selector(_nodes()),
         )
-        reference = work.remote(self._shipped(function), _packed(args), cores, timeout_s, sys.path)
+        loan = self._loan(function, args)
+        reference = work.remote(
+            self._shipped(function), _packed(args), cores, timeout_s, sys.path, loan
+        )
         self._handles[handle.number] = (handle, reference, time.monotonic(), timeout_s)
         return handle
 
@@ -152,6 +160,9 @@ class Pool(Closing):
     def _stop(self) -> None:
         """Leaves the cluster; one that was started here ends."""
         self._functions.clear()
+        if self._lender is not None:
+            ray.kill(self._lender)
+            self._lender = None
         own, self._own = self._own, None
         if own is not None:
             own.close()
@@ -167,6 +178,21 @@ class Pool(Closing):
         except BaseException:
             self.close()
             raise
+
+    def _loan(self, function: Callable[..., Any], args: tuple[Any, ...]) -> Loan | None:
+        """Lends the files of a call to other machines of a cluster; None where there are none."""
+        if self._own is not None or len({node["NodeID"] for node in _nodes() if node["Alive"]}) < 2:
+            return None
+        call = (function, *args)
+        names, folders = named_paths(call), named_folders(call)
+        if self._lender is None:
+            here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+            actor = ray.remote(Lender).options(num_cpus=0, max_concurrency=4, scheduling_strategy=here)
+            self._lender = actor.remote()
+        if not self._announced >= names | folders:
+            ray.get(self._lender.announce.remote(tuple(names), tuple(folders)))
+            self._announced |= names | folders
+        return Loan(self._lender, tuple(sorted(names)), tuple(sorted(folders)))
 
     def _shipped(self, function: Callable[..., Any]) -> Any:
         """Puts a function into the object store once, however often it is submitted."""
@@ -187,13 +213,18 @@ def _largest_node() -> int:
 
 @ray.remote(max_retries=0)
 def _remote(
-    function: bytes, args: bytes, cores: int, timeout_s: float | None, search_path: list[str]
+    function: bytes,
+    args: bytes,
+    cores: int,
+    timeout_s: float | None,
+    search_path: list[str],
+    loan: Loan | None,
 ) -> Outcome:
     sys.path += [folder for folder in search_path if folder not in sys.path]
     if timeout_s is not None:  # a thread below Python's own: it fires whoever holds the interpreter
         faulthandler.dump_traceback_later(timeout_s, exit=True)
     try:
-        return run_call(_unpack_and_call, (function, args), cores)
+        return run_call(_unpack_and_call, (function, args, loan), cores)
     finally:
         faulthandler.cancel_dump_traceback_later()
 
@@ -203,9 +234,12 @@ def _packed(value: Any) -> bytes:
     return data
 
 
-def _unpack_and_call(function: bytes, args: bytes) -> Any:
+def _unpack_and_call(function: bytes, args: bytes, loan: Loan | None) -> Any:
     """Unpacks here and not before, so that libraries load with their thread counts already set."""
-    return cloudpickle.loads(function)(*cloudpickle.loads(args))
+    with borrowing(loan) as where:
+        call = renamed(cloudpickle.loads(function), where)
+        found = call(*(renamed(each, where) for each in cloudpickle.loads(args)))
+        return renamed(found, {here: there for there, here in where.items()})
 
 
 def _outcome(reference: Any, submitted: float, limit: float | None) -> Outcome:

@@ -27,6 +27,7 @@ from autosparse.storage.files import (
     write_jsonl,
 )
 from autosparse.storage.paths import writable_folder
+from autosparse.storage.sending import as_at_home
 from autosparse.storage.serial import added
 from autosparse.train.evaluate import content_hash, source_file
 from autosparse.train.recipes import Recipe
@@ -76,7 +77,8 @@ class TrainJob(Record):
 
     def fingerprint(self) -> str:
         """Gives a hash of all that decides the result, apart from the data's content."""
-        values = {**self.to_json(), "folder": None, "threads": None, "plan": self.plan.id}
+        named = as_at_home(self.to_json())
+        values = {**named, "folder": None, "threads": None, "plan": self.plan.id}
         values.pop("device", None)  # where it trains is not what it trains
         values["weights"] = content_hash(self.weights)
         sources = (self.model, self.data, self.recipe.loss)

@@ -78,32 +78,42 @@ class Raylets:
         return self._start((f"--address={self.address}", *flags), environ, before)
 
     def _start(self, flags: Sequence[str], environ: Mapping[str, str], before: Sequence[str]) -> Raylet:
+        for _ in range(2):  # Ray gives itself half a minute, which a busy machine may exceed
+            node = self._started(flags, environ, before)
+            if _is_up(node):
+                return node
+            node.kill()
+        raise AssertionError(node.log.read_text(errors="replace"))
+
+    def _started(
+        self, flags: Sequence[str], environ: Mapping[str, str], before: Sequence[str]
+    ) -> Raylet:
         ray = str(Path(sys.executable).parent / "ray")
         log = self.folder.with_name(f"{self.folder.name}-{len(self.nodes)}.log")
         usual = ("--block", "--disable-usage-stats", "--object-store-memory=100000000")
+        silent = {"RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
         with log.open("wb") as out:
             process = subprocess.Popen(
                 [*before, ray, "start", *usual, *flags],
-                env={
-                    **os.environ,
-                    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-                    **self.environ,
-                    **environ,
-                },
+                env={**os.environ, **silent, **self.environ, **environ},
                 stdout=out,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
-        node = Raylet(process, log)
-        self.nodes.append(node)
-        until = time.monotonic() + _PATIENCE_S
-        while "Ray runtime started" not in log.read_text(errors="replace"):
-            assert process.poll() is None and time.monotonic() < until, log.read_text(errors="replace")
-            time.sleep(0.1)
-        return node
+        self.nodes.append(Raylet(process, log))
+        return self.nodes[-1]
 
     def close(self) -> None:
         for node in self.nodes:
             node.kill()
             node.log.unlink(missing_ok=True)
         shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def _is_up(node: Raylet) -> bool:
+    until = time.monotonic() + _PATIENCE_S
+    while node.process.poll() is None and time.monotonic() < until:
+        if "Ray runtime started" in node.log.read_text(errors="replace"):
+            return True
+        time.sleep(0.1)
+    return False

@@ -1,14 +1,15 @@
-"""Two nodes of different hardware, and a driver: who measures, who trains, what is lost with a node.
+"""A driver, a node that trains, and one of other hardware: who measures, and what is lost with a node.
 
-The second node really is another machine to whoever asks it: it may use one processor, has no kernels
-of bf16, a home and a measuring lock of its own, and, where this user may hide a folder from a process,
-does not see the driver's files.
+The nodes really are other machines to whoever asks them: they have homes of their own and, where this
+user may hide a folder from a process, do not see the driver's files. The one that measures may use one
+processor, has no kernels of bf16 and a measuring lock of its own.
 """
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
+import json
 import os
 import subprocess
 import sys
@@ -22,33 +23,45 @@ from pathlib import Path
 import pytest
 from asking import PATIENCE_S, REQUEST, RUNNER, STEP
 from raylets import TOKEN, Raylet, Raylets
+from safetensors.numpy import load_file, save_file
 
-from autosparse import hardware
+from autosparse import hardware, models
 from autosparse.cli import run as command
 from autosparse.config import SearchConfig, validate
 from autosparse.database import TuningDatabase
 from autosparse.devices.device import find
 from autosparse.errors import AutosparseError, ConfigError, ExitCode, MissingDependency, UsageError
-from autosparse.hosts import nodes, on_node, sending
+from autosparse.hosts import nodes, on_node
 from autosparse.hosts.host import Host
 from autosparse.hosts.opening import open_host
 from autosparse.kernels.spec import why_not_native
 from autosparse.measuring.lock import who_measures
-from autosparse.node_labels import HARDWARE_LABEL, RESOURCE
+from autosparse.measuring.stopwatch import WHOLE
+from autosparse.node_labels import HARDWARE_LABEL, RESOURCE, ROLE_LABEL
+from autosparse.pipeline.subject import requests
 from autosparse.pipeline.subject.survey import survey
 from autosparse.progress import Progress, ProgressEvent
 from autosparse.records import onexn
 from autosparse.searching.parallel import Pool
+from autosparse.storage import sending
 
 OLDER = """
 from autosparse.kernels import binding
 binding.limit_isa("avx512")
 """
+SPACE = """
+version: 1
+device: cpu
+block_n: [4]
+sparsity: [0.5, 0.75]
+dense: [first, last]
+study: {trials: 4, batch_size: 2, startup_trials: 2, seed_points: 2, uniform_sparsity: [0.5]}
+"""
+BRIEF = dataclasses.replace(WHOLE, target_ci=0.1, warmup_us=10_000.0, time_cap_us=100_000.0)
 LONGER = dataclasses.replace(
     REQUEST,
-    patterns=tuple(onexn(n) for n in (2, 4, 8, 16)),
-    sparsities=(0.5, 0.75, 0.875),
-    policy=dataclasses.replace(REQUEST.policy, time_cap_us=150_000.0),
+    patterns=tuple(onexn(n) for n in (4, 8, 16)),
+    policy=dataclasses.replace(REQUEST.policy, time_cap_us=200_000.0, target_ci=0.001),
 )
 # Of Ray, to notice that a node is gone.
 WATCHFUL = {
@@ -64,9 +77,9 @@ class Cluster:
     raylets: Raylets
     driver: Path  # what the driver alone sees
     hides: bool
+    trainer_home: Path
     other_id: str
     other_home: Path
-    other_lock: Path
     other: Raylet | None = None
 
     @property
@@ -77,22 +90,32 @@ class Cluster:
     def name(self) -> str:
         return f"hardware:{self.other_id}"
 
+    def start_trainer(self) -> None:
+        label = f"{HARDWARE_LABEL}={hardware.hardware_id()}"
+        self.raylets.node(
+            "--num-cpus=2",
+            f"--labels={label},{ROLE_LABEL}=train",
+            environ={"AUTOSPARSE_HOME": str(self.trainer_home)},
+            before=self._without_files(),
+        )
+
     def start_other(self) -> None:
-        code = self.other_home / "code"
-        words = ["taskset", "-c", str(hardware.affinity()[0])]
-        if self.hides:
-            hide = f'mount -t tmpfs none "{self.driver}" && exec "$@"'
-            words = ["unshare", "--mount", "sh", "-c", hide, "sh", *words]
         self.other = self.raylets.node(
             "--num-cpus=1",
             f'--resources={{"{RESOURCE}": 1}}',
             environ={
                 "AUTOSPARSE_HOME": str(self.other_home),
-                "AUTOSPARSE_MEASURING_LOCK": str(self.other_lock),
-                "PYTHONPATH": f"{code}:{Path(__file__).parent}",
+                "AUTOSPARSE_MEASURING_LOCK": str(self.other_home / "measuring.lock"),
+                "PYTHONPATH": f"{self.other_home / 'code'}:{Path(__file__).parent}",
             },
-            before=words,
+            before=[*self._without_files(), "taskset", "-c", str(hardware.affinity()[0])],
         )
+
+    def _without_files(self) -> list[str]:
+        if not self.hides:
+            return []
+        hide = f'mount -t tmpfs none "{self.driver}" && exec "$@"'
+        return ["unshare", "--mount", "sh", "-c", hide, "sh"]
 
     def kill_other(self) -> None:
         assert self.other is not None
@@ -103,19 +126,16 @@ class Cluster:
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     if hardware.usable_cores() < 2:
         pytest.skip("one processor is no two machines")
-    home, driver = tmp_path_factory.mktemp("other-home"), tmp_path_factory.mktemp("driver")
-    (home / "code").mkdir()
-    (home / "code" / "sitecustomize.py").write_text(OLDER)
+    folders = [tmp_path_factory.mktemp(name) for name in ("driver", "trainer-home", "other-home")]
+    driver, trainer_home, other_home = folders
+    (other_home / "code").mkdir()
+    (other_home / "code" / "sitecustomize.py").write_text(OLDER)
     auth = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": TOKEN}
     raylets = Raylets(Path(tempfile.mkdtemp(prefix="asn-", dir="/tmp")), {**auth, **WATCHFUL})
-    found = Cluster(raylets, driver, may_hide(driver), id_on_one(), home, home / "measuring.lock")
+    found = Cluster(raylets, driver, may_hide(driver), trainer_home, id_on_one(), other_home)
     try:
-        label = f"{HARDWARE_LABEL}={hardware.hardware_id()}"
-        raylets.head(
-            "--num-cpus=2",
-            f"--labels={label},autosparse.io/role=train",
-            environ={"PYTHONPATH": str(Path(__file__).parent)},
-        )
+        raylets.head("--num-cpus=0", environ={})
+        found.start_trainer()
         found.start_other()
         yield found
     finally:
@@ -175,7 +195,10 @@ class Watching:
 
 
 def test_nodes_tell_their_hardware_their_roles_and_whether_they_are_idle(cluster: Cluster) -> None:
-    own, other = sorted(nodes.cluster_hosts(cluster.address), key=lambda host: -host.cores)
+    hosts = nodes.cluster_hosts(cluster.address)
+    (own,) = [host for host in hosts if host.roles == ("train",)]
+    (other,) = [host for host in hosts if host.hardware_id == cluster.other_id]
+    assert len(hosts) == 3
     assert (own.hardware_id, own.roles) == (hardware.hardware_id(), ("train",))
     assert (other.hardware_id, other.roles, other.cores) == (cluster.other_id, ("measure",), 1)
     assert own.cpu == other.cpu == hardware.describe().cpu.model
@@ -197,15 +220,12 @@ def test_a_label_is_printed_for_ray_to_take(capsys: pytest.CaptureFixture[str]) 
     [
         ("hardware:0123456789ab", ConfigError, "its nodes: .*hardware:"),
         ("node:nowhere", ConfigError, "its nodes: .*node:"),
-        ("own", MissingDependency, "there for measuring"),
         ("address", ConfigError, "is the name of several"),
     ],
 )
 def test_what_is_no_host_is_refused(
     cluster: Cluster, name: str, error: type[AutosparseError], said: str
 ) -> None:
-    if name == "own":  # it only trains
-        name = f"hardware:{hardware.hardware_id()}"
     if name == "address":  # both have it
         name = nodes.cluster_hosts(cluster.address)[0].address
     with pytest.raises(error, match=said):
@@ -252,11 +272,12 @@ def test_the_node_decides_threads_and_types(cluster: Cluster, tmp_path: Path) ->
 
 def test_training_goes_to_nodes_that_train(cluster: Cluster) -> None:
     with Pool(cores=1, address=cluster.address) as pool:
+        assert pool.cores == 2
         handles = [pool.submit(os.getenv, "AUTOSPARSE_HOME", "") for _ in range(6)]
         while any(handle.outcome is None for handle in handles):
             pool.wait([handle for handle in handles if handle.outcome is None], 5.0)
         homes = {handle.outcome.value for handle in handles if handle.outcome}
-    assert homes and str(cluster.other_home) not in homes
+    assert homes == {str(cluster.trainer_home)}
 
 
 def test_two_who_want_one_node_wait_for_each_other(cluster: Cluster) -> None:
@@ -327,6 +348,53 @@ def test_files_that_the_node_does_not_see_are_sent_once(cluster: Cluster) -> Non
     assert there.read_bytes() == file.read_bytes()
     source, _, factory = found[1]["model"].rpartition(":")
     assert Path(source).read_text() == model.read_text() and factory == "build"
+
+
+@pytest.fixture
+def task(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """A search whose every file the driver alone sees."""
+    net = Path(__file__).parent.parent / "train" / "tiny_net.py"
+    (cluster.driver / "net.py").write_text(net.read_text())
+    (cluster.driver / "space.yaml").write_text(SPACE)
+    monkeypatch.setenv("AUTOSPARSE_HOME", str(cluster.driver / "home"))
+    monkeypatch.setattr(requests, "WHOLE", BRIEF)
+    module = models.resolve(f"{net}:make", classes=10).module
+    weights = {name: value.numpy() for name, value in module.state_dict().items()}
+    save_file(weights, cluster.driver / "dense.safetensors")
+    (cluster.driver / "recipe.yaml").write_text(
+        "kind: short\nepochs: 2\nsettings: {ramp_start: -0.5, ramp_end: 0.5}\n"
+    )
+    return [
+        "--model", f"{cluster.driver}/net.py:make", "--data", "digits", "--data-resolution", "8",
+        "--input-shape", "3x32x32", "--space", f"{cluster.driver}/space.yaml", "--top-k", "1",
+        "--recipe", f"{cluster.driver}/recipe.yaml", "--out", f"{cluster.driver}/results", "--dtype",
+        "f32", "--weights", f"{cluster.driver}/dense.safetensors", "--host", cluster.name,
+        "--address", cluster.address, "-q",
+    ]  # fmt: skip
+
+
+def test_a_search_trains_on_one_node_and_measures_on_another(
+    cluster: Cluster, task: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with Watching() as watching:
+        assert command(["search", *task, "--json"]) == 0, capsys.readouterr().err
+    assert watching.seen == []
+    run = (cluster.driver / "results" / "latest").resolve()
+    document = json.loads((run / "pareto.json").read_text())
+    assert document["hardware_id"] == cluster.other_id
+    assert document["threads"] == 1
+    with TuningDatabase(f"sqlite:///{cluster.driver}/home/tuning.db") as database:
+        assert {row.key.hardware_id for row in database.rows()} == {cluster.other_id}
+    for config in document["configs"]:
+        assert config["accuracy_kind"] == "short" and config["epochs"] == 2
+        weights = load_file(run / config["weights"])
+        assert any((value == 0).any() for value in weights.values())
+        folder = (run / config["weights"]).parent
+        assert str(cluster.driver) in json.loads((folder / "job.json").read_text())["model"]
+        assert len((folder / "metrics.jsonl").read_text().splitlines()) >= 2
+    if cluster.hides:
+        assert list((cluster.trainer_home / "sent").iterdir())
+        assert list((cluster.trainer_home / "mirrors").iterdir()) == []
 
 
 # ----------------------------------------------------------------------------------- nodes that die

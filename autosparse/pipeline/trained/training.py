@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from autosparse.errors import AutosparseError, NoValidConfiguration, Stopped
+from autosparse.errors import AutosparseError, NoValidConfiguration, RunError, Stopped
 from autosparse.pipeline.subject.requests import weights_in
 from autosparse.pipeline.trained.accuracies import dense_job, trained_dense_values
 from autosparse.progress import Progress
 from autosparse.searching.pool import AbstractPool, Handle
 from autosparse.storage.files import read_jsonl
-from autosparse.train.job import METRICS, TrainJob, load_result
+from autosparse.train.job import METRICS, TrainJob, claim, load_result
 from autosparse.train.launch import train
 from autosparse.train.tickets.sharing import Shared, group_by_training, settings_for, train_shared
 
@@ -144,6 +145,10 @@ def _outcomes(
     if any(job.workers > 1 for job in jobs.values()):
         yield from zip(groups, (_here(group, reach, progress) for group in apart), strict=True)
         return
+    for together in apart:
+        for job in together.values():
+            with suppress(RunError):  # the training tells
+                claim(job)  # on another machine, files have other names
     handles = [pool.submit(run_jobs, group, reach, cores=cores) for group in apart]
     _follow([jobs[group[0]] for group in groups], handles, pool, progress)
     for group, handle in zip(groups, handles, strict=True):
