@@ -131,16 +131,5 @@ def _schema(app: FastAPI) -> dict[str, Any]:
         for path in security.OPEN_PATHS:
             for operation in made["paths"].get(path, {}).values():
                 operation["security"] = []
-        _say_streams(made)
         app.openapi_schema = made
     return app.openapi_schema
-
-
-def _say_streams(schema: dict[str, Any]) -> None:
-    """Describes streams in words that OpenAPI 3.1 has; those of 3.2 are FastAPI's."""
-    for path in schema["paths"].values():
-        for operation in path.values():
-            for answer in operation["responses"].values():
-                if "text/event-stream" in answer.get("content", {}):
-                    answer["content"]["text/event-stream"] = {"schema": {"type": "string"}}
-                    answer["description"] = "The events."

@@ -6,7 +6,14 @@ import math
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    WithJsonSchema,
+)
 
 from autosparse.errors import UsageError, got
 from autosparse.jobs.records import HIGHEST, LOWEST, MOST_RETRIES, JobOptions
@@ -16,26 +23,45 @@ MOST_ID = 2**31 - 1
 _MOST_SETTINGS = 100
 _MOST_ITEMS = 1000
 _LONGEST_TEXT = 4096
+_MOST_NUMBER = 2**63
 _LONGEST_JITTER_S = 7 * 86400.0
 _LAST_YEAR = 9998
 _EXAMPLE = "2026-01-31T03:00:00Z"
 
 
-def _is_utf8(text: str) -> str:
-    """Refuses text that no database takes."""
+def _no_nul(text: str) -> str:
+    """Refuses text that not every database takes."""
     if "\0" in text:
         raise ValueError("must hold no NUL character")
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        raise ValueError("must be text in UTF-8, without lone surrogates") from None
     return text
 
 
-def _is_finite(number: float) -> float:
-    if not math.isfinite(number):
-        raise ValueError("must be a finite number")
-    return number
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, str):
+        return len(value) <= _LONGEST_TEXT and "\0" not in value and _is_unicode(value)
+    if isinstance(value, bool):
+        return True
+    if isinstance(value, int):
+        return abs(value) <= _MOST_NUMBER
+    return isinstance(value, float) and math.isfinite(value)
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # half of a pair of surrogates
+        return False
+    return True
+
+
+def _setting(value: Any) -> Any:
+    items = value if isinstance(value, list) else [] if value is None else [value]
+    if len(items) > _MOST_ITEMS or not all(map(_is_plain, items)):
+        raise ValueError(
+            f"a setting must be text of at most {_LONGEST_TEXT} characters of Unicode, a finite "
+            f"number, true, false, null, or a list of at most {_MOST_ITEMS} of those"
+        )
+    return value
 
 
 def _is_no_path(name: str) -> str:
@@ -44,12 +70,25 @@ def _is_no_path(name: str) -> str:
     return name
 
 
-Text = Annotated[str, StringConstraints(max_length=_LONGEST_TEXT), AfterValidator(_is_utf8)]
-Number = Annotated[float, AfterValidator(_is_finite)]
-Whole = Annotated[int, Field(ge=-(2**63), le=2**63 - 1)]
-Plain = Text | bool | Whole | Number
-Setting = Plain | Annotated[list[Plain], Field(max_length=_MOST_ITEMS)] | None
-Key = Annotated[str, StringConstraints(min_length=1, max_length=64), AfterValidator(_is_utf8)]
+_PLAIN = [
+    {"type": "string", "maxLength": _LONGEST_TEXT},
+    {"type": "number"},
+    {"type": "boolean"},
+]
+Setting = Annotated[
+    Any,
+    AfterValidator(_setting),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                *_PLAIN,
+                {"type": "null"},
+                {"type": "array", "maxItems": _MOST_ITEMS, "items": {"anyOf": _PLAIN}},
+            ]
+        }
+    ),
+]
+Key = Annotated[str, StringConstraints(min_length=1, max_length=64), AfterValidator(_no_nul)]
 Settings = Annotated[dict[Key, Setting], Field(max_length=_MOST_SETTINGS)]
 Duration = Annotated[
     str, StringConstraints(min_length=1, max_length=32), Field(examples=["2h", "90s", "10m"])
@@ -90,7 +129,7 @@ class JobAsked(Asking):
         le=MOST_RETRIES,
         description="How often it is begun again when its process is killed.",
     )
-    label: Annotated[str, StringConstraints(max_length=200), AfterValidator(_is_utf8)] = Field(
+    label: Annotated[str, StringConstraints(max_length=200), AfterValidator(_no_nul)] = Field(
         default="", description="A line of the submitter's own."
     )
     hardware_id: Word = Field(
@@ -143,7 +182,7 @@ class ScheduleAsked(JobAsked):
         Annotated[
             str,
             StringConstraints(min_length=1, max_length=200),
-            AfterValidator(_is_utf8),
+            AfterValidator(_no_nul),
             AfterValidator(_is_no_path),
         ]
         | None

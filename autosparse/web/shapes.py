@@ -304,7 +304,7 @@ class RunDetail(RunShape):
 
     status: dict[str, Any] = Field(description="Its state.json.")
     files: dict[str, int] = Field(description="Size in bytes by name.")
-    pareto: dict[str, Any] | None = Field(description="Its pareto.json, or null before there is one.")
+    pareto: Any = Field(description="Its pareto.json, or null before there is one.")
 
 
 class ServerShape(Shape):

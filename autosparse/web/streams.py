@@ -10,13 +10,15 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from typing import ParamSpec, TypeVar
 
 import anyio
-from fastapi.sse import ServerSentEvent
+from fastapi.sse import KEEPALIVE_COMMENT, format_sse_event
+from starlette.responses import StreamingResponse
+from starlette.types import Receive, Scope, Send
 
 from autosparse.daemon.place import LOG, size_of
 from autosparse.daemon.service import Service
@@ -24,7 +26,7 @@ from autosparse.errors import DatabaseError
 from autosparse.jobs.records import Job, Snapshot, Transition
 from autosparse.web.changes import Changes
 from autosparse.web.job_files import JobFiles, Line, lines_from, tail_begin
-from autosparse.web.shapes import JobShape, JobTransitionShape, ProgressShape
+from autosparse.web.shapes import JobShape, JobTransitionShape, ProgressShape, Shape
 
 log = logging.getLogger(__name__)
 
@@ -34,6 +36,9 @@ _KEPT_LINES = 500
 _KEPT_TRANSITIONS = 2000
 _TAIL_BYTES = 2**14
 _AGAIN_MS = 2000
+WORD_S = 15.0
+"""How long a stream is silent at most, so that whoever is between does not take it for dead."""
+_WORD = KEEPALIVE_COMMENT
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -52,10 +57,12 @@ class _Kept:
         self._event.set()
         self._event = asyncio.Event()
 
-    async def changed(self, seen: int) -> None:
-        """Waits until the revision is another one."""
+    async def changed(self, seen: int) -> bool:
+        """Waits until the revision is another one; false if that takes so long that a word is due."""
         if self.revision == seen:
-            await self._event.wait()
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._event.wait(), WORD_S)
+        return self.revision != seen
 
 
 class _Feed(_Kept):
@@ -124,7 +131,7 @@ class Streams:
 
     # --------------------------------------------------------------------------------- listening
 
-    async def of_job(self, job_id: int, offset: int | None) -> AsyncIterator[ServerSentEvent]:
+    async def of_job(self, job_id: int, offset: int | None) -> AsyncGenerator[bytes]:
         """Gives what becomes of a job: its state, its progress and its log, until it has ended.
 
         Args:
@@ -135,7 +142,7 @@ class Streams:
             heard = await self._in_thread(self._log_begin, job_id, offset)
             state: Job | None = None
             progress: Snapshot | None = None
-            yield ServerSentEvent(comment="what becomes of the job", retry=_AGAIN_MS)
+            yield format_sse_event(comment="what becomes of the job", retry=_AGAIN_MS)
             while not self._has_ended and not feed.is_gone:
                 seen, job, newest = feed.revision, feed.job, feed.progress
                 if job is not None:
@@ -144,15 +151,15 @@ class Streams:
                         yield _of_job("state", job, newest, heard)
                     if newest is not None and newest != progress:
                         progress = newest
-                        shape = ProgressShape.of(newest)
-                        yield ServerSentEvent(event="progress", data=shape, id=str(heard))
+                        yield _event("progress", ProgressShape.of(newest), heard)
                     async for line in self._lines(feed, heard):
                         heard = line.end
-                        yield ServerSentEvent(event="log", raw_data=line.text, id=str(heard))
+                        yield format_sse_event(event="log", data_str=line.text, id=str(heard))
                     if not job.is_open and feed.revision == seen:
                         yield _of_job("end", job, newest, heard)
                         return
-                await feed.changed(seen)
+                if not await feed.changed(seen):
+                    yield _WORD
 
     def _log_begin(self, job_id: int, offset: int | None) -> int:
         folder = self._service.folder(job_id)
@@ -174,14 +181,14 @@ class Streams:
             if line.end > begin:
                 yield line
 
-    async def of_all(self, after: int | None) -> AsyncIterator[ServerSentEvent]:
+    async def of_all(self, after: int | None) -> AsyncGenerator[bytes]:
         """Gives the transitions of all jobs as they happen.
 
         Args:
             after: number of the transition after which to begin; None is the newest.
         """
         with self._listening(self._newest) as newest:
-            yield ServerSentEvent(comment="what becomes of all jobs", retry=_AGAIN_MS)
+            yield format_sse_event(comment="what becomes of all jobs", retry=_AGAIN_MS)
             while newest.changes is None and not self._has_ended:
                 await newest.changed(newest.revision)
             if newest.changes is None:
@@ -204,7 +211,8 @@ class Streams:
                         heard = min(number, newest.changes.settled)
                         yield _transition(heard, transition)
                 known = {number for number in known if number > newest.changes.settled}
-                await newest.changed(seen)
+                if not await newest.changed(seen):
+                    yield _WORD
 
     async def _since(self, number: int) -> AsyncIterator[tuple[int, Transition]]:
         while page := await self._in_thread(self._service.queue.transitions_since, number, 500):
@@ -314,11 +322,36 @@ def _told(job: Job) -> Job:
     return replace(job, snapshot=None, lease_until_s=None)
 
 
-def _of_job(event: str, job: Job, progress: Snapshot | None, heard: int) -> ServerSentEvent:
-    shape = JobShape.of(replace(job, snapshot=progress))
-    return ServerSentEvent(event=event, data=shape, id=str(heard))
+def _of_job(event: str, job: Job, progress: Snapshot | None, heard: int) -> bytes:
+    return _event(event, JobShape.of(replace(job, snapshot=progress)), heard)
 
 
-def _transition(number: int, transition: Transition) -> ServerSentEvent:
-    shape = JobTransitionShape.of(transition)
-    return ServerSentEvent(event="transition", data=shape, id=str(number))
+def _transition(number: int, transition: Transition) -> bytes:
+    return _event("transition", JobTransitionShape.of(transition), number)
+
+
+def _event(name: str, shape: Shape, number: int) -> bytes:
+    return format_sse_event(event=name, data_str=shape.model_dump_json(), id=str(number))
+
+
+class EventStream(StreamingResponse):
+    """An answer that goes on.
+
+    FastAPI's own kind fails where a client hangs up while something is on its way.
+
+    Args:
+        events: from `Streams`, as they are sent.
+    """
+
+    media_type = "text/event-stream"
+
+    def __init__(self, events: AsyncGenerator[bytes]) -> None:
+        super().__init__(events, headers={"X-Accel-Buffering": "no"})  # else proxies may keep it back
+        self._events = events
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Sends events until they end or the client is gone."""
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            await self._events.aclose()

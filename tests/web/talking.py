@@ -97,8 +97,8 @@ def submitted(service: Service, **options: object) -> Job:
     return service.queue.submit(request)[0]
 
 
-def running(service: Service, daemon: str = "me") -> Job:
-    number = submitted(service).id
+def running(service: Service, daemon: str = "me", **options: object) -> Job:
+    number = submitted(service, **options).id
     service.queue.admit(daemon)
     job = service.queue.claim(daemon, [])
     assert job is not None and job.id == number

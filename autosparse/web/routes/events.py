@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Header, Query, Request
-from fastapi.sse import EventSourceResponse, ServerSentEvent
 
 from autosparse.web.problems import refusals
 from autosparse.web.routes.asked import Asked, JobId
-from autosparse.web.streams import Streams
+from autosparse.web.streams import EventStream, Streams
 
 router = APIRouter(tags=["events"])
 
 _MOST = 2**53
+_EVENTS: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": "The events.",
+        "content": {"text/event-stream": {"schema": {"type": "string"}}},
+    }
+}
 
 
 async def _streams(request: Request) -> Streams:
@@ -47,8 +51,8 @@ LastEventId = Annotated[
     description="Events: `state` (the job, at first and whenever something changes), `progress`, `log` "
     "(a line of text), and at last `end` (the job). `id` is an offset in the log in bytes. A comment "
     "comes every 15 s when nothing else does.",
-    response_class=EventSourceResponse,
-    responses=refusals(404, 422),
+    response_class=EventStream,
+    responses={**_EVENTS, **refusals(404, 422)},
 )
 async def follow_job(
     streams: StreamsAsked,
@@ -58,11 +62,10 @@ async def follow_job(
         int | None,
         Query(ge=0, le=_MOST, description="Where in the log to begin; else shortly before its end."),
     ] = None,
-) -> AsyncIterable[ServerSentEvent]:
+) -> EventStream:
     """Gives what becomes of a job."""
     begin = log_offset if last_event_id is None else last_event_id
-    async for event in streams.of_job(job_id, begin):
-        yield event
+    return EventStream(streams.of_job(job_id, begin))
 
 
 @router.get(
@@ -71,12 +74,9 @@ async def follow_job(
     summary="Follow the transitions of all jobs",
     description="Events: `transition`. Without `Last-Event-ID` it begins with the next one. One that "
     "was heard may come again after a lost connection; none is left out.",
-    response_class=EventSourceResponse,
-    responses=refusals(422),
+    response_class=EventStream,
+    responses={**_EVENTS, **refusals(422)},
 )
-async def follow_all(
-    streams: StreamsAsked, last_event_id: LastEventId = None
-) -> AsyncIterable[ServerSentEvent]:
+async def follow_all(streams: StreamsAsked, last_event_id: LastEventId = None) -> EventStream:
     """Gives all transitions."""
-    async for event in streams.of_all(last_event_id):
-        yield event
+    return EventStream(streams.of_all(last_event_id))

@@ -171,7 +171,7 @@ def whole_characters(text: bytes) -> bytes:
         first = text[-back]
         if first < 0x80:
             return text
-        if first >= 0xC0:
+        if 0xC2 <= first < 0xF5:
             length = 2 if first < 0xE0 else 3 if first < 0xF0 else 4
             return text[:-back] if back < length and back < len(text) else text
     return text
