@@ -18,7 +18,9 @@ from typing import Any
 
 import uvicorn
 
+from autosparse.daemon import courier, retention, signing
 from autosparse.daemon.access import Listening
+from autosparse.daemon.beside import Beside
 from autosparse.daemon.service import Service
 from autosparse.daemon.supervisor import Supervisor
 from autosparse.errors import AutosparseError, ConfigError
@@ -37,6 +39,7 @@ from autosparse.web.app import make_app
 log = logging.getLogger(__name__)
 
 _GOODBYE_S = 5
+_SHORTEST_KEEP_S = 3600.0
 _ENOUGH_CORES = 4  # a host of fewer measures with all of them, unless told otherwise
 _ID = """
 import os
@@ -61,6 +64,9 @@ class Serving:
         own_cores: processors that jobs leave to the daemon, so that it does not disturb what they
             measure; None is one where there are four or more.
         lease_s: how long a silent daemon's jobs stay its own.
+        webhooks: URLs that alerts are sent to.
+        webhook_secret_file: file of the secret that signs them, made if missing; None is the user's.
+        keep_s: how long jobs and the runs that they made are kept after their end; None is forever.
     """
 
     listening: Listening
@@ -72,13 +78,17 @@ class Serving:
     slots: int = 2
     own_cores: int | None = None
     lease_s: float = LEASE_S
+    webhooks: tuple[str, ...] = ()
+    webhook_secret_file: Path | None = None
+    keep_s: float | None = None
 
     def check(self) -> None:
         """Refuses what cannot work, before anything is made.
 
         Raises:
             AutosparseError: an address that others can reach without TLS, a root that is no folder, no
-                cluster at the address, or more processors for itself than there are.
+                cluster at the address, more processors for itself than there are, a webhook that others
+                could listen to, or too short a time to keep jobs.
         """
         self.listening.check()
         check_address(self.address)
@@ -88,6 +98,13 @@ class Serving:
         if not 0 <= (self.own_cores or 0) < len(affinity()):
             raise ConfigError(
                 f"own cores must leave one to jobs, but got {self.own_cores} of {len(affinity())}"
+            )
+
+        for url in self.webhooks:
+            courier.check_webhook(url)
+        if self.keep_s is not None and self.keep_s < _SHORTEST_KEEP_S:
+            raise ConfigError(
+                f"jobs must be kept for an hour at least, but --keep is {self.keep_s:g} s; write 90d"
             )
 
     def shares(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
@@ -130,7 +147,10 @@ def serve(serving: Serving, told: Callable[[dict[str, Any]], object]) -> None:
             os.sched_setaffinity(0, own)
         schedules = Schedules(queue)
         schedules.look_again()
-        with Supervisor(queue, daemon, place, slots=serving.slots, job_cores=of_jobs) as supervisor:
+        with (
+            _beside(serving, store, results),
+            Supervisor(queue, daemon, place, slots=serving.slots, job_cores=of_jobs) as supervisor,
+        ):
             supervisor.beside(schedules.make_due_jobs)
             service = Service(
                 queue=queue,
@@ -156,6 +176,20 @@ def serve(serving: Serving, told: Callable[[dict[str, Any]], object]) -> None:
             with _told_to_stop(server):
                 server.run(sockets=[listener])
             working.finish()
+
+
+@contextlib.contextmanager
+def _beside(serving: Serving, store: Store, results: Path) -> Iterator[None]:
+    """Sends alerts and forgets what is old while the block runs, each in a thread of its own."""
+    with contextlib.ExitStack() as stack:
+        if serving.webhooks:
+            key = signing.make_secret(serving.webhook_secret_file or signing.secret_file())
+            carrying = courier.Courier(store, serving.webhooks, key)
+            stack.enter_context(Beside("courier", carrying.work, courier.EVERY_S))
+        if serving.keep_s is not None:
+            forgetting = retention.Retention(store, results, serving.keep_s)
+            stack.enter_context(Beside("retention", forgetting.work, retention.EVERY_S))
+        yield
 
 
 def _hardware_id(cores: tuple[int, ...]) -> str:

@@ -14,7 +14,7 @@ from autosparse.cli.output import emit_json, notice
 from autosparse.cli.settings import Settings
 from autosparse.errors import ConfigError, ExitCode
 
-_HEARD, _WORK = "Who may reach it", "What it works with"
+_HEARD, _WORK, _TOLD = "Who may reach it", "What it works with", "Whom it tells"
 
 
 def _option(*names: str, help: str, panel: str, **more: Any) -> Any:
@@ -65,6 +65,28 @@ def serve(
             min=0,
         ),
     ] = None,
+    webhook: Annotated[
+        list[str] | None,
+        _option("--webhook", help="URL that alerts are sent to, signed (repeatable).", panel=_TOLD),
+    ] = None,
+    webhook_secret_file: Annotated[
+        Path | None,
+        _option(
+            "--webhook-secret-file",
+            help="File of the secret that signs them, made if missing "
+            "(default: webhook.secret in AUTOSPARSE_HOME).",
+            panel=_TOLD,
+        ),
+    ] = None,
+    keep: Annotated[
+        str | None,
+        _option(
+            "--keep",
+            help="Time after which ended jobs and the runs they made are deleted, as 90d "
+            "(default: never).",
+            panel=_WORK,
+        ),
+    ] = None,
     log_format: Annotated[
         str | None,
         _option("--log-format", help="json or text (default: text on a terminal).", panel=_WORK),
@@ -72,6 +94,7 @@ def serve(
     as_json: options.Json = False,
 ) -> int:
     """Run the daemon: a queue of jobs, schedules, an API and a page."""
+    from autosparse import values
     from autosparse.daemon.access import Listening
     from autosparse.daemon.logs import start_log
     from autosparse.serving import Serving
@@ -93,6 +116,9 @@ def serve(
         address=address,
         slots=jobs,
         own_cores=own_cores,
+        webhooks=tuple(webhook or ()),
+        webhook_secret_file=webhook_secret_file,
+        keep_s=None if keep is None else values.duration("90d")(keep, "--keep") / 1e6,
     )
     serving.check()
     start_log(_format(log_format), _level(ctx.obj))
