@@ -61,7 +61,8 @@ def events(*told: tuple[str, Any] | bytes, cut: bool = False) -> Reply:
                 yield each
             else:
                 kind, data = each
-                yield f"id: {number}\nevent: {kind}\ndata: {json.dumps(data)}\n\n".encode()
+                text = data if kind == "log" else json.dumps(data)
+                yield f"id: {number}\nevent: {kind}\ndata: {text}\n\n".encode()
 
     return Reply(kind="text/event-stream; charset=utf-8", parts=parts, cut=cut)
 

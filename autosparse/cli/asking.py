@@ -21,14 +21,19 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from autosparse.cli import options, remote, search
+from autosparse.cli import deploy, options, remote, search
 from autosparse.cli.output import notice
 from autosparse.errors import UsageError, got
 
 _D = typing.TypeVar("_D")
 
 VERBS: Mapping[str, Callable[..., int]] = MappingProxyType(
-    {"search": search.search, "tune": search.tune, "train": search.train}
+    {
+        "search": search.search,
+        "tune": search.tune,
+        "train": search.train,
+        "check": deploy.check,
+    }
 )
 """What jobs can be of."""
 
@@ -220,8 +225,12 @@ class VerbGroup(TyperGroup):
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Puts the verb first, and before it the word that the group takes."""
         asks_help = any(name in args for name in ctx.help_option_names)
-        if args and not ctx.resilient_parsing and not asks_help:
-            args = self._in_order(args, ctx.command_path)
+        if args and not asks_help:
+            try:
+                args = self._in_order(args, ctx.command_path)
+            except UsageError:
+                if not ctx.resilient_parsing:  # else a shell asks what may come next
+                    raise
         return super().parse_args(ctx, args)
 
     def _in_order(self, args: list[str], path: str) -> list[str]:
@@ -240,7 +249,7 @@ class VerbGroup(TyperGroup):
                 words.append(word)
                 has_ended = has_ended and len(words) < wanted
             elif name not in takes_value:
-                near = difflib.get_close_matches(name, takes_value, n=1)
+                near = difflib.get_close_matches(name, takes_value, n=1, cutoff=0.7)
                 hint = f"; did you mean {near[0]}?" if near else ""
                 raise UsageError(
                     f"a flag must be one that exists, but got {name}{hint} (see {path} --help)"

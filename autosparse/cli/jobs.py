@@ -89,7 +89,9 @@ def _subject(job: RemoteJob) -> str:
     from autosparse import factories
 
     model = job.settings.get("model")
-    return factories.shown(str(model)) if model else str(job.settings.get("run") or job.run)
+    if model:
+        return factories.shown(str(model))
+    return str(job.settings.get("run") or job.settings.get("artifact") or job.run)
 
 
 def _how_far(job: RemoteJob) -> str:
@@ -108,11 +110,10 @@ def _show_one(daemon: Daemon, wanted: int, as_json: bool) -> None:
         emit_json({**job.raw, "transitions": [change.raw for change in changes]})
         return
     ended = "" if job.exit_code is None else f", exit code {job.exit_code}"
-    settings = "  ".join(f"{key}={value}" for key, value in job.settings.items())
     facts = [
         ("job", job.id),
         ("verb", job.verb),
-        ("settings", settings),
+        ("settings", remote.shown_settings(job.settings)),
         ("state", f"{job.state}{ended}{', is being cancelled' if job.cancelling else ''}"),
         ("how far", _how_far(job) if not job.has_ended else ""),
         ("message", job.message),

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, tzinfo
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import typer
@@ -80,6 +80,15 @@ def number(text: str) -> int:
             f"a job must be named by its number, but got {got(text)}; see autosparse status"
         )
     return int(stripped)
+
+
+def shown_settings(settings: Mapping[str, Any]) -> str:
+    """Words the settings of a verb in one line."""
+    return "  ".join(f"{key}={_shown_value(value)}" for key, value in settings.items())
+
+
+def _shown_value(value: Any) -> str:
+    return ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
 
 
 # --------------------------------------------------------------------------------------------- times

@@ -58,7 +58,7 @@ class _Repeated:
 class _AddGroup(asking.VerbGroup):
     """Verbs after the times at which they are repeated."""
 
-    says_when = "a cron expression, such as '0 3 * * sun'"
+    says_when = "a cron expression, such as '0 3 * * sun',"
 
 
 _adding = typer.Typer(
@@ -166,7 +166,6 @@ def _show(found: RemoteSchedule, as_json: bool) -> None:
     if as_json:
         emit_json(found.raw)
         return
-    settings = "  ".join(f"{key}={value}" for key, value in found.settings.items())
     facts = [
         ("schedule", found.id),
         ("name", found.name),
@@ -176,7 +175,7 @@ def _show(found: RemoteSchedule, as_json: bool) -> None:
         ("catch up", found.catch_up),
         ("jitter", format_duration(found.jitter_s * 1e6) if found.jitter_s else "none"),
         ("verb", found.verb),
-        ("settings", settings),
+        ("settings", remote.shown_settings(found.settings)),
         ("made", shown_time(found.created_at)),
     ]
     emit_facts((name, one_line(str(value))) for name, value in facts)

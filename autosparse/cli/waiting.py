@@ -104,6 +104,10 @@ def _text(verb: str, result: Any) -> str:
             *(f"since {m.older}: {m.sentence}" for m in said),
         ]
         return "\n\n".join([*lines, f"report: {result['run']}/report.html"])
+    if verb == "check":
+        from autosparse.pipeline.results.checked import CheckOutcome
+
+        return CheckOutcome.from_json(result).text()
     from autosparse.pipeline.results.outcomes import TrainOutcome, TuneOutcome
 
     outcome = TuneOutcome if verb == "tune" else TrainOutcome
@@ -136,7 +140,9 @@ class Shown:
         if (job.state, job.attempt) == (self._state, self._attempt):
             return
         self._state, self._attempt = job.state, job.attempt
-        self._close()
+        if job.has_ended:
+            return
+        self._close(is_whole=self._step == _IN_LINE)
         if job.state in ("submitted", "waiting"):
             self._begin(_IN_LINE, time.time())
             if job.message:
@@ -171,7 +177,7 @@ class Shown:
 
     def end(self, job: RemoteJob) -> None:
         """Shows that it has ended."""
-        self._close(is_whole=job.state == "done")
+        self._close(epoch_s(job.changed_at), is_whole=job.state == "done")
 
     def _begin(self, step: str, at_s: float, total: float | None = None) -> None:
         self._step, self._at_s, self._done, self._total = step, at_s, 0.0, total
@@ -181,10 +187,9 @@ class Shown:
         """Ends the step that is shown; one that another follows counts as done."""
         if not self._step:
             return
-        if at_s is not None:
-            self._at_s = at_s
-        elif self._step == _IN_LINE:
-            self._at_s = time.time()  # of this clock, as its beginning is
+        if self._step == _IN_LINE:
+            at_s = time.time()  # of this clock, as its beginning is
+        self._at_s = max(self._at_s, at_s or 0.0)
         if is_whole:
             self._total = None
         self._tell("end")

@@ -110,7 +110,7 @@ def _listen(daemon: Daemon, number: int, heard: _Heard) -> RemoteJob | None:
 
 def _take(daemon: Daemon, event: Event, watcher: Watcher) -> RemoteJob | None:
     if event.kind == "log":
-        watcher.line(_text(event.data))
+        watcher.line(event.data)
     elif event.kind == "progress":
         watcher.how_far(daemon.read_progress(_parsed(event.data)))
     elif event.kind in ("state", "end"):
@@ -126,11 +126,3 @@ def _parsed(data: str) -> Any:
         return json.loads(data)
     except (ValueError, RecursionError):
         return None  # is refused as what it should have been
-
-
-def _text(data: str) -> str:
-    """Gives a line of a log, which comes as JSON text or as it is."""
-    if not data.startswith('"'):
-        return data
-    parsed = _parsed(data)
-    return parsed if isinstance(parsed, str) else data
