@@ -104,6 +104,7 @@ ONLY_IN = {
         *("deploy/onnx_file.py", "deploy/state_dict.py"),
     ),
     "typer": ("cli/",),
+    "httpx": ("client/", "daemon/"),
     "sqlalchemy": ("storage/sql.py", "database/", "jobs/", "schedules/", "searching/storage.py"),
     "cronsim": ("schedules/times.py",),
     "pandas": ("frames/",),
