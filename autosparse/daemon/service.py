@@ -18,6 +18,7 @@ from autosparse.jobs.queue import Queue
 from autosparse.jobs.records import Job, JobOptions, JobRequest
 from autosparse.jobs.verbs import Place, verb_named
 from autosparse.run_folders.listing import find_run
+from autosparse.run_folders.shelf import LATEST
 from autosparse.schedules.schedule import Schedule
 from autosparse.schedules.store import Schedules
 from autosparse.storage.serial import short_hash
@@ -103,6 +104,8 @@ class Service:
     ) -> Schedule:
         """Checks and stores a schedule; see `Schedules.add`.
 
+        A search that comes back takes over from the newest run of its settings, unless told otherwise.
+
         Args:
             verb: as of `submit`.
             settings: as of `submit`.
@@ -116,6 +119,8 @@ class Service:
         Raises:
             AutosparseError: something cannot be meant, or cannot work here; nothing was stored.
         """
+        if verb == "search":
+            settings = {"since": LATEST, **settings}
         request = self._request(verb, settings, options)
         return self.schedules.add(
             request,

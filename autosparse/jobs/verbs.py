@@ -20,6 +20,7 @@ from autosparse.config import JUDGED, SearchConfig, flag, validate
 from autosparse.errors import ConfigError, RunError, got
 from autosparse.jobs.roots import Roots
 from autosparse.run_folders.listing import find_run
+from autosparse.run_folders.shelf import LATEST
 from autosparse.storage.files import write_yaml
 from autosparse.storage.yaml_text import YamlError, read_yaml
 from autosparse.values import Reader
@@ -94,6 +95,8 @@ class ConfigVerb(Verb):
     def settle(self, settings: Mapping[str, Any], place: Place) -> dict[str, Any]:
         """Checks it as the command line would, without a folder being made."""
         given = _known(settings, self.keys, self.name)
+        if given.get("since", LATEST) != LATEST:  # what this is says the search, when it begins
+            given["since"] = _run(given["since"], place.results)
         confined = {key: _confined(key, value, place.roots) for key, value in given.items()}
         config = SearchConfig(**self._all(confined, place))
         validate(config, writing=False)
