@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
-from fastapi import APIRouter, FastAPI
+from fastapi import APIRouter, Depends, FastAPI
 from fastapi.openapi.utils import get_openapi
 from starlette.middleware import Middleware
 
@@ -15,6 +15,7 @@ from autosparse.daemon.service import Service
 from autosparse.web import problems, security
 from autosparse.web.metrics import Collector, Metrics
 from autosparse.web.routes import events, jobs, runs, schedules, server
+from autosparse.web.routes.asked import refuse_unknown
 from autosparse.web.streams import Streams
 
 PREFIX = "/api/v1"
@@ -97,7 +98,7 @@ def make_app(
     app.state.token = token
     app.state.listening = listening
     problems.tell_problems(app)
-    api = APIRouter(prefix=PREFIX)
+    api = APIRouter(prefix=PREFIX, dependencies=[Depends(refuse_unknown)])
     for router in (
         server.router,
         events.router,

@@ -17,6 +17,7 @@ from pydantic import (
 
 from autosparse.errors import UsageError, got
 from autosparse.jobs.records import HIGHEST, LOWEST, MOST_RETRIES, JobOptions
+from autosparse.jobs.verbs import VERBS
 from autosparse.units import parse_duration_us
 
 MOST_ID = 2**31 - 1
@@ -110,7 +111,11 @@ class Asking(BaseModel):
 class JobAsked(Asking):
     """What a job shall do, and how it is treated."""
 
-    verb: Word = Field(description="Of the command line, such as `search`.", examples=["search"])
+    verb: Word = Field(
+        description="Of the command line, such as `search`.",
+        examples=["search"],
+        json_schema_extra={"enum": list(VERBS)},
+    )
     settings: Settings = Field(
         default_factory=dict,
         description="Flags of the verb by their keys, with values as they would be typed: "

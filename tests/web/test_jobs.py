@@ -14,6 +14,7 @@ from talking import TUNE, TestClient, a_run, client_of, running, submitted
 from autosparse.daemon.service import Service
 from autosparse.jobs.records import Snapshot
 from autosparse.jobs.states import State
+from autosparse.jobs.verbs import VERBS
 from autosparse.web.routes.jobs import MOST_LOG_BYTES, whole_characters
 
 JOBS = "/api/v1/jobs"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Header, Query, Request
+from starlette.responses import StreamingResponse
 
 from autosparse.web.problems import refusals
 from autosparse.web.routes.asked import Asked, JobId
@@ -51,7 +52,7 @@ LastEventId = Annotated[
     description="Events: `state` (the job, at first and whenever something changes), `progress`, `log` "
     "(a line of text), and at last `end` (the job). `id` is an offset in the log in bytes. A comment "
     "comes every 15 s when nothing else does.",
-    response_class=EventStream,
+    response_class=StreamingResponse,
     responses={**_EVENTS, **refusals(404, 422)},
 )
 async def follow_job(
@@ -74,7 +75,7 @@ async def follow_job(
     summary="Follow the transitions of all jobs",
     description="Events: `transition`. Without `Last-Event-ID` it begins with the next one. One that "
     "was heard may come again after a lost connection; none is left out.",
-    response_class=EventStream,
+    response_class=StreamingResponse,
     responses={**_EVENTS, **refusals(422)},
 )
 async def follow_all(streams: StreamsAsked, last_event_id: LastEventId = None) -> EventStream:

@@ -27,7 +27,7 @@ router = APIRouter(prefix="/schedules", tags=["schedules"])
     "",
     operation_id="list_schedules",
     summary="List all schedules, the oldest first",
-    responses=refusals(),
+    responses=refusals(422),
 )
 def list_schedules(service: Asked) -> ScheduleList:
     """Gives all schedules."""

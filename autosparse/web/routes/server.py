@@ -23,7 +23,7 @@ _OPEN = refusals()[503]
     "/server",
     operation_id="get_server",
     summary="Look at the daemon",
-    responses=refusals(),
+    responses=refusals(422),
 )
 def get_server(service: Asked) -> ServerShape:
     """Gives what the daemon is and allows."""
