@@ -18,7 +18,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from autosparse.errors import RunError
-from autosparse.run_folders.for_job import job_folder
+from autosparse.storage.for_job import job_folder
 from autosparse.storage.locks import FileLock, Held
 
 LEASH = "AUTOSPARSE_LEASH"

@@ -23,9 +23,8 @@ from autosparse.cli.leash import EVENTS
 from autosparse.cli.leaving import leave_midway
 from autosparse.cli.settings import Settings
 from autosparse.errors import Stopped, StoppedMidway
-from autosparse.progress import STOPPED, Progress
-from autosparse.run_folders.event_log import EventLog
-from autosparse.run_folders.for_job import job_folder
+from autosparse.progress import STOPPED, Progress, Sink
+from autosparse.storage.for_job import job_folder
 
 # Time that work has to ask whether to stop before it is interrupted.
 _GRACE_S = 0.5
@@ -127,6 +126,16 @@ def _forget_in_child() -> None:
 os.register_at_fork(after_in_child=_forget_in_child)
 
 
+def _kept() -> list[Sink]:
+    """Gives what keeps the progress of a daemon's job for the daemon; nothing for a person's."""
+    folder = job_folder()
+    if folder is None:
+        return []
+    from autosparse.run_folders.event_log import EventLog  # brings numpy, and help must not
+
+    return [EventLog(folder / EVENTS)]
+
+
 @contextmanager
 def working(settings: Settings) -> Iterator[Progress]:
     """Gives the progress channel of one verb: shown on stderr, stoppable from the keyboard.
@@ -135,10 +144,8 @@ def working(settings: Settings) -> Iterator[Progress]:
         Stopped: a stop was requested, and the work was interrupted in the middle of a step.
     """
     stop = StopRequest()
-    folder = job_folder()
-    kept = [] if folder is None else [EventLog(folder / EVENTS)]
     try:
         with stop.listening(), progress_sink(quiet=settings.quiet) as sink:
-            yield Progress(sink, *kept, should_stop=stop)
+            yield Progress(sink, *_kept(), should_stop=stop)
     except StoppedMidway:
         raise Stopped(STOPPED) from None

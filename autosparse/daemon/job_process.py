@@ -19,7 +19,7 @@ from autosparse.closing import Closing
 from autosparse.config import SearchConfig, variable
 from autosparse.daemon.place import LOG, RESULT
 from autosparse.errors import AutosparseError
-from autosparse.run_folders.for_job import VARIABLE
+from autosparse.storage.for_job import VARIABLE
 from autosparse.storage.paths import writable_folder
 
 LEASH = "AUTOSPARSE_LEASH"

@@ -317,7 +317,7 @@ def test_a_shell_gets_verbs_flags_and_model_names() -> None:
         done = subprocess.run([str(program)], env=environ, capture_output=True, text=True, check=True)
         return done.stdout.split()
 
-    assert complete("autosparse se", 1) == ["search"]
+    assert complete("autosparse sea", 1) == ["search"]
     assert "--latency-budget" in complete("autosparse search --la", 2)
     assert complete("autosparse search --model resnet1", 3) == ["resnet18"]
 

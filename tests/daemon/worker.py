@@ -16,7 +16,7 @@ from autosparse.errors import ExitCode
 from autosparse.progress import Progress
 from autosparse.run_folders import RunFolder, append_jsonl, find_unfinished, read_jsonl
 from autosparse.run_folders.event_log import EventLog
-from autosparse.run_folders.for_job import job_folder, job_number
+from autosparse.storage.for_job import job_folder, job_number
 
 STEPS = 8
 STEP_S = 0.05

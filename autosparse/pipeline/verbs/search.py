@@ -63,12 +63,12 @@ from autosparse.progress import Progress
 from autosparse.report import document as form
 from autosparse.run_folders import RunFolder, find_unfinished
 from autosparse.run_folders.event_log import EventLog
-from autosparse.run_folders.for_job import job_number
 from autosparse.searching import knapsack
 from autosparse.searching.pool import AbstractPool
 from autosparse.searching.problem import Problem, prepare
 from autosparse.searching.study import run_study
 from autosparse.searching.trials import StudyResult, StudySettings
+from autosparse.storage.for_job import job_number
 from autosparse.train.evaluate import OneShotEvaluator
 from autosparse.train.tickets.sharing import Shared
 from autosparse.tuning.autotune import TuneResult
