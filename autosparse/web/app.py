@@ -12,7 +12,7 @@ from starlette.middleware import Middleware
 
 from autosparse.daemon.access import Listening
 from autosparse.daemon.service import Service
-from autosparse.web import problems, security
+from autosparse.web import pages, problems, security
 from autosparse.web.metrics import Collector, Metrics
 from autosparse.web.routes import events, jobs, runs, schedules, server
 from autosparse.web.routes.asked import refuse_unknown
@@ -56,7 +56,7 @@ def make_app(
     is_working: Callable[[], bool] = _works,
     collectors: Sequence[Collector] = (),
     open_metrics: bool = False,
-    login_path: str | None = None,
+    login_path: str | None = security.LOGIN,
 ) -> FastAPI:
     """Makes the application of a daemon.
 
@@ -85,7 +85,11 @@ def make_app(
                 security.Door,
                 listening=listening,
                 token=token,
-                open_paths=security.OPEN_PATHS | ({"/metrics"} if open_metrics else set()),
+                open_paths={
+                    *security.OPEN_PATHS,
+                    *(pages.OPEN_PATHS if login_path else ()),
+                    *(("/metrics",) if open_metrics else ()),
+                },
                 login_path=login_path,
             ),
             Middleware(security.BodyLimit),
@@ -109,6 +113,8 @@ def make_app(
         api.include_router(router)
     app.include_router(api)
     app.include_router(server.health)
+    if login_path:
+        pages.install(app)
     app.openapi = lambda: _schema(app)  # type: ignore[method-assign]
     return app
 
