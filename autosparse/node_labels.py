@@ -51,21 +51,19 @@ def roles_of(node: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def training_nodes(nodes: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """Gives the living nodes that train: those with that role alone, else all that are not reserved.
-
-    Where every node is reserved for measuring, they train as well: somebody has to.
-    """
+    """Gives the living nodes that train: those with that role alone, else all that are not reserved."""
     alive = [node for node in nodes if node["Alive"] and node.get("Resources", {}).get("CPU", 0) > 0]
     alone = [node for node in alive if roles_of(node) == (TRAIN,)]
-    return alone or [node for node in alive if TRAIN in roles_of(node)] or alive
+    return alone or [node for node in alive if TRAIN in roles_of(node)]
 
 
 def training_selector(nodes: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     """Gives the labels by which Ray keeps training off nodes that it does not belong on.
 
-    Nodes are named that are left out: one that joins later may train at once.
+    Nodes are named that are left out: one that joins later may train at once. Where none trains now,
+    training waits for one.
     """
     chosen = {node["NodeID"] for node in training_nodes(nodes)}
     others = sorted(node["NodeID"] for node in nodes if node["Alive"] and node["NodeID"] not in chosen)
     # Without blanks, which Ray takes for a part of the name.
-    return {NODE_LABEL: f"!in({','.join(others)})"} if others and chosen else {}
+    return {NODE_LABEL: f"!in({','.join(others)})"} if others else {}

@@ -66,7 +66,7 @@ class Named(Record):
 
 
 class Lender:
-    """An actor that lives on the machine that asks, and gives and takes what was announced to it alone."""
+    """An actor on the machine that asks: gives and takes what was announced to it alone."""
 
     def __init__(self) -> None:
         self._names: set[str] = set()

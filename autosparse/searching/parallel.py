@@ -14,8 +14,9 @@ import faulthandler
 import itertools
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,13 @@ from autosparse.local_ray import LocalRay, own_terminate_handler, ready  # sets 
 # isort: split
 import ray
 from ray import cloudpickle
-from ray.exceptions import RayError, RayTaskError, TaskCancelledError, WorkerCrashedError
+from ray.exceptions import (
+    NodeDiedError,
+    RayError,
+    RayTaskError,
+    TaskCancelledError,
+    WorkerCrashedError,
+)
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from autosparse.closing import Closing
@@ -34,6 +41,10 @@ from autosparse.searching.joining import join, leave
 from autosparse.searching.lending import Lender, Loan, borrowing
 from autosparse.searching.pool import Handle, Outcome, WorkKind, run_call, split
 from autosparse.storage.sending import named_folders, named_paths, renamed
+
+# Work that is lost with its node begins anew; a cluster takes its time to notice that a node is gone.
+_MOST_LOSSES = 30
+_LOST_S = 1.0
 
 
 class Pool(Closing):
@@ -59,7 +70,7 @@ class Pool(Closing):
     def __init__(
         self, *, cores: int, address: str | None = None, log_folder: Path | None = None
     ) -> None:
-        self._handles: dict[int, tuple[Handle, Any, float, float | None]] = {}
+        self._flights: dict[int, _Flight] = {}
         self._functions: dict[int, tuple[Callable[..., Any], Any]] = {}
         self._numbers = itertools.count()
         self._log_folder = log_folder
@@ -68,13 +79,16 @@ class Pool(Closing):
         self._announced: set[str] = set()
         self._is_open = True
         self._is_joined = address is not None and not ray.is_initialized()
+        # Where all nodes are reserved for measuring, they train as well: somebody has to.
+        self._has_trainers = False
         self.cores = cores
         atexit.register(self.close)
         if address is not None:
             with self._or_closed():
                 if self._is_joined:
                     join(address)
-                self.cores = _largest_node()
+                self._has_trainers = bool(training_nodes(_nodes()))
+                self.cores = _largest(training_nodes(_nodes()) or _nodes())
 
     def submit(
         self,
@@ -95,32 +109,49 @@ class Pool(Closing):
         if not ray.is_initialized():
             with self._or_closed():
                 self._own = LocalRay(cores=self.cores, log_folder=self._log_folder)
-        cores = min(cores, self.cores)
-        work = _remote.options(
-            num_cpus=self.cores if kind == "measure" else cores,
-            # Off the nodes of a joined cluster that are reserved for measuring.
-            label_selector=None if self._own is not None else training_selector(_nodes()),
-        )
-        loan = self._loan(function, args)
-        reference = work.remote(
-            self._shipped(function), _packed(args), cores, timeout_s, sys.path, loan
-        )
-        self._handles[handle.number] = (handle, reference, time.monotonic(), timeout_s)
+        flight = _Flight(handle, function, args, min(cores, self.cores), kind, timeout_s)
+        self._start(flight)
+        self._flights[handle.number] = flight
         return handle
+
+    def _start(self, flight: _Flight) -> None:
+        """Has a piece of work begun, whether for the first time or after a node was lost."""
+        work = _remote.options(
+            num_cpus=self.cores if flight.kind == "measure" else flight.cores,
+            label_selector=training_selector(_nodes()) if self._has_trainers else None,
+        )
+        call = (self._shipped(flight.function), _packed(flight.args))
+        loan = self._loan(flight.function, flight.args)
+        flight.begun_s = time.monotonic()
+        flight.reference = work.remote(*call, flight.cores, flight.timeout_s, sys.path, loan)
 
     def wait(
         self, handles: Sequence[Handle], timeout_s: float | None = None
     ) -> tuple[list[Handle], list[Handle]]:
         """Waits until at least one of the handles has its outcome, or the time is up."""
-        pending = [self._handles[h.number] for h in handles if h.outcome is None]
+        pending = [self._flights[h.number] for h in handles if h.outcome is None]
         if pending and len(pending) == len(handles):
-            references = [reference for _, reference, _, _ in pending]
-            known = ready(references, 1, timeout_s)
-            for handle, reference, submitted, limit in pending:
-                if reference in known:
-                    handle.outcome = _outcome(reference, submitted, limit)
-                    del self._handles[handle.number]
+            known = ready([flight.reference for flight in pending], 1, timeout_s)
+            self._land([flight for flight in pending if flight.reference in known])
         return split(handles)
+
+    def _land(self, flights: Sequence[_Flight]) -> None:
+        """Takes the outcomes of what has ended; what was lost with its node is begun anew."""
+        lost = []
+        for flight in flights:
+            outcome = flight.outcome()
+            if outcome is None and flight.losses < _MOST_LOSSES:
+                lost.append(flight)
+                continue
+            flight.handle.outcome = outcome or Outcome(
+                status="died", reason=f"the node that it ran on was lost, {flight.losses} times"
+            )
+            del self._flights[flight.handle.number]
+        if lost:
+            time.sleep(_LOST_S)  # the cluster may still take the node for a living one
+        for flight in lost:
+            flight.losses += 1
+            self._start(flight)
 
     @contextmanager
     def exclusive(self) -> Iterator[None]:
@@ -136,12 +167,10 @@ class Pool(Closing):
 
     def wait_for_all(self) -> None:
         """Waits until all work has its outcome."""
-        references = [reference for _, reference, _, _ in self._handles.values()]
-        if references:
-            ready(references, len(references), None)
-        for handle, reference, submitted, limit in self._handles.values():
-            handle.outcome = _outcome(reference, submitted, limit)
-        self._handles.clear()
+        while self._flights:
+            flights = list(self._flights.values())
+            ready([flight.reference for flight in flights], len(flights), None)
+            self._land(flights)
 
     def close(self) -> None:
         """Ends what still runs, stops a cluster that was started here. Closing twice is fine."""
@@ -149,20 +178,20 @@ class Pool(Closing):
             return
         self._is_open = False
         atexit.unregister(self.close)
-        for handle, reference, _, _ in self._handles.values():
-            handle.outcome = Outcome(status="cancelled", reason="the pool was closed")
+        for flight in self._flights.values():
+            flight.handle.outcome = Outcome(status="cancelled", reason="the pool was closed")
             if ray.is_initialized():
-                ray.cancel(reference, force=True)
-        self._handles.clear()
+                ray.cancel(flight.reference, force=True)
+        self._flights.clear()
+        if self._lender is not None and ray.is_initialized():
+            ray.kill(self._lender)
+        self._lender = None
         if self._is_joined or self._own is not None:
             self._stop()
 
     def _stop(self) -> None:
         """Leaves the cluster; one that was started here ends."""
         self._functions.clear()
-        if self._lender is not None:
-            ray.kill(self._lender)
-            self._lender = None
         own, self._own = self._own, None
         if own is not None:
             own.close()
@@ -201,13 +230,35 @@ class Pool(Closing):
         return self._functions[id(function)][1]
 
 
+@dataclass(slots=True)
+class _Flight:
+    """A piece of work under way, and how it is begun once more."""
+
+    handle: Handle
+    function: Callable[..., Any]
+    args: tuple[Any, ...]
+    cores: int
+    kind: WorkKind
+    timeout_s: float | None
+    reference: Any = None
+    begun_s: float = 0.0
+    losses: int = 0
+
+    def outcome(self) -> Outcome | None:
+        """Gives how it ended; None if it was lost with its node."""
+        try:
+            return _outcome(self.reference, self.begun_s, self.timeout_s)
+        except NodeDiedError:
+            return None
+
+
 def _nodes() -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
     return found
 
 
-def _largest_node() -> int:
-    cores = [node["Resources"].get("CPU", 0) for node in training_nodes(_nodes())]
+def _largest(nodes: Sequence[Mapping[str, Any]]) -> int:
+    cores = [node["Resources"].get("CPU", 0) for node in nodes if node["Alive"]]
     return max(1, int(max(cores, default=1)))
 
 
@@ -243,6 +294,11 @@ def _unpack_and_call(function: bytes, args: bytes, loan: Loan | None) -> Any:
 
 
 def _outcome(reference: Any, submitted: float, limit: float | None) -> Outcome:
+    """Gives how work ended.
+
+    Raises:
+        NodeDiedError: its node is gone, which is no fault of its own.
+    """
     seconds = time.monotonic() - submitted
     try:
         outcome: Outcome = ray.get(reference)
@@ -256,6 +312,8 @@ def _outcome(reference: Any, submitted: float, limit: float | None) -> Outcome:
             reason = f"it took longer than its limit of {limit:g} s and was killed"
             return Outcome(status="timeout", reason=reason, seconds=seconds)
         return Outcome(status="died", reason="its process died", seconds=seconds)
+    except NodeDiedError:
+        raise
     except RayError as error:
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
         return Outcome(status="died", reason=reason, seconds=seconds)

@@ -41,7 +41,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from autosparse.errors import AutosparseError, MissingDependency, UsageError, retold
 from autosparse.hardware.cores import usable_cores
-from autosparse.node_labels import NODE_LABEL, training_selector
+from autosparse.node_labels import NODE_LABEL, training_nodes, training_selector
 from autosparse.progress import Progress, ProgressEvent
 from autosparse.train.job import TrainJob, TrainResult, claim, load_result
 from autosparse.train.loop import train_as
@@ -221,7 +221,8 @@ def _torch_trainer(job: TrainJob, member: Callable[[], None]) -> TorchTrainer:
     assert node is not None  # this process is on a Ray
     # The first process has the node of the first bundle.
     first = {NODE_LABEL: ray.get_runtime_context().get_node_id()}
-    others = training_selector(ray.nodes())
+    nodes = ray.nodes()
+    others = training_selector(nodes) if training_nodes(nodes) else {}
     return TorchTrainer(
         member,
         torch_config=TorchConfig(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from pathlib import Path
 from typing import Any
 
 from autosparse.progress import Progress
@@ -24,3 +25,10 @@ def run(values: dict[str, Any], progress: Progress) -> dict[str, Any]:
         case "exit":
             os._exit(3)
     raise AssertionError(values)
+
+
+def waited(begun: str, seconds: float) -> str:
+    """Says in a file that it has begun, and after a while whose home it runs in."""
+    Path(begun).touch()
+    time.sleep(seconds)
+    return os.environ["AUTOSPARSE_HOME"]
