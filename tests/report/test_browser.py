@@ -128,7 +128,7 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
     tab.close()
 
 
-POINTS = "document.querySelectorAll('#figure-pareto .scatterlayer .points path').length"
+POINTS = "document.querySelectorAll('#figure-trials .scatterlayer .points path').length"
 TRIALS_LEGEND = (
     "[...document.querySelectorAll('.legend button')].find(b => /trial/.test(b.textContent)).click()"
 )
@@ -139,14 +139,15 @@ def test_it_draws_without_errors_and_without_the_network(
 ) -> None:
     run = make_run()
     browser.open(build(run), width=1400)
-    marks = len(load(run).configs) + 57  # and trials that completed
-    assert browser.value(POINTS) >= marks
-    assert browser.value("document.querySelectorAll('.js-plotly-plot').length") == 3
+    assert browser.value(POINTS) >= 57  # trials that completed
+    configs = POINTS.replace("trials", "pareto")
+    assert browser.value(configs) >= len(load(run).configs)
+    assert browser.value("document.querySelectorAll('.js-plotly-plot').length") == 4
     assert browser.complaints() == []
     assert all(url.startswith(("file://", "data:")) for url in browser.requests())
     assert browser.value(
         "[...document.querySelectorAll('[data-title]')].map(b => b.dataset.title)"
-    ) == [*("Download plot", "Zoom", "Pan", "Reset axes") * 3]
+    ) == [*("Download plot", "Zoom", "Pan", "Reset axes") * 4]
 
 
 @pytest.mark.parametrize("options", [{"configs": 24}, {"configs": 0, "trials": 0, "budget_ms": 3.0}])
@@ -193,10 +194,10 @@ def _legend_and_view(browser: Browser) -> None:
     before = browser.value(POINTS)
     browser.value(TRIALS_LEGEND)
     assert browser.value(POINTS) <= before - 57
-    figure = "document.getElementById('figure-pareto')"
+    figure = "document.getElementById('figure-trials')"
     span = f"(([low, high]) => high - low)({figure}._fullLayout.yaxis.range)"
     narrow = browser.value(span)
-    browser.value("document.querySelector('[data-view=all]').click()")
+    browser.value("document.querySelector('[data-figure=trials][data-view=all]').click()")
     browser.value(TRIALS_LEGEND)
     assert browser.value(span) > narrow
 
