@@ -50,6 +50,7 @@ OLDER = """
 from autosparse.kernels import binding
 binding.limit_isa("avx512")
 """
+NET = Path(__file__).parent.parent / "train" / "tiny_net.py"
 SPACE = """
 version: 1
 device: cpu
@@ -238,17 +239,25 @@ def test_what_is_no_host_is_refused(
 
 
 def test_rows_are_of_the_node_that_took_them_and_the_driver_stays_idle(
-    cluster: Cluster, database: TuningDatabase
+    cluster: Cluster, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with Watching() as watching, open_host(cluster.name, cluster.address) as host:
-        profile = host.profile()
-        assert profile.hardware_id == cluster.other_id != hardware.hardware_id()
-        found = host.measure(REQUEST, find("cpu", profile), database)
-    rows = database.rows()
-    assert found.timed == len(rows) > 0
-    assert {row.key.hardware_id for row in rows} == {cluster.other_id}
+    file = tmp_path / "space.yaml"
+    file.write_text(SPACE)
+    words = [
+        "tune", "--model", f"{NET}:make", "--space", str(file), "--input-shape", "3x32x32", "--json",
+        "--database", str(tmp_path / "t.db"), "--host", cluster.name, "--address", cluster.address, "-q",
+    ]  # fmt: skip
+    with Watching() as watching:
+        assert command(words) == 0, capsys.readouterr().err
     assert watching.seen == []
-    assert not any("bf16" in row.key.kernel for row in rows)
+    told = json.loads(capsys.readouterr().out)
+    assert any(note.startswith("dense in f32: ") for note in told["notes"]), told["notes"]
+    assert any(note.startswith("no bf16: ") for note in told["notes"]), told["notes"]
+    with TuningDatabase(str(tmp_path / "t.db")) as database:
+        rows = database.rows()
+    assert len(rows) >= told["timed"] > 0
+    assert cluster.other_id != hardware.hardware_id()
+    assert {(row.key.hardware_id, row.key.threads) for row in rows} == {(cluster.other_id, 1)}
 
 
 @pytest.mark.skipif(bool(why_not_native("bf16")), reason=why_not_native("bf16") or "native")
@@ -355,12 +364,11 @@ def test_files_that_the_node_does_not_see_are_sent_once(cluster: Cluster) -> Non
 @pytest.fixture
 def task(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """A search whose every file the driver alone sees."""
-    net = Path(__file__).parent.parent / "train" / "tiny_net.py"
-    (cluster.driver / "net.py").write_text(net.read_text())
+    (cluster.driver / "net.py").write_text(NET.read_text())
     (cluster.driver / "space.yaml").write_text(SPACE)
     monkeypatch.setenv("AUTOSPARSE_HOME", str(cluster.driver / "home"))
     monkeypatch.setattr(requests, "WHOLE", BRIEF)
-    module = models.resolve(f"{net}:make", classes=10).module
+    module = models.resolve(f"{NET}:make", classes=10).module
     weights = {name: value.numpy() for name, value in module.state_dict().items()}
     save_file(weights, cluster.driver / "dense.safetensors")
     (cluster.driver / "recipe.yaml").write_text(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,10 +11,12 @@ import pytest
 
 from autosparse.config import SearchConfig
 from autosparse.database import TuningDatabase
+from autosparse.pipeline.measured import held
 from autosparse.pipeline.measured.held import hold_to_the_whole
 from autosparse.pipeline.subject.survey import Survey, survey
 from autosparse.pipeline.verbs import tune as verb
 from autosparse.progress import Progress
+from autosparse.records import Measurement, MeasurementKey, Status
 
 
 @pytest.fixture(name="subject", scope="module")
@@ -30,10 +33,34 @@ def test_without_rows_the_rule_is_all_there_is(subject: Survey) -> None:
         assert database.rows() == []
 
 
-def test_rows_of_another_host_are_not_held_and_that_is_told(subject: Survey) -> None:
-    away: Any = SimpleNamespace(name="node:far")
-    [told] = hold_to_the_whole(dataclasses.replace(subject, host=away), Progress())
-    assert told.startswith("rows of node:far were not held to whole models")
+def test_rows_of_another_host_are_held_there_and_come_back(subject: Survey, tmp_path: Path) -> None:
+    """With a database of its own there, into which a row comes that is news to this one."""
+    shape = next(layer.shape for layer in subject.layers if layer.shape)
+    key = MeasurementKey(
+        hardware_id="0123456789ab", kernel="k", kernel_hash="h", shape=shape.key, pattern="dense",
+        kept=-1, config="", dtype="f32", threads=1, policy="p",
+    )  # fmt: skip
+    row = Measurement(
+        key=key, status=Status.OK, median_us=2.0, ci_low_us=1.0, ci_high_us=3.0, repeats=9
+    )
+    theirs = str(tmp_path / "theirs.db")
+
+    def time_whole(runner: str, request: Any, **_: Any) -> Any:
+        assert runner == held.RUNNER and request["database"] == subject.database
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(held, "_hold", lambda asked, progress: (put(asked.database), ("as said",))[1])
+            return held.run({**request, "database": theirs}, Progress())
+
+    def put(database: str) -> None:
+        with TuningDatabase(database) as opened:
+            opened.put(row)
+
+    away: Any = SimpleNamespace(name="node:far", time_whole=time_whole)
+    mine = dataclasses.replace(subject, host=away, database=str(tmp_path / "mine.db"))
+    subject = dataclasses.replace(subject, database=mine.database)
+    assert hold_to_the_whole(mine, Progress()) == ("as said",)
+    with TuningDatabase(mine.database) as database:
+        assert database.rows() == [row]
 
 
 def test_a_tuning_tells_what_was_found(subject: Survey, monkeypatch: pytest.MonkeyPatch) -> None:
