@@ -45,10 +45,11 @@ def check_webhook(url: str) -> None:
         host = parsed.host
     except (httpx.InvalidURL, UnicodeError, ValueError) as error:
         raise ConfigError(f"--webhook must be a URL, but got {got(url)}: {error}") from None
-    if parsed.scheme not in ("http", "https") or not host or len(url) > _LONGEST_URL:
+    is_plain = url.isascii() and url.isprintable() and " " not in url
+    if parsed.scheme not in ("http", "https") or not host or not is_plain or len(url) > _LONGEST_URL:
         raise ConfigError(
-            f"--webhook must be a URL of http or https of at most {_LONGEST_URL} characters, but got "
-            f"{got(url)}; write https://example.org/hook"
+            f"--webhook must be a URL of http or https, of at most {_LONGEST_URL} characters of ASCII, "
+            f"but got {got(url)}; write https://example.org/hook"
         )
     if parsed.scheme == "http" and not is_loopback(host):
         raise ConfigError(
