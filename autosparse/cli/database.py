@@ -1,4 +1,4 @@
-"""The verbs around the tuning database: db list, export, import, merge, stale, gc, verify."""
+"""The verbs around the database: db list, export, import, merge, stale, gc, verify, backup."""
 
 from __future__ import annotations
 
@@ -162,6 +162,21 @@ def verify(database: Database = None, as_json: options.Json = False) -> int:
         notice(f"a database must be sound, but has {len(found.problems)} faults; name another")
         return ExitCode.USAGE
     return ExitCode.DONE
+
+
+@app.command()
+def backup(
+    file: Annotated[Path, typer.Argument(help="File to make.")],
+    database: Database = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace an existing file.")] = False,
+    as_json: options.Json = False,
+) -> int:
+    """Copy the database with its rows, jobs and schedules into a file, also while a daemon works."""
+    from autosparse.storage.backup import back_up
+    from autosparse.storage.paths import tuning_database_url
+
+    made = back_up(tuning_database_url() if database is None else database, file, overwrite=force)
+    return _show(made.to_json(), as_json)
 
 
 def _given(

@@ -92,8 +92,12 @@ def write_chunks(path: Path, chunks: Iterable[bytes | memoryview]) -> None:
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def replacing(path: Path, *, mode: int = 0o644) -> Iterator[Path]:
     """Gives a file to write in place of `path`, which it replaces when the block ends well.
+
+    Args:
+        path: the file to be.
+        mode: who may read and write it then; until then its user alone may.
 
     Raises:
         RunError: the folder or the file cannot be written, or a pipe, a device or a folder is there.
@@ -108,7 +112,7 @@ def replacing(path: Path) -> Iterator[Path]:
         try:
             yield temporary
             with temporary.open("rb+") as stream:
-                os.fchmod(stream.fileno(), 0o644)  # mkstemp gives 0600, too narrow for a shared result
+                os.fchmod(stream.fileno(), mode)  # mkstemp gives 0600, too narrow for a shared result
                 os.fsync(stream.fileno())
             os.replace(temporary, path)
         except BaseException:
