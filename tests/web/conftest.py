@@ -14,6 +14,7 @@ from autosparse.daemon.access import Listening
 from autosparse.daemon.service import Service
 from autosparse.jobs.store import Store
 from autosparse.web.app import make_app
+from autosparse.web.streams import Streams
 
 sys.path.insert(0, str(Path(__file__).parent))
 from talking import TOKEN, TestClient, client_of, served, service_of
@@ -42,7 +43,9 @@ def service(store: Store, tmp_path: Path) -> Service:
 
 @pytest.fixture
 def app(service: Service) -> FastAPI:
-    return make_app(service, Listening(), TOKEN)
+    app = make_app(service, Listening(), TOKEN)
+    app.state.streams = Streams(service, look_s=0.05)
+    return app
 
 
 @pytest.fixture

@@ -24,7 +24,7 @@ OWN = {"Origin": URL}
 ANYTHING = (
     *(("GET", "/api/v1/jobs"), ("POST", "/api/v1/jobs"), ("GET", "/api/v1/openapi.json")),
     *(("GET", "/nothing"), ("PUT", "/api/v1/jobs"), ("GET", "/metrics"), ("OPTIONS", "/")),
-    *(("GET", "/api/v1/jobs/1/events"), ("GET", "/healthz/"), ("GET", "/login")),
+    *(("GET", "/api/v1/jobs/1/events"), ("GET", "/healthz/"), ("GET", "/login/x")),
 )
 OTHER_HOSTS = (
     *("evil.example", "evil.example:8337", "127.0.0.1.evil.example", "127.0.0.2:8337"),
