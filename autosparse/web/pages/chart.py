@@ -136,7 +136,7 @@ def draw(
         title=title,
         description=description,
         x_label="Latency (ms)",
-        y_label=f"Top-1 accuracy, {accuracy_of} (%)",
+        y_label=f"Top-1, {accuracy_of} (%)",
         marks=tuple(_drawn(mark, x, y) for mark in drawable),
         steps=tuple((kind, _steps(points, x, y)) for kind, points in fronts if points),
         x_ticks=_labelled(x),

@@ -26,6 +26,7 @@ class Field:
         label: what people call it.
         hint: what may be written.
         choices: all that may be; empty where it is text.
+        usual: which of them it is where none is chosen.
         known: values that are proposed.
         is_required: whether it must be filled.
         is_number: whether the option is a whole number.
@@ -35,6 +36,7 @@ class Field:
     label: str
     hint: str = ""
     choices: tuple[str, ...] = ()
+    usual: str = ""
     known: tuple[str, ...] = ()
     is_required: bool = False
     is_number: bool = False
@@ -50,16 +52,18 @@ MAIN = (
     ),
     Field(name="latency_budget", label="Latency budget", hint="such as 5ms; empty is the whole front"),
     Field(name="data", label="Data", hint="digits, or such as cifar10:ROOT/cifar", known=("digits",)),
-    Field(name="train", label="Training", hint="of what is promoted; short", choices=TRAIN_KINDS),
+    Field(
+        name="train", label="Training", hint="of what is promoted", choices=TRAIN_KINDS, usual="short"
+    ),
 )
 MORE = (
     Field(name="trials", label="Trials", hint="configurations to try"),
     Field(name="time_budget", label="Time budget", hint="of the whole run, such as 2h"),
-    Field(name="dtype", label="Arithmetic", hint="auto", choices=("auto", "f32", "bf16")),
+    Field(name="dtype", label="Arithmetic", choices=("auto", "f32", "bf16"), usual="auto"),
     Field(name="threads", label="Threads", hint="of a timed run; every core"),
     Field(name="batch_size", label="Batch size", hint="samples per timed run; 1"),
-    Field(name="judged", label="Judged in", hint="state of the host; worst", choices=JUDGED),
-    Field(name="one_shot", label="Pruned by", hint="before training; obs", choices=ONE_SHOT),
+    Field(name="judged", label="Judged in", hint="state of the host", choices=JUDGED, usual="worst"),
+    Field(name="one_shot", label="Pruned by", hint="before training", choices=ONE_SHOT, usual="obs"),
     Field(name="top_k", label="Promoted", hint="configurations that are trained; 5"),
     Field(name="weights", label="Dense weights", hint="file, such as ROOT/dense.safetensors"),
     Field(name="space", label="Search space", hint="cpu, or such as ROOT/space.yaml"),
@@ -82,7 +86,13 @@ WHEN = (
     ),
     Field(name="timezone", label="Time zone", hint="such as Europe/Berlin; UTC"),
     Field(name="name", label="Name", hint="empty makes one"),
-    Field(name="catch_up", label="What was missed", hint="once", choices=("once", "skip")),
+    Field(
+        name="catch_up",
+        label="What was missed",
+        hint="made up for once, or left out",
+        choices=("once", "skip"),
+        usual="once",
+    ),
     Field(name="jitter", label="Jitter", hint="put off by up to, such as 10m; none"),
 )
 WATCH = (

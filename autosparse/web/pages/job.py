@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
@@ -13,7 +14,7 @@ from autosparse.daemon.service import Service
 from autosparse.errors import RunError
 from autosparse.jobs.records import Job
 from autosparse.run_folders.listing import summarize
-from autosparse.run_folders.state import RunSummary, read_state
+from autosparse.run_folders.state import STATE_FILE, RunSummary, read_state
 from autosparse.web.job_files import lines_from, tail_begin
 from autosparse.web.pages.found import Found, found_in
 from autosparse.web.pages.queue import row_of
@@ -56,17 +57,21 @@ def _last_lines(service: Service, job: Job) -> list[str]:
 
 def _run(service: Service, job: Job) -> RunSummary | None:
     """Gives the run of a job; None before it has one, and where it lies elsewhere or is gone."""
+    folder = _run_folder(service, job)
+    return None if folder is None else summarize(folder)
+
+
+def _run_folder(service: Service, job: Job) -> Path | None:
+    is_name = job.run and Path(job.run).name == job.run
     folder = service.place.results / job.run
-    return summarize(folder) if job.run and (folder / "state.json").is_file() else None
+    return folder if is_name and (folder / STATE_FILE).is_file() else None
 
 
 def _found(service: Service, job: Job) -> Found | None:
     """Gives what the study of a job's run has found so far; None where there is no study."""
-    if not job.run:
-        return None
-    folder = service.place.results / job.run
+    folder = _run_folder(service, job)
     try:
-        return found_in(folder, read_state(folder).budget_ms)
+        return None if folder is None else found_in(folder, read_state(folder).budget_ms)
     except RunError:
         return None
 

@@ -52,7 +52,7 @@ def show_run(request: Request, service: Asked, run: RunName) -> Response:
         request,
         "run.html.j2",
         run=summary,
-        status=state,
+        recorded=state,
         has_report=(folder / REPORT).is_file(),
         found=_found(service, summary),
         others=_others(service, summary),

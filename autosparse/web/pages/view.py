@@ -55,7 +55,8 @@ def page(request: Request, template: str, status: int = 200, **context: Any) -> 
         text.encode(errors="replace"),
         status,
         media_type="text/html",
-        headers={"Content-Security-Policy": POLICY},
+        # Without a referrer browsers say of forms that their origin is "null".
+        headers={"Content-Security-Policy": POLICY, "Referrer-Policy": "same-origin"},
     )
 
 
@@ -80,6 +81,7 @@ def _environment() -> Environment:
         pill=lambda state: _PILLS.get(str(state), ""),
         part=lambda name: quote(str(name), safe=""),
         value=value,
+        glue=words.glue,
     )
     return environment
 
