@@ -14,7 +14,7 @@ from autosparse.daemon.access import Listening
 from autosparse.daemon.service import Service
 from autosparse.web import pages, problems, security
 from autosparse.web.metrics import Collector, Metrics
-from autosparse.web.routes import events, jobs, runs, schedules, server
+from autosparse.web.routes import events, jobs, runs, schedules, server, watches
 from autosparse.web.routes.asked import refuse_unknown
 from autosparse.web.streams import Streams
 
@@ -109,6 +109,7 @@ def make_app(
         jobs.router,
         schedules.router,
         runs.router,
+        watches.router,
     ):
         api.include_router(router)
     app.include_router(api)

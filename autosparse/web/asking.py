@@ -99,6 +99,17 @@ Instant = Annotated[
     StringConstraints(min_length=20, max_length=40),
     Field(json_schema_extra={"format": "date-time"}, examples=[_EXAMPLE]),
 ]
+Text = Annotated[str, StringConstraints(max_length=_LONGEST_TEXT), AfterValidator(_no_nul)]
+Cron = Annotated[str, StringConstraints(min_length=1, max_length=200)]
+Timezone = Annotated[
+    str, StringConstraints(min_length=1, max_length=64), Field(examples=["Europe/Berlin"])
+]
+Name = Annotated[
+    str,
+    StringConstraints(min_length=1, max_length=200),
+    AfterValidator(_no_nul),
+    AfterValidator(_is_no_path),
+]
 Word = Annotated[str, StringConstraints(max_length=64, pattern=r"^[\x21-\x7e]*$")]
 
 
@@ -108,20 +119,9 @@ class Asking(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
-class JobAsked(Asking):
-    """What a job shall do, and how it is treated."""
+class JobTreated(Asking):
+    """How a job is treated."""
 
-    verb: Word = Field(
-        description="Of the command line, such as `search`.",
-        examples=["search"],
-        json_schema_extra={"enum": list(VERBS)},
-    )
-    settings: Settings = Field(
-        default_factory=dict,
-        description="Flags of the verb by their keys, with values as they would be typed: "
-        "`latency_budget` is `5ms`. Files are named `ROOT/rest/of/path`.",
-        examples=[{"model": "resnet18", "latency_budget": "5ms"}],
-    )
     priority: int = Field(
         default=0, ge=LOWEST, le=HIGHEST, description="Of two that wait, the higher one runs first."
     )
@@ -159,6 +159,22 @@ class JobAsked(Asking):
     def _not_before_s(self) -> float | None:
         return None
 
+
+class JobAsked(JobTreated):
+    """What a job shall do, and how it is treated."""
+
+    verb: Word = Field(
+        description="Of the command line, such as `search`.",
+        examples=["search"],
+        json_schema_extra={"enum": list(VERBS)},
+    )
+    settings: Settings = Field(
+        default_factory=dict,
+        description="Flags of the verb by their keys, with values as they would be typed: "
+        "`latency_budget` is `5ms`. Files are named `ROOT/rest/of/path`.",
+        examples=[{"model": "resnet18", "latency_budget": "5ms"}],
+    )
+
     def plain_settings(self) -> dict[str, Any]:
         """Gives the settings as plain values."""
         return dict(self.settings)
@@ -176,22 +192,12 @@ class JobSubmitted(JobAsked):
 class ScheduleAsked(JobAsked):
     """A job to be done again and again."""
 
-    cron: Annotated[str, StringConstraints(min_length=1, max_length=200)] = Field(
+    cron: Cron = Field(
         description="Minute, hour, day of the month, month and day of the week; or `@daily`.",
         examples=["0 3 * * sun"],
     )
-    timezone: Annotated[str, StringConstraints(min_length=1, max_length=64)] = Field(
-        default="UTC", description="Whose clock it is about.", examples=["Europe/Berlin"]
-    )
-    name: (
-        Annotated[
-            str,
-            StringConstraints(min_length=1, max_length=200),
-            AfterValidator(_no_nul),
-            AfterValidator(_is_no_path),
-        ]
-        | None
-    ) = Field(
+    timezone: Timezone = Field(default="UTC", description="Whose clock it is about.")
+    name: Name | None = Field(
         default=None,
         description="By which people know it, no other schedule's, and not a number; null makes one.",
     )
@@ -210,10 +216,19 @@ class ScheduleAsked(JobAsked):
         Raises:
             UsageError: no duration, or too long a one.
         """
-        jitter_s = 0.0 if self.jitter is None else _seconds(self.jitter, "jitter")
-        if jitter_s > _LONGEST_JITTER_S:
-            raise UsageError(f"jitter must be at most 7d, but got {got(self.jitter)}; write 10m")
-        return jitter_s
+        return 0.0 if self.jitter is None else read_jitter_s(self.jitter)
+
+
+def read_jitter_s(text: str) -> float:
+    """Reads by how much something is put off at most.
+
+    Raises:
+        UsageError: no duration, or too long a one.
+    """
+    found_s = _seconds(text, "jitter")
+    if found_s > _LONGEST_JITTER_S:
+        raise UsageError(f"jitter must be at most 7d, but got {got(text)}; write 10m")
+    return found_s
 
 
 def _seconds(text: str, what: str) -> float:

@@ -7,12 +7,15 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Response
 
 from autosparse.errors import RunError, UsageError, got
+from autosparse.report.document import load
+from autosparse.report.fronts import compare_fronts
 from autosparse.run_folders.listing import list_runs, remove_run, show
 from autosparse.storage.files import opened
 from autosparse.web.paging import Limit, page
 from autosparse.web.problems import NotThere, refusals
 from autosparse.web.routes.asked import Asked, RunName
 from autosparse.web.shapes import RunDetail, RunPage, RunShape, clean
+from autosparse.web.watching import MoveShape
 
 router = APIRouter(prefix="/runs", tags=["runs"])
 
@@ -77,6 +80,20 @@ def get_report(service: Asked, run: RunName) -> Response:
         ) from None
     headers = {"Content-Security-Policy": _REPORT_POLICY}
     return Response(text, media_type="text/html", headers=headers)
+
+
+@router.get(
+    "/{older}/compare/{newer}",
+    operation_id="compare_runs",
+    summary="Compare the fronts of two runs",
+    description="Tells what moved beyond its intervals.",
+    responses=refusals(404, 422),
+)
+def compare_runs(service: Asked, older: RunName, newer: RunName) -> MoveShape:
+    """Gives what became of a front from one run to another."""
+    before, after = service.run(older), service.run(newer)
+    names = (before.name, after.name)
+    return MoveShape.of(compare_fronts(load(before), load(after), names))
 
 
 @router.delete(
