@@ -22,10 +22,12 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
     unsupported_method,
 )
+from shop import NEWER, OLDER, reported
 from talking import BEARER, TOKEN, TestClient, a_run, running, submitted
 
 from autosparse.daemon.access import Listening
 from autosparse.daemon.service import Service
+from autosparse.jobs.records import JobOptions
 from autosparse.jobs.states import State
 from autosparse.web.app import make_app
 from autosparse.web.schema import FILE, schema_text
@@ -107,6 +109,12 @@ def fill(service: Service) -> None:
     if not [each for each in service.schedules.all() if each.name == "weekly"]:
         request = submitted(service).request
         service.schedules.add(request, name="weekly", cron="0 3 * * sun", timezone="UTC")
+    if not service.watches():
+        (results / "a.safetensors").write_bytes(b"an artifact")
+        service.add_watch("results/a.safetensors", "5ms", JobOptions(), name="watched")
+    if not (results / OLDER).exists():
+        reported(results, OLDER)
+        reported(results, NEWER)
 
 
 def operations(app: FastAPI, mode: GenerationMode) -> Any:
@@ -128,10 +136,13 @@ def made_to_hit(case: Any, service: Service) -> None:
     jobs = {"cancel_job": State.SUBMITTED, "resume_job": State.STOPPED, "get_result": State.DONE}
     name = case.operation.definition.raw["operationId"]
     found = service.queue.jobs(states=[jobs[name]] if name in jobs else [])
-    known = {"job_id": found[0].id if found else 1, "schedule": "weekly", "run": RUN}
+    known = {"job_id": found[0].id if found else 1, "run": RUN, "older": OLDER, "newer": NEWER}
+    known["schedule"] = "watched" if name.endswith("_watch") else "weekly"
     for part in case.path_parameters or {}:
         case.path_parameters[part] = known[part]
-    if isinstance(case.body, dict):
+    if name == "add_watch":
+        case.body = {"artifact": "results/a.safetensors", "latency_budget": "5ms"}
+    elif isinstance(case.body, dict):
         case.body |= {"verb": "tune", "settings": {"model": "resnet20"}, "label": "", "hardware_id": ""}
         for part in ("time_limit", "not_before", "jitter", "name", "timezone"):
             case.body.pop(part, None)
@@ -155,7 +166,7 @@ def guess(operation: Any, mode: GenerationMode, service: Service) -> set[int]:
 
     @hypothesis.given(case=operation.as_strategy(generation_mode=mode), hits=st.booleans())
     @hypothesis.settings(
-        max_examples=50,
+        max_examples=30,
         deadline=None,
         database=None,
         derandomize=True,
