@@ -111,7 +111,14 @@ WATCH = (
 _SETTINGS = tuple(field.name for field in (*MAIN, *MORE))
 _OPTIONS = {field.name: field for field in JOB}
 # How messages of those rules begin that name no key.
-_SPOKEN = {"time limit": "time_limit", "a cron expression": "cron", "a time zone": "timezone"}
+_SPOKEN = {
+    "time limit": "time_limit",
+    "a cron expression": "cron",
+    "a time zone": "timezone",
+    "a schedule's name": "name",
+    "a model": "model",
+    "a run": "since",
+}
 _CRON = re.compile(r"(?:minute|hour|day-of-month|month|day-of-week) of a cron expression\b")
 
 
@@ -147,7 +154,7 @@ def read(shape: type[A], form: Mapping[str, str], verb: str, more: Sequence[str]
     try:
         return shape(verb=verb, settings=settings, **asked)
     except ValidationError as error:
-        raise Refused({_field(each["loc"]): each["msg"] for each in error.errors()}) from None
+        raise Refused(dict(_told({**each}) for each in error.errors())) from None
 
 
 def beside(error: Exception, known: Iterable[str]) -> dict[str, str]:
@@ -197,8 +204,11 @@ def _number(text: str, name: str) -> int:
         raise Refused({name: f"{name} must be a whole number, but got {text[:40]!r}"}) from None
 
 
-def _field(loc: tuple[int | str, ...]) -> str:
-    names = [str(part) for part in loc]
-    return next(
-        (name for name in names[1:] + names[:1] if name in _SETTINGS or name in _OPTIONS), names[0]
-    )
+def _told(error: Mapping[str, Any]) -> tuple[str, str]:
+    """Gives the field that a request of ours finds wrong, and why."""
+    names = [str(part) for part in error["loc"]]
+    name = names[1] if names[0] == "settings" and len(names) > 1 else names[0]
+    if error["type"] == "missing":
+        return name, f"{name} must be given, but it is empty"
+    said = str(error["msg"])
+    return name, said if said.startswith(name) else f"{name}: {said[:1].lower()}{said[1:]}"
