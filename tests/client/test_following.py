@@ -101,7 +101,7 @@ def test_a_stream_that_ends_too_early_goes_on_after_the_last_event(
         "GET",
         "/jobs/7/events",
         events(("state", job("running")), ("log", "one"), b"id: 3\nevent: log\ndata: to", cut=True),
-        events(b'id: 3\nevent: log\ndata: torn\n\n', ("end", job("infeasible"))),
+        events(b"id: 3\nevent: log\ndata: torn\n\n", ("end", job("infeasible"))),
     )
     ended, notes = followed(daemon)
     assert ended.state == "infeasible"
@@ -120,7 +120,7 @@ def test_an_end_that_no_event_told_is_found(server: StandIn, daemon: Daemon) -> 
 
 def test_a_daemon_that_dies_and_comes_back_is_waited_for(server: StandIn, daemon: Daemon) -> None:
     def events_of_the_first() -> Iterator[bytes]:
-        yield b'id: 1\nevent: log\ndata: one\n\n'
+        yield b"id: 1\nevent: log\ndata: one\n\n"
         server.stop()
 
     first = Reply(kind="text/event-stream", parts=events_of_the_first, cut=True)
@@ -190,7 +190,7 @@ def test_a_stream_that_falls_silent_is_asked_for_anew(
     left = threading.Event()
 
     def silent() -> Iterator[bytes]:
-        yield b'id: 1\nevent: log\ndata: one\n\n'
+        yield b"id: 1\nevent: log\ndata: one\n\n"
         left.wait(30)
 
     server.gives("/jobs/7", job("running"))
