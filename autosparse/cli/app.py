@@ -21,6 +21,7 @@ from autosparse.cli import (
     search,
     serving,
     submitting,
+    watches,
 )
 from autosparse.cli.output import emit
 from autosparse.version import __version__
@@ -65,6 +66,8 @@ app.command(rich_help_panel=_DAEMON)(jobs.logs)
 app.command(rich_help_panel=_DAEMON)(jobs.cancel)
 app.command(rich_help_panel=_DAEMON)(jobs.resume)
 app.add_typer(schedules.app, name="schedule", rich_help_panel=_DAEMON)
+app.add_typer(watches.app, name="watch", rich_help_panel=_DAEMON)
+app.command(rich_help_panel=_DAEMON)(watches.alerts)
 app.add_typer(runs.app, name="runs", rich_help_panel=_KEEPING)
 app.add_typer(database.app, name="db", rich_help_panel=_KEEPING)
 app.add_typer(completion.app, name="completion", rich_help_panel=_KEEPING)

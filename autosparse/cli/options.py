@@ -229,9 +229,27 @@ Host = Annotated[
     str | None,
     _text(
         "--host",
-        help="Where to measure: here, or a node of the cluster joined by --address, as its address or "
-        "node:HOSTNAME.",
+        help="Where to measure: here, or a node of the cluster joined by --address, as its address, "
+        "node:HOSTNAME, or hardware:ID for an idle one of that hardware.",
         default="here",
+        panel=_WHERE,
+    ),
+]
+Hosts = Annotated[
+    list[str] | None,
+    _text(
+        "--hosts",
+        help="Search for several hosts of the cluster: hardware ids, or all. Each gets a run and a "
+        "front of its own, and what was chosen is run on all.",
+        panel=_WHERE,
+    ),
+]
+HostWeights = Annotated[
+    list[str] | None,
+    _text(
+        "--host-weights",
+        help="What hosts count in the mean over all, as ID=2.",
+        default="1 each",
         panel=_WHERE,
     ),
 ]

@@ -52,6 +52,8 @@ def search(
     database: options.Database = None,
     address: options.Address = None,
     host: options.Host = None,
+    hosts: options.Hosts = None,
+    host_weights: options.HostWeights = None,
     since: options.Since = None,
     out: options.Out = None,
     config_file: options.ConfigFile = None,
@@ -79,8 +81,9 @@ def search(
         return _forecast(ctx, config, as_json)
     from autosparse import pipeline  # brings torch, Ray and Optuna
 
+    find = pipeline.search_hosts if config.hosts else pipeline.search
     with working(ctx.obj) as progress:
-        outcome = pipeline.search(config, resume=resume, progress=progress)
+        outcome = find(config, resume=resume, progress=progress)
     _show(outcome, as_json)
     return int(outcome.exit_code)
 

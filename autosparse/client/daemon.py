@@ -13,7 +13,15 @@ from autosparse.client.address import Address, find_address
 from autosparse.client.events import Event, read_events
 from autosparse.client.exchange import TEXT, Exchange
 from autosparse.client.problems import NoDaemon, NotFound, no_daemon
-from autosparse.client.records import Answer, Change, HowFar, RemoteJob, RemoteSchedule
+from autosparse.client.records import (
+    Answer,
+    Change,
+    HowFar,
+    RemoteAlert,
+    RemoteJob,
+    RemoteSchedule,
+    RemoteWatch,
+)
 from autosparse.closing import Closing
 from autosparse.errors import ConfigError, UsageError, got
 from autosparse.storage.token import read_token, token_file
@@ -196,6 +204,24 @@ class Daemon(Closing):
         if not isinstance(times, list) or not all(isinstance(each, str) for each in times):
             raise no_daemon(self.url, "its answer holds no times")
         return times
+
+    # ------------------------------------------------------------------------------------- watches
+
+    def add_watch(self, asked: Mapping[str, Any]) -> RemoteWatch:
+        """Watches an artifact."""
+        return self._read(RemoteWatch, self._exchange.ask("POST", "/watches", body=asked)[0])
+
+    def watches(self) -> list[RemoteWatch]:
+        """Gives all watches."""
+        return self._items(RemoteWatch, "/watches")
+
+    def remove_watch(self, number: int) -> None:
+        """Forgets a watch; its checks stay."""
+        self._exchange.ask("DELETE", f"/watches/{number}")
+
+    def alerts(self, limit: int) -> list[RemoteAlert]:
+        """Gives the newest alerts."""
+        return self._items(RemoteAlert, "/alerts", {"limit": limit})
 
     # --------------------------------------------------------------------------------------- parts
 

@@ -103,6 +103,31 @@ class Change(Answer):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RemoteWatch(Answer):
+    """A watch; see `autosparse.daemon.watches.Watch`. Times are ISO 8601."""
+
+    schedule: Mapping[str, Any]
+    artifact: str
+    budget_ms: float
+    verdict: str
+    since: str | None = None
+    job_id: int | None = None
+    problem: str = ""
+    checked: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RemoteAlert(Answer):
+    """Something that somebody ought to hear of. Times are ISO 8601."""
+
+    id: int
+    kind: str
+    title: str
+    at: str
+    job_id: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RemoteSchedule(Answer):
     """A schedule; see `autosparse.schedules.schedule.Schedule`. Times are ISO 8601."""
 
