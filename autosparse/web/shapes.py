@@ -66,6 +66,12 @@ class ProgressShape(Shape):
     total: float | None = Field(description="Units in all; null while unknown.")
     message: str = Field(description="The last word of the job.")
     left_s: float | None = Field(description="Seconds that the whole job takes from then on, if known.")
+    left_as: str = Field(
+        description="Run or job that did the same earlier, which `left_s` rests on; empty without."
+    )
+    step_left_s: float | None = Field(
+        description="Seconds that the step takes from then on by its own speed, if known."
+    )
 
     @classmethod
     def of(cls, snapshot: Snapshot) -> Self:
@@ -78,6 +84,8 @@ class ProgressShape(Shape):
             total=_finite(snapshot.total),
             message=clean(snapshot.message),
             left_s=_finite(snapshot.left_s),
+            left_as=clean(snapshot.left_as),
+            step_left_s=_finite(snapshot.step_left_s),
         )
 
 

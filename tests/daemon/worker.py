@@ -37,8 +37,9 @@ def main(config: Path) -> int:
     run = RunFolder.resume(found) if found else _made(root, config)
     sinks = EventLog(folder / "events.jsonl"), EventLog(run.path / "logs" / "events.jsonl")
     progress = Progress(*sinks, job=f"search {run.name}", stage="steps")
-    with run, progress.step("steps", STEPS) as step:
-        return _work(run, step, endless="endless" in asked["include"])
+    steps = asked["trials"] or STEPS
+    with run, progress.step("steps", steps) as step:
+        return _work(run, step, steps, endless="endless" in asked["include"])
 
 
 def _made(root: Path, config: Path) -> RunFolder:
@@ -52,9 +53,9 @@ def _made(root: Path, config: Path) -> RunFolder:
     )
 
 
-def _work(run: RunFolder, step: object, *, endless: bool) -> int:
+def _work(run: RunFolder, step: object, steps: int, *, endless: bool) -> int:
     done = len(read_jsonl(run.path / LOG))
-    for number in range(done, STEPS):
+    for number in range(done, steps):
         time.sleep(STEP_S)
         while endless and not _told:
             time.sleep(STEP_S)

@@ -5,7 +5,8 @@
 (() => {
   const SOONEST_MS = 1000;
   const AGAIN_MS = 10000;
-  const EVENTS = ["transition", "state", "progress", "log", "end"];
+  // "open", as something may have happened before the stream was.
+  const EVENTS = ["open", "transition", "state", "progress", "log", "end"];
 
   // ------------------------------------------------------------------------------ the reader's own zone
 
