@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from fastapi import FastAPI
@@ -14,6 +16,7 @@ from autosparse.daemon.access import Listening
 from autosparse.daemon.service import Service
 from autosparse.jobs.store import Store
 from autosparse.web.app import make_app
+from autosparse.web.schema import schema_text
 from autosparse.web.streams import Streams
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -41,10 +44,17 @@ def service(store: Store, tmp_path: Path) -> Service:
     return service_of(store, tmp_path / "results")
 
 
+@pytest.fixture(scope="session")
+def schema() -> dict[str, Any]:
+    """The schema of the API, which takes longer to make than most tests."""
+    return dict(json.loads(schema_text()))
+
+
 @pytest.fixture
-def app(service: Service) -> FastAPI:
+def app(service: Service, schema: dict[str, Any]) -> FastAPI:
     app = make_app(service, Listening(), TOKEN)
     app.state.streams = Streams(service, look_s=0.05)
+    app.openapi_schema = schema
     return app
 
 

@@ -235,7 +235,7 @@ class TestLooking:
         service.queue.renew("me", {job.id: (job.attempt, snapshot)})
         shown = client.get(f"{JOBS}/{job.id}").json()
         assert (shown["state"], shown["owner"], shown["attempt"]) == ("running", "me", 1)
-        assert shown["progress"] == {
+        said = {
             "at": "1970-01-01T00:00:01.500Z",
             "stage": "tune",
             "step": "layers",
@@ -244,6 +244,7 @@ class TestLooking:
             "message": "go",
             "left_s": None,
         }
+        assert said.items() <= shown["progress"].items()
 
     def test_what_no_json_holds_is_shown_all_the_same(
         self, client: TestClient, service: Service
