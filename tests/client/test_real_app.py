@@ -280,3 +280,37 @@ def test_schedules(service: Service, capsys: Captured) -> None:
         assert said in capsys.readouterr().out, verb
     assert not service.schedules.all()
     assert run(["schedule", "show", "at night"]) == 2
+
+
+def test_watches(service: Service, tmp_path: Path, capsys: Captured) -> None:
+    (service.place.results / "a.autosparse").write_bytes(b"an artifact")
+    words = ["watch", "add", "results/a.autosparse", "-b", "5ms"]
+    assert run([*words, "--timezone", "UTC", "--cron", "0 * * * *", "--name", "mine"]) == 0
+    assert "a.autosparse, 5 ms\nfirst check: " in capsys.readouterr().out
+    (made,) = service.watches()
+    assert (made.budget_ms, made.schedule.name, made.schedule.cron) == (5.0, "mine", "0 * * * *")
+    assert run(["watch", "list"]) == 0
+    assert "unknown" in capsys.readouterr().out
+    assert run(["watch", "list", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)[0]["verdict"] == "unknown"
+    assert run(["watch", "remove", "other"]) == 2
+    assert run(["watch", "remove", "mine"]) == 0 and not service.watches()
+    capsys.readouterr()
+    for verb in (["watch", "list"], ["alerts"]):
+        assert run(verb) == 0 and capsys.readouterr().out.startswith("no ")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("watch add results/none -b 5ms", "must be a file"),
+        ("watch add /etc/passwd -b 5ms", "folder that jobs may read"),
+        ("watch add results -b soon", "latency"),
+    ],
+)
+def test_what_cannot_be_watched(
+    service: Service, words: str, said: str, capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TZ", "UTC")
+    assert run(words.split()) == 2
+    assert said in capsys.readouterr().err and not service.watches()
