@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import difflib
 import hashlib
+import math
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -28,7 +29,7 @@ from autosparse.run_folders.listing import find_run
 from autosparse.run_folders.shelf import LATEST, check_latest
 from autosparse.run_folders.state import FINISHED, read_state
 from autosparse.searching import space as spaces
-from autosparse.searching.cluster import HERE, check_address, check_host
+from autosparse.searching.cluster import HARDWARE, HERE, check_address, check_host
 from autosparse.storage.files import opened
 from autosparse.storage.paths import check_writable, home, home_folder, writable_folder
 from autosparse.storage.yaml_text import YamlError, read_yaml
@@ -63,7 +64,13 @@ _DEVICES_TO_COME = {
 }
 
 # How fast and where a run is done, not what it is: a run continues when one of these changes.
-_NOT_DEFINING = frozenset({"out", "parallel", "address", "host", "database", "train_device", "since"})
+_NOT_DEFINING = frozenset(
+    {
+        *("out", "parallel", "address", "host", "hosts", "host_weights", "database"),
+        *("train_device", "since"),
+    }
+)
+ALL_HOSTS = "all"
 _LONGEST_KEY = 64
 # Keys that may name a file; the file's content is part of what the run is.
 _FILE_KEYS = ("model", "data", "weights", "space", "recipe")
@@ -120,6 +127,9 @@ class SearchConfig(BaseModel):
         address: Ray cluster to join; None starts Ray here and stops it at the end.
         host: what measures: ``here``, or a node of the cluster, as its address, ``node:HOSTNAME``, or
             ``hardware:ID`` for an idle one of that hardware.
+        hosts: hardware ids of the cluster that are searched for one after the other, or ``all``; empty
+            is what `host` names alone.
+        host_weights: what a host counts in the mean over hosts, as ``ID=2``; 1 where nothing is said.
         space: name of a shipped search space, or a YAML file.
         include: patterns of layer names that may be pruned; empty is every layer.
         exclude: patterns of layer names that stay dense.
@@ -160,6 +170,8 @@ class SearchConfig(BaseModel):
     database: Annotated[str | None, _by(values.optional(values.database))] = None
     address: OptionalText = None
     host: Annotated[str, _by(values.text)] = HERE
+    hosts: Annotated[tuple[str, ...], _by(values.words)] = ()
+    host_weights: Annotated[tuple[str, ...], _by(values.words)] = ()
     space: Annotated[str, _by(values.name_or_file(".yaml", ".yml"))] = "cpu"
     include: Globs = ()
     exclude: Globs = ()
@@ -204,6 +216,26 @@ class SearchConfig(BaseModel):
         defining = self._defining()
         files = {key: _content_hash(defining[key]) for key in _FILE_KEYS}
         return short_hash([defining, files], 12)
+
+    def weights_of_hosts(self) -> dict[str, float]:
+        """Gives the hosts that weigh something of their own: hardware id to weight, above 0.
+
+        Raises:
+            ConfigError: one of `host_weights` is no such pair.
+        """
+        found = {}
+        for pair in self.host_weights:
+            name, _, text = pair.partition("=")
+            try:
+                found[name] = float(text)
+            except ValueError:
+                found[name] = math.nan
+            if not name or not 0 < found[name] < math.inf:
+                raise ConfigError(
+                    f"host_weights must be ID=WEIGHT with a weight above 0, but got {pair!r}; write a "
+                    "hardware id, such as 0123456789ab=2"
+                )
+        return found
 
     def family(self) -> str:
         """Gives a short hash of the settings that define the run, whatever the files they name hold."""
@@ -269,6 +301,7 @@ def validate(config: SearchConfig, *, writing: bool = True) -> None:
     _check_storage(config.storage)
     _check_database(config.database)
     check_host(config.host, config.address)
+    _check_hosts(config)
     check_address(config.address)
     if writing:
         home()
@@ -277,6 +310,24 @@ def validate(config: SearchConfig, *, writing: bool = True) -> None:
     _check_since(config)
     check_latest(config.out)
     (writable_folder if writing else check_writable)(config.out, "the results folder")
+
+
+def _check_hosts(config: SearchConfig) -> None:
+    if config.hosts and config.host != HERE:
+        raise ConfigError(
+            f"a search is for one host or for several, but got host {config.host} and hosts "
+            f"{', '.join(config.hosts)}; leave one out"
+        )
+    if config.hosts != (ALL_HOSTS,):
+        for name in config.hosts:
+            check_host(f"{HARDWARE}{name}", config.address)
+    elif config.address is None:
+        raise ConfigError("hosts are nodes of a cluster, but none is joined; add --address HOST:6379")
+    if config.host_weights and not config.hosts:
+        raise ConfigError(
+            f"host_weights go with hosts, but got {', '.join(config.host_weights)} alone; add --hosts"
+        )
+    config.weights_of_hosts()
 
 
 def _check_threads(threads: int | str) -> None:

@@ -210,6 +210,15 @@ def globs(value: Any, name: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in parts if part.strip())
 
 
+def words(value: Any, name: str) -> tuple[str, ...]:
+    """Reads words: a list, or text with commas; a list's texts may have commas, too."""
+    parts = [value] if isinstance(value, str) else value
+    if not isinstance(parts, list | tuple) or not all(isinstance(part, str) for part in parts):
+        raise ConfigError(f"{name} must be words, but got {got(value)}; write them with commas between")
+    found = [word.strip() for part in parts for word in part.split(",")]
+    return tuple(dict.fromkeys(word for word in found if word))
+
+
 def choice(known: tuple[str, ...], not_yet: Mapping[str, str] | None = None) -> Reader:
     """Makes a reader of one word out of several.
 

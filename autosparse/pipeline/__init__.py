@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from autosparse.pipeline.results.checked import CheckOutcome
+    from autosparse.pipeline.results.joint import JointOutcome
     from autosparse.pipeline.results.outcomes import (
         BreakEvenOutcome,
         ExportOutcome,
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from autosparse.pipeline.verbs.forecast import forecast
     from autosparse.pipeline.verbs.prune import prune
     from autosparse.pipeline.verbs.search import search
+    from autosparse.pipeline.verbs.search_hosts import search_hosts
     from autosparse.pipeline.verbs.train import train
     from autosparse.pipeline.verbs.tune import tune
 
@@ -44,6 +46,7 @@ _HOME = {
     "CheckOutcome": "results.checked",
     "ExportOutcome": "results.outcomes",
     "Forecast": "results.outcomes",
+    "JointOutcome": "results.joint",
     "PruneOutcome": "results.outcomes",
     "PruneRequest": "subject.pruning",
     "SearchOutcome": "results.outcomes",
@@ -55,6 +58,7 @@ _HOME = {
     "measure_break_even": "verbs.break_even",
     "prune": "verbs.prune",
     "search": "verbs.search",
+    "search_hosts": "verbs.search_hosts",
     "train": "verbs.train",
     "tune": "verbs.tune",
 }
@@ -66,6 +70,7 @@ __all__ = [
     "CheckOutcome",
     "ExportOutcome",
     "Forecast",
+    "JointOutcome",
     "PruneOutcome",
     "PruneRequest",
     "SearchOutcome",
@@ -77,6 +82,7 @@ __all__ = [
     "measure_break_even",
     "prune",
     "search",
+    "search_hosts",
     "train",
     "tune",
 ]

@@ -1,4 +1,4 @@
-"""A driver, a node that trains, and one of other hardware: who measures, and what is lost with a node.
+"""A driver, a node that trains, and one of other hardware: who measures, what is lost with a node.
 
 The nodes really are other machines to whoever asks them: they have homes of their own and, where this
 user may hide a folder from a process, do not see the driver's files. The one that measures may use one
@@ -19,6 +19,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 from asking import PATIENCE_S, REQUEST, RUNNER, STEP
@@ -126,7 +127,7 @@ class Cluster:
 
 
 @pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+def cluster(tmp_path_factory: pytest.TempPathFactory, known_host: Path) -> Iterator[Cluster]:
     if hardware.usable_cores() < 2:
         pytest.skip("one processor is no two machines")
     folders = [tmp_path_factory.mktemp(name) for name in ("driver", "trainer-home", "other-home")]
@@ -137,7 +138,12 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     raylets = Raylets(Path(tempfile.mkdtemp(prefix="asn-", dir="/tmp")), {**auth, **WATCHFUL})
     found = Cluster(raylets, driver, may_hide(driver), trainer_home, id_on_one(), other_home)
     try:
-        raylets.head("--num-cpus=0", environ={})
+        own = {
+            "AUTOSPARSE_HOME": str(known_host),
+            "AUTOSPARSE_MEASURING_LOCK": str(driver / "measuring.lock"),
+            "PYTHONPATH": str(Path(__file__).parent),
+        }
+        raylets.head("--num-cpus=0", environ=own)
         found.start_trainer()
         found.start_other()
         yield found
@@ -245,7 +251,8 @@ def test_rows_are_of_the_node_that_took_them_and_the_driver_stays_idle(
     file.write_text(SPACE)
     words = [
         "tune", "--model", f"{NET}:make", "--space", str(file), "--input-shape", "3x32x32", "--json",
-        "--database", str(tmp_path / "t.db"), "--host", cluster.name, "--address", cluster.address, "-q",
+        "--database", str(tmp_path / "t.db"), "--host", cluster.name, "--address",
+        cluster.address, "-q",
     ]  # fmt: skip
     with Watching() as watching:
         assert command(words) == 0, capsys.readouterr().err
@@ -378,33 +385,57 @@ def task(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> list[str]:
         "--model", f"{cluster.driver}/net.py:make", "--data", "digits", "--data-resolution", "8",
         "--input-shape", "3x32x32", "--space", f"{cluster.driver}/space.yaml", "--top-k", "1",
         "--recipe", f"{cluster.driver}/recipe.yaml", "--out", f"{cluster.driver}/results", "--dtype",
-        "f32", "--weights", f"{cluster.driver}/dense.safetensors", "--host", cluster.name,
-        "--address", cluster.address, "-q",
+        "f32", "--weights", f"{cluster.driver}/dense.safetensors", "--one-shot", "masks", "--trials",
+        "2", "--hosts", "all", "--host-weights", f"{cluster.other_id}=3", "--address", cluster.address,
+        "-q",
     ]  # fmt: skip
 
 
-def test_a_search_trains_on_one_node_and_measures_on_another(
+def test_a_search_for_several_hosts_trains_on_one_and_measures_on_the_others(
     cluster: Cluster, task: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
+    hosts = {hardware.hardware_id(), cluster.other_id}
     with Watching() as watching:
         assert command(["search", *task, "--json"]) == 0, capsys.readouterr().err
     assert watching.seen == []
-    run = (cluster.driver / "results" / "latest").resolve()
-    document = json.loads((run / "pareto.json").read_text())
-    assert document["hardware_id"] == cluster.other_id
-    assert document["threads"] == 1
+    joint = json.loads(capsys.readouterr().out)
+    assert joint["runs"].keys() == joint["dense"].keys() == joint["weights"].keys() == hosts
     with TuningDatabase(f"sqlite:///{cluster.driver}/home/tuning.db") as database:
-        assert {row.key.hardware_id for row in database.rows()} == {cluster.other_id}
-    for config in document["configs"]:
-        assert config["accuracy_kind"] == "short" and config["epochs"] == 2
-        weights = load_file(run / config["weights"])
-        assert any((value == 0).any() for value in weights.values())
-        folder = (run / config["weights"]).parent
-        assert str(cluster.driver) in json.loads((folder / "job.json").read_text())["model"]
-        assert len((folder / "metrics.jsonl").read_text().splitlines()) >= 2
+        assert {row.key.hardware_id for row in database.rows()} == hosts
+    for hardware_id, name in joint["runs"].items():
+        run = cluster.driver / "results" / name
+        document = json.loads((run / "pareto.json").read_text())
+        assert document["hardware_id"] == hardware_id
+        assert document["threads"] == (1 if hardware_id == cluster.other_id else 2)
+        for config in document["configs"]:
+            check_trained(cluster, run, config)
+    check_joint(joint, cluster.other_id)
+    assert json.loads(Path(joint["file"]).read_text())["configs"] == joint["configs"]
     if cluster.hides:
         assert list((cluster.trainer_home / "sent").iterdir())
         assert list((cluster.trainer_home / "mirrors").iterdir()) == []
+
+
+def check_trained(cluster: Cluster, run: Path, config: dict[str, Any]) -> None:
+    """What was trained on another machine is here, as if it had been trained here."""
+    assert config["accuracy_kind"] == "short" and config["epochs"] == 2
+    weights = load_file(run / config["weights"])
+    zeros = sum(int((value == 0).sum()) for value in weights.values() if value.ndim > 1)
+    assert bool(zeros) == (config["sparsity"] > 0)
+    folder = (run / config["weights"]).parent
+    assert str(cluster.driver) in json.loads((folder / "job.json").read_text())["model"]
+    assert len((folder / "metrics.jsonl").read_text().splitlines()) >= 2
+
+
+def check_joint(joint: dict[str, Any], heavy: str) -> None:
+    by_id = {config["id"]: config for config in joint["configs"]}
+    assert {*joint["front_worst"], *joint["front_mean"]} <= by_id.keys() != set()
+    for config in by_id.values():
+        ms = {name: latency["median_ms"] for name, latency in config["latencies"].items()}
+        assert ms.keys() == joint["runs"].keys()
+        assert config["worst_ms"] == max(ms.values())
+        (light,) = ms.keys() - {heavy}
+        assert config["mean_ms"] == pytest.approx((3 * ms[heavy] + ms[light]) / 4)
 
 
 # ----------------------------------------------------------------------------------- nodes that die
@@ -456,7 +487,7 @@ def test_a_node_killed_in_mid_tuning_gives_its_work_to_the_next_of_its_kind(
     assert any("going on on the node" in message for message in messages)
 
 
-def test_without_a_next_one_it_ends_resumable(
+def test_without_a_next_one_it_ends_and_says_so(
     cluster: Cluster, database: TuningDatabase, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(on_node, "_ANOTHER_S", 0.5)
@@ -480,7 +511,3 @@ def test_without_a_next_one_it_ends_resumable(
     assert kept and cluster.other_id in {host.hardware_id for host in dead}
     with pytest.raises(MissingDependency, match="no such node is"):
         open_host(cluster.name, cluster.address)
-    cluster.start_other()
-    with open_host(cluster.name, cluster.address) as host:
-        found = host.measure(LONGER, device, database)
-    assert found.reused >= kept and found.timed > 0

@@ -14,7 +14,7 @@ from autosparse.config import SearchConfig
 from autosparse.data import ImageData
 from autosparse.devices.device import Device, find
 from autosparse.engine import held_zeros, why_not_native
-from autosparse.errors import DataError, NoValidConfiguration, UsageError
+from autosparse.errors import ConfigError, DataError, NoValidConfiguration, UsageError
 from autosparse.hosts.host import Host
 from autosparse.hosts.opening import open_host
 from autosparse.measuring.stopwatch import LAYERS
@@ -159,8 +159,14 @@ def survey(
         host: where is measured; None is this machine.
 
     Raises:
+        ConfigError: it is for several hosts.
         UsageError: model, data or space cannot be used as asked.
     """
+    if config.hosts:
+        raise ConfigError(
+            "this is done for one host at a time, and only a search that is no dry run for several, "
+            f"but got hosts {', '.join(config.hosts)}; write --host hardware:ID"
+        )
     with progress.at("profile"):
         host = host or open_host()
         hardware = host.profile(keep=keep, progress=progress)
