@@ -17,6 +17,7 @@ from types import FrameType
 from typing import Any
 
 import uvicorn
+from fastapi import FastAPI
 
 from autosparse.daemon import courier, retention, signing
 from autosparse.daemon.access import Listening
@@ -34,7 +35,7 @@ from autosparse.schedules.store import Schedules
 from autosparse.searching.cluster import check_address
 from autosparse.storage.paths import writable_folder
 from autosparse.storage.token import make_token, token_file
-from autosparse.web.app import make_app
+from autosparse.web.app import end_streams, make_app
 
 log = logging.getLogger(__name__)
 
@@ -163,7 +164,8 @@ def serve(serving: Serving, told: Callable[[dict[str, Any]], object]) -> None:
             working = _Working(supervisor)
             app = make_app(service, listening, token, is_working=working.is_alive)
             server = _Server(
-                _config(app, listening),
+                app,
+                listening,
                 on_start=lambda: told(
                     {
                         "url": _url(listening, listener),
@@ -244,13 +246,19 @@ def _config(app: Any, listening: Listening) -> uvicorn.Config:
 class _Server(uvicorn.Server):
     """Uvicorn's server, which tells when it answers, and leaves signals to its process."""
 
-    def __init__(self, config: uvicorn.Config, on_start: Callable[[], object]) -> None:
-        super().__init__(config)
+    def __init__(self, app: FastAPI, listening: Listening, on_start: Callable[[], object]) -> None:
+        super().__init__(_config(app, listening))
+        self._answers = app
         self._on_start = on_start
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets=sockets)
         self._on_start()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Ends open streams first, which would hold up the end as long as they may."""
+        end_streams(self._answers)
+        await super().shutdown(sockets=sockets)
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:

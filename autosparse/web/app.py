@@ -12,10 +12,12 @@ from starlette.middleware import Middleware
 
 from autosparse.daemon.access import Listening
 from autosparse.daemon.service import Service
+from autosparse.daemon.stale import StaleRows
 from autosparse.web import pages, problems, security
 from autosparse.web.metrics import Collector, Metrics
 from autosparse.web.routes import events, jobs, runs, schedules, server, watches
 from autosparse.web.routes.asked import refuse_unknown
+from autosparse.web.standing import StaleRowFigures, WatchedBudgets
 from autosparse.web.streams import Streams
 
 PREFIX = "/api/v1"
@@ -97,7 +99,9 @@ def make_app(
     )
     app.state.service = service
     app.state.is_working = is_working
-    app.state.metrics = Metrics(service, is_working, collectors)
+    app.state.stale_rows = StaleRows(service.place.database)
+    standing = (WatchedBudgets(service), StaleRowFigures(app.state.stale_rows.known))
+    app.state.metrics = Metrics(service, is_working, (*standing, *collectors))
     app.state.streams = Streams(service)
     app.state.token = token
     app.state.listening = listening

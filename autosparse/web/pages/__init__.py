@@ -14,7 +14,6 @@ from __future__ import annotations
 
 from fastapi import FastAPI
 
-from autosparse.daemon.stale import StaleRows
 from autosparse.web.pages import compare, files, hosts, job, queue, runs, schedules, session, watches
 from autosparse.web.pages.files import OPEN_PATHS
 
@@ -23,6 +22,5 @@ __all__ = ["OPEN_PATHS", "install"]
 
 def install(app: FastAPI) -> None:
     """Adds the page to an application of the daemon."""
-    app.state.stale_rows = StaleRows(app.state.service.place.database)
     for part in (files, session, queue, job, runs, compare, hosts, schedules, watches):
         app.include_router(part.router, include_in_schema=False)
