@@ -22,6 +22,7 @@ from fastapi import FastAPI
 from autosparse.daemon import courier, retention, signing
 from autosparse.daemon.access import Listening
 from autosparse.daemon.beside import Beside
+from autosparse.daemon.nodes import ClusterNodes
 from autosparse.daemon.service import Service
 from autosparse.daemon.supervisor import Supervisor
 from autosparse.errors import AutosparseError, ConfigError
@@ -146,13 +147,22 @@ def serve(serving: Serving, told: Callable[[dict[str, Any]], object]) -> None:
         daemon = daemons.this_daemon(_hardware_id(of_jobs))
         if own != of_jobs:
             os.sched_setaffinity(0, own)
+        nodes = ClusterNodes(serving.address)
         schedules = Schedules(queue)
         schedules.look_again()
         with (
             _beside(serving, store, results),
-            Supervisor(queue, daemon, place, slots=serving.slots, job_cores=of_jobs) as supervisor,
+            Supervisor(
+                queue,
+                daemon,
+                place,
+                slots=serving.slots,
+                job_cores=of_jobs,
+                elsewhere=nodes.hardware_ids,
+            ) as supervisor,
         ):
             supervisor.beside(schedules.make_due_jobs)
+            supervisor.beside(nodes.look)
             service = Service(
                 queue=queue,
                 schedules=schedules,

@@ -305,3 +305,37 @@ def models(as_json: options.Json = False) -> int:
     else:
         emit("\n".join(names()))
     return ExitCode.DONE
+
+
+def hosts(address: options.Address = None, as_json: options.Json = False) -> int:
+    """List the nodes of a Ray cluster: their hardware, what they are for, and who measures there."""
+    if address is None:
+        raise UsageError("hosts lists the nodes of a cluster, but none was named; add --address auto")
+    from autosparse.hosts.nodes import cluster_hosts  # brings Ray
+
+    found = cluster_hosts(address)
+    if as_json:
+        emit_json([host.to_json() for host in found])
+        return ExitCode.DONE
+    emit_table(
+        ("node", "address", "hardware", "cpu", "cores", "for", "state"),
+        (
+            (
+                host.hostname,
+                host.address,
+                host.hardware_id or host.why_unknown or "?",
+                host.cpu,
+                host.cores,
+                ", ".join(host.roles),
+                _standing(host.is_alive, host.busy_with),
+            )
+            for host in found
+        ),
+    )
+    return ExitCode.DONE
+
+
+def _standing(is_alive: bool, busy_with: str) -> str:
+    if not is_alive:
+        return "gone"
+    return f"busy: {busy_with}" if busy_with else "idle"

@@ -13,10 +13,11 @@ import os
 import selectors
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 from autosparse.closing import Closing
 from autosparse.daemon import backoff
@@ -40,9 +41,10 @@ from autosparse.jobs.alerts import Alerts
 from autosparse.jobs.queue import Lost, Queue
 from autosparse.jobs.records import Daemon, Job, Snapshot
 from autosparse.jobs.states import State, state_of
-from autosparse.jobs.verbs import Place, verb_named
+from autosparse.jobs.verbs import VERBS, Place, verb_named
 from autosparse.run_folders.listing import find_of_job
 from autosparse.run_folders.state import FINISHED, read_state
+from autosparse.searching.cluster import HARDWARE
 
 log = logging.getLogger(__name__)
 
@@ -77,7 +79,7 @@ class Supervisor(Closing):
         slots: how many run at a time.
         program: what their command lines are run by.
         job_cores: processors that they may use; empty is all of this process.
-        hardware_ids: kinds of hosts that can be measured here.
+        elsewhere: gives the hardware that can be measured on through the cluster.
         retry_s: how long a job waits after its process died for the first time.
         tick_s: how often is looked for what other processes have written.
     """
@@ -91,7 +93,7 @@ class Supervisor(Closing):
         slots: int = 2,
         program: Sequence[str] = PROGRAM,
         job_cores: Sequence[int] = (),
-        hardware_ids: Sequence[str] = (),
+        elsewhere: Callable[[], Collection[str]] = tuple,
         retry_s: float = backoff.FIRST_S,
         tick_s: float = _TICK_S,
     ) -> None:
@@ -101,7 +103,7 @@ class Supervisor(Closing):
         self.slots = slots
         self._program = tuple(program)
         self._job_cores = tuple(job_cores)
-        self._hardware_ids = tuple(hardware_ids) or (daemon.hardware_id,)
+        self._elsewhere = elsewhere
         self._retry_s = retry_s
         self._tick_s = tick_s
         self._alerts = Alerts(queue.store)
@@ -147,11 +149,13 @@ class Supervisor(Closing):
         for work in self._beside:
             work()
         self._watch()
-        if not self.queue.has_work(self._hardware_ids):  # so that nothing is written while nothing is
+        here, elsewhere = [self.daemon.hardware_id], self._elsewhere()
+        reached = {verb.name: elsewhere for verb in VERBS.values() if verb.takes_host and elsewhere}
+        if not self.queue.has_work(here, reached):  # so that nothing is written while nothing is
             return
         self.queue.admit(self.daemon.id)
         while len(self._running) < self.slots:
-            job = self.queue.claim(self.daemon.id, self._hardware_ids)
+            job = self.queue.claim(self.daemon.id, here, reached)
             if job is None:
                 break
             self._begin(job)
@@ -192,7 +196,7 @@ class Supervisor(Closing):
                 self._end(job, *finished)
                 return
             folder.mkdir(parents=True, exist_ok=True)
-            arguments = verb.command(job.request.settings, folder, self.place)
+            arguments = verb.command(self._placed(job), folder, self.place)
             process = JobProcess(
                 arguments,
                 folder,
@@ -206,6 +210,11 @@ class Supervisor(Closing):
         except AutosparseError as error:
             self._end(job, State.FAILED, error.exit_code, str(error), "")
             return
+        except Exception as error:  # what one job holds must not end the work on all others
+            log.exception("job %d cannot begin", job.id)
+            told = f"internal error: {type(error).__name__}: {error}"
+            self._end(job, State.FAILED, ExitCode.INTERNAL, told, "")
+            return
         follower = Follower(
             folder / EVENTS,
             size_of(folder / EVENTS),
@@ -215,6 +224,13 @@ class Supervisor(Closing):
         self._running[job.id] = _Running(job=job, process=process, follower=follower, folder=folder)
         self._selector.register(process.handle or -1, selectors.EVENT_READ)
         log.info("job %d, attempt %d, is process %d", job.id, job.attempt, process.pid)
+
+    def _placed(self, job: Job) -> Mapping[str, Any]:
+        """Gives a job's settings, with the node to measure on where that is not this host."""
+        wanted, settings = job.request.options.hardware_id, job.request.settings
+        if wanted in ("", self.daemon.hardware_id) or "host" in settings:
+            return settings
+        return {**settings, "host": f"{HARDWARE}{wanted}"}
 
     def _earlier(self, job: Job, run: str) -> Spent | None:
         """Gives where the time of an earlier job like this one went, which makes a run or does not."""

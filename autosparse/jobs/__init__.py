@@ -7,5 +7,8 @@ verbs       what can be asked for, checked and turned into a command line
 schema      the tables, and how older ones are brought up to date (migrations/)
 store       a database that holds them
 queue       jobs put in, claimed, kept, given back and ended
+alerts      what happened that somebody ought to hear of
+deliveries  which alerts were sent to whom
+forgetting  jobs that ended long ago
 daemons     who works on them, and who is gone
 """

@@ -8,6 +8,7 @@ caller is told by `Lost`. So an end is recorded once, whatever a daemon believes
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import sqlalchemy as sa
@@ -32,6 +33,7 @@ from autosparse.storage.serial import short_hash
 LEASE_S = 30.0
 """How long an owner counts as alive without a word of it."""
 
+_NOWHERE: Mapping[str, Collection[str]] = MappingProxyType({})
 _BEGUN: dict[str, Any] = {"message": "", "is_cancelling": False, "exit_code": None, "outcome": None}
 
 Then = Callable[[sa.Connection, Job], None]
@@ -282,28 +284,48 @@ class Queue:
                 self._move(connection, row, State.WAITING, daemon=daemon)
             return [int(row["id"]) for row in rows]
 
-    def has_work(self, hardware_ids: Collection[str]) -> bool:
-        """Tells whether a job was submitted, or may begin on hosts of some kinds; only looks."""
+    def has_work(
+        self, hardware_ids: Collection[str], elsewhere: Mapping[str, Collection[str]] = _NOWHERE
+    ) -> bool:
+        """Tells whether a job was submitted, or may begin as `claim` has it; only looks."""
         with self.store.reading() as connection:
-            waits = sa.and_(*self._in_line(connection, hardware_ids))
+            waits = sa.and_(*self._in_line(connection, hardware_ids, elsewhere))
             submitted = JOBS.c.state == str(State.SUBMITTED)
             query = sa.select(JOBS.c.id).where(sa.or_(submitted, waits)).limit(1)
             return connection.execute(query).first() is not None
 
     def _in_line(
-        self, connection: sa.Connection, hardware_ids: Collection[str]
+        self,
+        connection: sa.Connection,
+        hardware_ids: Collection[str],
+        elsewhere: Mapping[str, Collection[str]],
     ) -> tuple[sa.ColumnElement[bool], ...]:
+        reached = (
+            sa.and_(JOBS.c.verb == verb, JOBS.c.hardware_id.in_(list(ids)))
+            for verb, ids in elsewhere.items()
+        )
         return (
             JOBS.c.state == str(State.WAITING),
             JOBS.c.ready_at_s <= self.store.now_s(connection),
-            JOBS.c.hardware_id.in_(["", *hardware_ids]),
+            sa.or_(JOBS.c.hardware_id.in_(["", *hardware_ids]), *reached),
         )
 
-    def claim(self, daemon: str, hardware_ids: Collection[str]) -> Job | None:
-        """Takes the first job in line that may begin on hosts of some kinds; None if there is none."""
+    def claim(
+        self,
+        daemon: str,
+        hardware_ids: Collection[str],
+        elsewhere: Mapping[str, Collection[str]] = _NOWHERE,
+    ) -> Job | None:
+        """Takes the first job in line that may begin; None if there is none.
+
+        Args:
+            daemon: who takes it.
+            hardware_ids: what the daemon's own host is.
+            elsewhere: verb to the hardware that jobs of it can be measured on beside that.
+        """
         with self.store.writing() as connection:
             now_s = self.store.now_s(connection)
-            query = sa.select(JOBS).where(*self._in_line(connection, hardware_ids))
+            query = sa.select(JOBS).where(*self._in_line(connection, hardware_ids, elsewhere))
             query = query.order_by(JOBS.c.priority.desc(), JOBS.c.id).limit(1)
             row = connection.execute(for_update(query)).mappings().first()
             if row is None:

@@ -56,10 +56,13 @@ class Verb(ABC):
     Attributes:
         name: as on the command line.
         makes_run: whether it makes a run of its own, from whose folder it goes on.
+        takes_host: whether its setting ``host`` names where is measured, so that jobs of it can be
+            for other hardware than the daemon's.
     """
 
     name: str
     makes_run: bool
+    takes_host = False
 
     @abstractmethod
     def settle(self, settings: Mapping[str, Any], place: Place) -> dict[str, Any]:
@@ -91,6 +94,7 @@ class ConfigVerb(Verb):
         self.name = name
         self.keys = tuple(keys)
         self.makes_run = makes_run
+        self.takes_host = "host" in self.keys
 
     def settle(self, settings: Mapping[str, Any], place: Place) -> dict[str, Any]:
         """Checks it as the command line would, without a folder being made."""

@@ -313,3 +313,14 @@ def test_a_job_that_can_no_longer_be_meant_fails_before_it_begins(bench: Bench, 
     assert (job.state, job.exit_code) == (State.FAILED, ExitCode.USAGE)
     assert "weights must lie in a folder that jobs may read" in job.message
     assert not list_runs(bench.results)
+
+
+def test_what_one_job_holds_does_not_end_the_work_on_others(bench: Bench) -> None:
+    odd = bench.queue.submit(JobRequest(verb="check", settings={}))[0].id
+    unknown = bench.queue.submit(JobRequest(verb="no longer a verb", settings={}))[0].id
+    sound = bench.submit()
+    assert bench.ended(sound).state == State.DONE
+    found = bench.queue.get(odd)
+    assert (found.state, found.exit_code) == (State.FAILED, ExitCode.INTERNAL)
+    assert "internal error: KeyError" in found.message
+    assert (bench.queue.get(unknown).state, bench.queue.get(unknown).exit_code) == (State.FAILED, 2)
