@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import json
 import types
@@ -37,7 +38,7 @@ class Record:
         Raises:
             UsageError: an unknown or missing key, or a value that breaks the record's rules.
         """
-        hints = typing.get_type_hints(cls)
+        hints = _hints(cls)
         if not isinstance(values, Mapping):
             raise UsageError(f"{cls.__name__} must be a mapping of fields, but got {got(values)}")
         unknown = next((key for key in values if key not in hints), None)
@@ -56,6 +57,12 @@ class Record:
 
 
 _UNWRITTEN = "unwritten"
+
+
+@functools.cache
+def _hints(cls: type) -> Mapping[str, Any]:
+    """Gives the types of a record's fields, which takes longer to find out than to use."""
+    return typing.get_type_hints(cls)
 
 
 def added(default: Any, *, unwritten: Sequence[Any] = ()) -> Any:

@@ -29,6 +29,7 @@ from talking import TestClient, client_of
 from autosparse.daemon.place import EVENTS
 from autosparse.daemon.service import Service
 from autosparse.jobs import daemons
+from autosparse.jobs.alerts import Alert, Alerts, Meaning
 from autosparse.jobs.records import JobOptions
 from autosparse.jobs.states import State
 from autosparse.searching import told
@@ -183,6 +184,20 @@ class TestJob:
         assert "resnet18" not in page.said
         assert not [each for each in page.all("a") if each["href"].startswith("/runs/")]
 
+    def test_one_that_followed_an_earlier_run_says_what_moved(
+        self, client: TestClient, service: Service
+    ) -> None:
+        for name in (OLDER, NEWER):
+            reported(service.place.results, name)
+        moved = {"older": OLDER, "moved": True, "budget": "lost", "sentence": "It is slower."}
+        meaning = Meaning(outcome=moved)
+        job = running(service)
+        then = Alerts(service.queue.store).noting(lambda ended: meaning)
+        service.queue.end(job, State.DONE, run=NEWER, then=then)
+        page = read(client, f"/jobs/{job.id}")
+        assert "It is slower." in page.of("headline")
+        assert f"/compare?a={OLDER}&b={NEWER}" in [each["href"] for each in page.all("a")]
+
 
 class TestRuns:
     def test_none_yet(self, client: TestClient) -> None:
@@ -275,6 +290,17 @@ class TestSchedules:
         service.schedules.pause("weekly")
         line = read(client, "/schedules").of("schedule-1")
         assert "paused" in line and "CET" not in line and "Resume" in line
+
+    def test_alerts_are_told_page_by_page(self, client: TestClient, service: Service) -> None:
+        for number in range(30):
+            alert = Alert(kind="front.moved", title=f"{HOSTILE} {number}", body={"sentence": "so"})
+            meaning = Meaning(alert=alert)
+            then = Alerts(service.queue.store).noting(lambda ended, meaning=meaning: meaning)
+            service.queue.end(running(service), State.DONE, then=then)
+        page = read(client, "/watches")
+        assert f"{HOSTILE} 29" in page.of("alerts") and page.of("alerts").count("job ") == 25
+        (older,) = [each["href"] for each in page.all("a") if each.get("rel") == "next"]
+        assert read(client, older).of("alerts").count("job ") == 5
 
     def test_watches_are_on_a_page_of_their_own(self, client: TestClient, service: Service) -> None:
         (service.place.results / "net.autosparse").write_bytes(b"x")

@@ -44,6 +44,7 @@ def show_job(request: Request, service: Asked, job_id: JobId) -> Response:
         found=_found(service, job),
         run=_run(service, job),
         result=_outcome(service, job),
+        older=str((job.outcome or {}).get("older") or ""),
         schedule=_schedule(service, job),
         now_s=time.time(),
     )
@@ -78,12 +79,14 @@ def _found(service: Service, job: Job) -> Found | None:
 
 def _outcome(service: Service, job: Job) -> str:
     """Gives the result of an ended job in a sentence; empty where its verb says none."""
-    result = None if job.is_open else result_of(service.folder(job.id))
-    return _sentence(result) if isinstance(result, Mapping) else ""
+    if job.is_open:
+        return ""
+    kept, given = job.outcome or {}, result_of(service.folder(job.id))
+    return _sentence(kept) or (_sentence(given) if isinstance(given, Mapping) else "")
 
 
 def _sentence(result: Mapping[str, Any]) -> str:
-    for key in ("verdict", "sentence", "text"):
+    for key in ("sentence", "verdict", "text"):
         said = result.get(key)
         if isinstance(said, Mapping):
             said = said.get("text")

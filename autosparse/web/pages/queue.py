@@ -86,6 +86,12 @@ def show_queue(
     return _queue(request, service, state, before, form={}, errors={})
 
 
+@router.get("/jobs")
+def find_queue() -> Response:
+    """Leads to the queue who asks anew where a form was sent."""
+    return to("/")
+
+
 @router.post("/jobs")
 def submit(request: Request, service: Asked, form: Form) -> Response:
     """Submits a search; a form that is sent twice makes one job."""
