@@ -24,6 +24,7 @@ from autosparse.daemon.access import Listening
 from autosparse.daemon.beside import Beside
 from autosparse.daemon.nodes import ClusterNodes
 from autosparse.daemon.service import Service
+from autosparse.daemon.stale import StaleRows
 from autosparse.daemon.supervisor import Supervisor
 from autosparse.errors import AutosparseError, ConfigError
 from autosparse.hardware.cores import affinity
@@ -172,7 +173,14 @@ def serve(serving: Serving, told: Callable[[dict[str, Any]], object]) -> None:
             )
             listening = serving.listening
             working = _Working(supervisor)
-            app = make_app(service, listening, token, is_working=working.is_alive)
+            app = make_app(
+                service,
+                listening,
+                token,
+                is_working=working.is_alive,
+                stale_rows=StaleRows(store.full_url, of_jobs),
+                nodes=nodes,
+            )
             server = _Server(
                 app,
                 listening,

@@ -11,6 +11,7 @@ from fastapi.openapi.utils import get_openapi
 from starlette.middleware import Middleware
 
 from autosparse.daemon.access import Listening
+from autosparse.daemon.nodes import ClusterNodes
 from autosparse.daemon.service import Service
 from autosparse.daemon.stale import StaleRows
 from autosparse.web import pages, problems, security
@@ -59,6 +60,8 @@ def make_app(
     collectors: Sequence[Collector] = (),
     open_metrics: bool = False,
     login_path: str | None = security.LOGIN,
+    stale_rows: StaleRows | None = None,
+    nodes: ClusterNodes | None = None,
 ) -> FastAPI:
     """Makes the application of a daemon.
 
@@ -70,6 +73,8 @@ def make_app(
         collectors: of figures beside those of jobs.
         open_metrics: whether figures are for everybody.
         login_path: where browsers begin a session; None where there is no page.
+        stale_rows: what is known of the tuning database's rows; None finds out when the page asks.
+        nodes: of the cluster that jobs join, likewise.
     """
     app = FastAPI(
         title="autosparse",
@@ -99,12 +104,13 @@ def make_app(
     )
     app.state.service = service
     app.state.is_working = is_working
-    app.state.stale_rows = StaleRows(service.place.database)
+    app.state.stale_rows = stale_rows or StaleRows(service.place.database)
     standing = (WatchedBudgets(service), StaleRowFigures(app.state.stale_rows.known))
     app.state.metrics = Metrics(service, is_working, (*standing, *collectors))
     app.state.streams = Streams(service)
     app.state.token = token
     app.state.listening = listening
+    app.state.nodes = nodes or ClusterNodes(service.place.address)
     problems.tell_problems(app)
     api = APIRouter(prefix=PREFIX, dependencies=[Depends(refuse_unknown)])
     for router in (

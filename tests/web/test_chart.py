@@ -26,9 +26,7 @@ def chart(points: list[tuple[float, float]], budget_ms: float | None = None) -> 
     )
 
 
-@given(
-    st.lists(st.tuples(LATENCIES, st.floats(0, 1)), min_size=1, max_size=40), st.none() | LATENCIES
-)
+@given(st.lists(st.tuples(LATENCIES, st.floats(0, 1)), min_size=1, max_size=40), st.none() | LATENCIES)
 def test_all_is_inside_and_ticks_are_even(
     points: list[tuple[float, float]], budget_ms: float | None
 ) -> None:

@@ -24,8 +24,10 @@ from shop import (
     scheduled,
     submitted,
 )
-from talking import TestClient, client_of
+from talking import TOKEN, TestClient, client_of
 
+from autosparse.daemon.access import Listening
+from autosparse.daemon.nodes import ClusterNodes, Node
 from autosparse.daemon.place import EVENTS
 from autosparse.daemon.service import Service
 from autosparse.jobs import daemons
@@ -34,6 +36,7 @@ from autosparse.jobs.records import JobOptions
 from autosparse.jobs.states import State
 from autosparse.searching import told
 from autosparse.storage.files import append_jsonl
+from autosparse.web.app import make_app
 from autosparse.web.pages.found import found_in
 
 
@@ -271,6 +274,19 @@ class TestHosts:
         page = read(client, "/hosts")
         assert f"works on job {job.id}" in page.of("daemon-me") and "idle" in page.of("daemon-you")
         assert "answers here" in page.of("daemon-me") and "b5ab65236d15" in page.of("daemon-me")
+
+    def test_nodes_of_the_cluster(self, service: Service) -> None:
+        place = dataclasses.replace(service.place, address="10.0.0.1:6379")
+        nodes = ClusterNodes(None)  # so that none is asked
+        nodes.nodes = (
+            Node(hostname="a", address="10.0.0.2", hardware_id="hw", cpu=HOSTILE, roles=("measure",)),
+            Node(hostname="b", address="10.0.0.3", is_alive=False),
+        )
+        there = dataclasses.replace(service, place=place)
+        with client_of(make_app(there, Listening(), TOKEN, nodes=nodes)) as client:
+            page = read(client, "/hosts")
+        assert HOSTILE in page.of("node-10.0.0.2") and "for measure" in page.of("node-10.0.0.2")
+        assert "gone" in page.of("node-10.0.0.3") and "not known" in page.of("node-10.0.0.3")
 
     def test_rows_are_looked_at_beside_it(self, client: TestClient, app: FastAPI) -> None:
         assert "being looked at" in read(client, "/hosts").of("rows")

@@ -7,6 +7,7 @@ import time
 from fastapi import APIRouter, Request, Response
 
 from autosparse import hardware
+from autosparse.daemon.nodes import ClusterNodes
 from autosparse.daemon.service import Service
 from autosparse.daemon.stale import StaleRows
 from autosparse.jobs.daemons import daemons
@@ -29,6 +30,9 @@ def show_hosts(request: Request, service: Asked) -> Response:
     here = next((each for each in known if each.id == service.daemon_id), None)
     rows = _rows(request)
     rows.look()
+    nodes = request.app.state.nodes
+    assert isinstance(nodes, ClusterNodes)
+    nodes.look()
     return page(
         request,
         "hosts.html.j2",
@@ -40,6 +44,7 @@ def show_hosts(request: Request, service: Asked) -> Response:
         measuring=who_measures(),
         rows=rows.known(),
         is_looking=rows.is_looking,
+        nodes=nodes,
         address=service.place.address,
         lease_s=service.queue.lease_s,
         now_s=time.time(),
