@@ -23,6 +23,7 @@ from autosparse.node_labels import HARDWARE_LABEL, MEASURE, roles_of
 from autosparse.searching.cluster import HARDWARE, NODE
 from autosparse.searching.joining import join, leave
 from autosparse.storage.serial import Record
+from autosparse.version import __version__
 
 _ANSWER_S = 30.0  # a node's first task starts a process there
 
@@ -45,6 +46,7 @@ class ClusterHost(Record):
         is_busy: whether somebody measures there just now.
         busy_with: who, in words.
         roles: what it is for: ``measure``, ``train``, or both.
+        version: of autosparse there; empty where it is not known.
         why_unknown: why it did not say what it is; empty if it did.
     """
 
@@ -61,6 +63,7 @@ class ClusterHost(Record):
     is_busy: bool = False
     busy_with: str = ""
     roles: tuple[str, ...] = ()
+    version: str = ""
     why_unknown: str = ""
 
     @property
@@ -74,6 +77,13 @@ class ClusterHost(Record):
         """Whether it is there for measuring."""
         return self.is_alive and MEASURE in self.roles
 
+    @property
+    def why_not(self) -> str:
+        """Why this version of autosparse cannot measure there; empty if it can."""
+        if self.why_unknown or self.version == __version__:
+            return self.why_unknown
+        return f"it has autosparse {self.version}, and here is {__version__}"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Said(Record):
@@ -84,6 +94,7 @@ class Said(Record):
     cores: int
     gpus: tuple[str, ...]
     busy_with: str
+    version: str
 
 
 # Node id to what it said, for when it is silent or dead: hardware does not change under a running node.
@@ -192,7 +203,12 @@ def _of(node: Mapping[str, Any]) -> ClusterHost:
 def _taking(host: ClusterHost, said: Said) -> ClusterHost:
     """Adds what a node said of itself; that goes before its label, which somebody may have mistyped."""
     return replace(
-        host, hardware_id=said.hardware_id, cpu=said.cpu, cores=said.cores, gpus=tuple(said.gpus)
+        host,
+        hardware_id=said.hardware_id,
+        cpu=said.cpu,
+        cores=said.cores,
+        gpus=tuple(said.gpus),
+        version=said.version,
     )
 
 
@@ -220,4 +236,5 @@ def _describe(search_path: list[str]) -> dict[str, Any]:
         cores=found.cpu.cores_usable,
         gpus=tuple(gpu.name for gpu in found.gpus),
         busy_with="" if holder is None else str(holder),
+        version=__version__,
     ).to_json()

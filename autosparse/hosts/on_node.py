@@ -156,7 +156,8 @@ class NodeHost(Host):
 
     def _chosen(self) -> ClusterHost:
         """Gives a node of the name; an idle one, if there is one."""
-        found = [host for host in candidates(self.name) if not host.why_unknown]
+        named = candidates(self.name)
+        found = [host for host in named if not host.why_not]
         ids = sorted({host.hardware_id for host in found})
         if len(ids) > 1:
             raise ConfigError(
@@ -165,9 +166,11 @@ class NodeHost(Host):
             )
         if not found:
             check_known(self.name)
+            reasons = "; ".join(f"{host.hostname}: {host.why_not}" for host in named)
             raise MissingDependency(
-                f"the host {self.name} must be in the cluster and there for measuring, but no such "
-                "node is, or none says what it is; see `autosparse hosts`"
+                f"the host {self.name} must be in the cluster, there for measuring, and have this "
+                f"autosparse, but {reasons or 'no such node is'}; see the nodes' labels, and what is "
+                "installed there"
             )
         self._id = found[0].hardware_id
         return found[0]
@@ -196,7 +199,7 @@ class NodeHost(Host):
         until_s = time.monotonic() + _ANOTHER_S
         while True:
             for host in candidates(self.name):
-                if not host.why_unknown and host.hardware_id == self._id:
+                if not host.why_not and host.hardware_id == self._id:
                     self._node, self._desk = host, self._desk_on(host)
                     progress.log(f"going on on the node {host.hostname} ({host.address})")
                     return

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from autosparse.local_ray import reread_environment  # sets what Ray reads first
+from autosparse.local_ray import own_terminate_handler, reread_environment  # sets what Ray reads first
 
 # isort: split
 import ray
@@ -45,7 +45,8 @@ def join(address: str | None) -> None:
     check_address(address)
     try:
         _let_in(address)
-        ray.init(address=address, log_to_driver=False, configure_logging=False)
+        with own_terminate_handler():
+            ray.init(address=address, log_to_driver=False, configure_logging=False)
     except (ConfigError, MissingDependency):
         leave()
         raise
