@@ -295,7 +295,7 @@ def validate(config: SearchConfig, *, writing: bool = True) -> None:
         check_weights(config.weights)
     data.check_source(config.data)
     spaces.load(config.space)
-    if config.host == HERE:  # what a node of a cluster can do is asked there
+    if config.host == HERE and not config.hosts:  # what nodes of a cluster can do is asked there
         _check_threads(config.threads)
         _check_dtype(config.dtype, config.device)
     _check_storage(config.storage)

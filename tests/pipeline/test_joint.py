@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from autosparse import config as config_module
 from autosparse.config import SearchConfig, resolve, validate
 from autosparse.errors import ConfigError, ExitCode
 from autosparse.pipeline.results.joint import JointConfig, JointOutcome, joint_outcome
@@ -117,6 +118,19 @@ def test_hosts_that_cannot_be_meant_are_refused(settings: Any, said: str, tmp_pa
     with pytest.raises(ConfigError, match=said):
         validate(SearchConfig(model="resnet20", out=tmp_path / "r", **settings))
     assert not (tmp_path / "r").exists()
+
+
+@pytest.mark.parametrize("where", [{"host": "node:x"}, {"hosts": A}, {}])
+def test_what_nodes_can_do_is_not_judged_by_this_machine(
+    where: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(config_module, "check_address", lambda address: None)
+    asked = SearchConfig(model="resnet20", threads=4096, address="auto", out=tmp_path / "r", **where)
+    if where:
+        validate(asked)
+    else:
+        with pytest.raises(ConfigError, match="threads must be at most"):
+            validate(asked)
 
 
 def test_what_is_of_one_host_refuses_several() -> None:
