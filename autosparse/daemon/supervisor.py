@@ -192,7 +192,9 @@ class Supervisor(Closing):
             return
         try:
             verb = verb_named(job.request.verb)
-            if verb.makes_run and (finished := self._finished_run(job)):
+            # A search over several hosts has a run for each, and skips by itself those it has finished.
+            has_one_run = verb.makes_run and not job.request.settings.get("hosts")
+            if has_one_run and (finished := self._finished_run(job)):
                 self._end(job, *finished)
                 return
             folder.mkdir(parents=True, exist_ok=True)

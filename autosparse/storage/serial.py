@@ -38,7 +38,7 @@ class Record:
         Raises:
             UsageError: an unknown or missing key, or a value that breaks the record's rules.
         """
-        hints = _hints(cls)
+        hints = _hints(typing.cast(type, cls))
         if not isinstance(values, Mapping):
             raise UsageError(f"{cls.__name__} must be a mapping of fields, but got {got(values)}")
         unknown = next((key for key in values if key not in hints), None)
