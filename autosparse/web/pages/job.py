@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -65,7 +66,7 @@ def _run(service: Service, job: Job) -> RunSummary | None:
 def _run_folder(service: Service, job: Job) -> Path | None:
     is_name = job.run and Path(job.run).name == job.run
     folder = service.place.results / job.run
-    return folder if is_name and (folder / STATE_FILE).is_file() else None
+    return folder if is_name and os.path.isfile(folder / STATE_FILE) else None
 
 
 def _found(service: Service, job: Job) -> Found | None:

@@ -7,6 +7,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
 
+from autosparse import values
 from autosparse.daemon import watches
 from autosparse.daemon.service import Service
 from autosparse.errors import AutosparseError, UsageError
@@ -50,7 +51,7 @@ def add(request: Request, service: Asked, form: Form) -> Response:
             name=form.get("name") or None,
             cron=form.get("cron") or watches.CRON,
             timezone=form.get("timezone") or "UTC",
-            threads=threads or None,  # type: ignore[arg-type]  # read as it would be typed
+            threads=values.count(1)(threads, "threads") if threads else None,
         )
     except AutosparseError as error:
         errors = fields.beside(error, _FIELDS)

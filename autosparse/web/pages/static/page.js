@@ -81,6 +81,7 @@
   let timer = 0;
   let askedAt = 0;
   let isAsking = false;
+  let isDue = false;
 
   function soon() {
     if (timer || document.hidden) return;
@@ -89,7 +90,7 @@
 
   async function parsed(address) {
     const answer = await fetch(address, { headers: { Accept: "text/html" }, cache: "no-store" });
-    if (answer.redirected) location.reload(); // the session has ended
+    if (answer.redirected) location.assign(address); // the session has ended
     if (!answer.ok) throw new Error(`${answer.status}`);
     const fresh = new DOMParser().parseFromString(await answer.text(), "text/html");
     localise(fresh);
@@ -98,7 +99,8 @@
 
   async function ask() {
     timer = 0;
-    if (isAsking) return soon();
+    isDue = isAsking;
+    if (isAsking) return;
     isAsking = true;
     askedAt = Date.now();
     try {
@@ -115,6 +117,7 @@
       setTimeout(soon, AGAIN_MS);
     } finally {
       isAsking = false;
+      if (isDue) soon();
     }
   }
 
