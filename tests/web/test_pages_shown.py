@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 from collections.abc import Iterator
 
 import pytest
@@ -200,6 +201,16 @@ class TestJob:
         page = read(client, f"/jobs/{job.id}")
         assert "It is slower." in page.of("headline")
         assert f"/compare?a={OLDER}&b={NEWER}" in [each["href"] for each in page.all("a")]
+
+    @pytest.mark.parametrize("run", ["..", ".", "x" * 300, "a b", "\u202e"])
+    def test_odd_names_of_runs_are_those_of_none(
+        self, client: TestClient, service: Service, run: str
+    ) -> None:
+        reported(service.place.results, "r")
+        shutil.copy(service.place.results / "r" / "state.json", service.place.results / "../state.json")
+        page = read(client, f"/jobs/{ended(service, State.DONE, run=run).id}")
+        assert not [each for each in page.all("a") if each["href"].startswith("/runs/")]
+        read(client, "/")
 
 
 class TestRuns:

@@ -64,7 +64,7 @@ def _run(service: Service, job: Job) -> RunSummary | None:
 
 
 def _run_folder(service: Service, job: Job) -> Path | None:
-    is_name = job.run and Path(job.run).name == job.run
+    is_name = job.run not in ("", "..") and Path(job.run).name == job.run
     folder = service.place.results / job.run
     return folder if is_name and os.path.isfile(folder / STATE_FILE) else None
 
