@@ -67,7 +67,7 @@ def test_dry_runs_and_tunings_count_and_say_it(
     found = forecasting.forecast(subject.config)
     free = dataclasses.replace(subject, config=config_for(shop, compact=False))
     request = free.tune_request("f32")
-    everything = forecasting.count(request, free.device, TuningDatabase())
+    everything = free.host.count(request, free.device, TuningDatabase())
     compact = subject.config.compact_weights
     assert (found.considered < everything.considered) is compact
     assert found.compact_weights is compact
