@@ -165,6 +165,8 @@ def check_file(url: URL, what: str) -> None:
         return
     if not (os.path.isfile(file) and os.access(file, os.R_OK | os.W_OK)):
         raise ConfigError(f"{what} must be a file that can be read and written, but got {file}")
+    if _identity(file) in _held:  # see `_check_file`; what this process has open is a database
+        return
     with opened(file) as stream:
         head = stream.read(len(_MAGIC))
     if head not in (b"", _MAGIC):
@@ -184,6 +186,16 @@ def _engine(url: URL, process: int) -> sa.Engine:
     return engine
 
 
+# Files that this process has, or had, connections to.
+_held: set[tuple[int, int]] = set()
+
+
+def _identity(file: str | Path) -> tuple[int, int]:
+    """Gives what a file is, by whatever name."""
+    found = os.stat(file)
+    return found.st_dev, found.st_ino
+
+
 def _prepare_sqlite(connection: Any, record: Any) -> None:
     """Lets readers go on while somebody writes, and hands transactions to SQLAlchemy alone."""
     connection.isolation_level = None
@@ -191,6 +203,9 @@ def _prepare_sqlite(connection: Any, record: Any) -> None:
     connection.execute("PRAGMA journal_mode = WAL")
     # With a write-ahead log, NORMAL survives the death of the process without loss.
     connection.execute("PRAGMA synchronous = NORMAL")
+    for _, _, file in connection.execute("PRAGMA database_list").fetchall():
+        if file:  # empty for one in memory
+            _held.add(_identity(file))
 
 
 def _begin_sqlite(connection: sa.Connection) -> None:
