@@ -1,6 +1,7 @@
 # make search   environment, build for this machine, and the main job on its defaults   (ARGS="--latency-budget 8ms"
 #               adds flags)
 # make test     environment, build, and the tests                      (ARGS="tests/searching" picks some)
+# make test-long         tests that take half a minute or more each, one after the other: some five minutes
 # make check    ruff and mypy
 # make smoke    ruff, mypy and a selection of the tests over every folder, a small search among them: some 90 s
 # make sanitize           native tests, a fuzzed loader and tests/kernels under AddressSanitizer and UndefinedBehaviorSanitizer
@@ -35,7 +36,7 @@ STAMP := $(VENV)/.installed-$(STATE)
 # What a search needs: nothing to develop with, and kernels that this machine can run.
 HOST_STAMP := $(VENV)/.installed-here-$(STATE)
 
-.PHONY: search test check smoke sanitize sanitize-threads test-aarch64 run-aarch64 wheel test-wheel clean install
+.PHONY: search test test-long check smoke sanitize sanitize-threads test-aarch64 run-aarch64 wheel test-wheel clean install
 .DEFAULT_GOAL := test
 
 search: $(or $(wildcard $(STAMP)),$(HOST_STAMP))
@@ -50,6 +51,9 @@ search: $(or $(wildcard $(STAMP)),$(HOST_STAMP))
 
 test: $(STAMP)
 	$(BIN)/python -m pytest -q $(if $(filter-out 1,$(WORKERS)),-n $(WORKERS) --dist loadfile --no-loadscope-reorder) $(ARGS)
+
+test-long: $(STAMP)
+	$(BIN)/python -m pytest -q -m long $(ARGS)
 
 smoke: check
 	$(BIN)/python -m pytest -q -m smoke $(ARGS)

@@ -391,6 +391,7 @@ def task(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     ]  # fmt: skip
 
 
+@pytest.mark.long
 def test_a_search_for_several_hosts_trains_on_one_and_measures_on_the_others(
     cluster: Cluster, task: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 import json
 import signal
 import time
@@ -20,6 +22,7 @@ DEADLINE_S = 1200.0
 DTYPES = ["f32"] if why_not_native("bf16") else ["f32", "bf16"]
 
 
+@pytest.mark.long
 def test_killed_at_every_stage_it_continues(shop: Any, check_reused: Any) -> None:
     flags = ("--dtype", "auto")  # two types, where this host computes in both
     url = f"sqlite:///{shop.home}/tuning.db"
@@ -52,6 +55,7 @@ def test_killed_at_every_stage_it_continues(shop: Any, check_reused: Any) -> Non
     assert names and len(names) == len(set(names)), "what was measured must not be measured again"
 
 
+@pytest.mark.long
 def test_killed_while_training_further_the_run_stays_finished(shop: Any) -> None:
     run = shop.latest
     before = json.loads((run / "pareto.json").read_text())

@@ -118,6 +118,7 @@ def test_without_an_environment_it_says_what_to_do(tmp_path: Path) -> None:
     assert "export VENV=" in done.stderr
 
 
+@pytest.mark.long
 def test_two_nodes_form_a_cluster_search_and_end(tmp_path: Path) -> None:
     if not may_make_namespaces():
         pytest.skip(

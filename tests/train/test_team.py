@@ -278,6 +278,7 @@ def test_on_ray_a_killed_process_changes_nothing_and_none_is_left(whole, tmp_pat
     assert children() == before
 
 
+@pytest.mark.long
 def test_on_ray_a_stop_and_errors_come_through(tmp_path):
     from autosparse.local_ray import LocalRay
 
@@ -326,6 +327,7 @@ train(TrainJob.from_json(json.loads(sys.argv[1])), Progress(die))
 """
 
 
+@pytest.mark.long
 def test_with_everything_killed_the_next_call_ends_as_an_uninterrupted_one(tmp_path):
     long = dataclasses.replace(RICH, epochs=40)  # what trains outlives its driver for an instant
     job = dataclasses.replace(rich_job(tmp_path / "twice"), recipe=long)
