@@ -235,6 +235,7 @@ def main() -> None:
             f"{loaded[-1].events} events",
             flush=True,
         )
+        print(told("loaded / quiet", compared(quiet[-1], loaded[-1])), flush=True)
     took = [each for one in loaded for each in one.answers_s]
     against = [compared(a, b) for a, b in itertools.product(quiet, loaded)]
     by_itself = [compared(a, b) for a, b in itertools.permutations(quiet, 2)]
