@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import os
 import signal
@@ -33,6 +34,7 @@ from autosparse.jobs.queue import LEASE_S, Queue
 from autosparse.jobs.roots import Roots
 from autosparse.jobs.store import Store
 from autosparse.jobs.verbs import Place
+from autosparse.measuring.lock import who_measures
 from autosparse.schedules.store import Schedules
 from autosparse.searching.cluster import check_address
 from autosparse.storage.paths import writable_folder
@@ -149,6 +151,7 @@ def serve(serving: Serving, told: Callable[[dict[str, Any]], object]) -> None:
         if own != of_jobs:
             os.sched_setaffinity(0, own)
         nodes = ClusterNodes(serving.address)
+        stale_rows = StaleRows(store.full_url, of_jobs)
         schedules = Schedules(queue)
         schedules.look_again()
         with (
@@ -164,6 +167,7 @@ def serve(serving: Serving, told: Callable[[dict[str, Any]], object]) -> None:
         ):
             supervisor.beside(schedules.make_due_jobs)
             supervisor.beside(nodes.look)
+            supervisor.beside(functools.partial(_look_while_quiet, stale_rows))
             service = Service(
                 queue=queue,
                 schedules=schedules,
@@ -178,7 +182,7 @@ def serve(serving: Serving, told: Callable[[dict[str, Any]], object]) -> None:
                 listening,
                 token,
                 is_working=working.is_alive,
-                stale_rows=StaleRows(store.full_url, of_jobs),
+                stale_rows=stale_rows,
                 nodes=nodes,
             )
             server = _Server(
@@ -210,6 +214,12 @@ def _beside(serving: Serving, store: Store, results: Path) -> Iterator[None]:
             forgetting = retention.Retention(store, results, serving.keep_s)
             stack.enter_context(Beside("retention", forgetting.work, retention.EVERY_S))
         yield
+
+
+def _look_while_quiet(rows: StaleRows) -> None:
+    """Has the rows looked at for the figures, which takes seconds, unless somebody measures here."""
+    if who_measures() is None:
+        rows.look()
 
 
 def _hardware_id(cores: tuple[int, ...]) -> str:

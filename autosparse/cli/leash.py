@@ -18,14 +18,9 @@ from contextlib import suppress
 from pathlib import Path
 
 from autosparse.errors import RunError
-from autosparse.storage.for_job import job_folder
+from autosparse.storage.for_job import LEASH, LOCK, job_folder
 from autosparse.storage.locks import FileLock, Held
 
-LEASH = "AUTOSPARSE_LEASH"
-"""Variable that holds the leash: a number of a descriptor, and how many seconds it may be silent."""
-
-EVENTS = "events.jsonl"
-LOCK = "lock"
 # Long enough for a process of an earlier attempt to notice that its leash is gone, and to end.
 _PATIENCE_S = 60.0
 _POLL_S = 0.1

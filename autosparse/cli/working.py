@@ -19,12 +19,11 @@ from contextlib import contextmanager
 from types import FrameType
 
 from autosparse.cli.bars import progress_sink
-from autosparse.cli.leash import EVENTS
 from autosparse.cli.leaving import leave_midway
 from autosparse.cli.settings import Settings
 from autosparse.errors import Stopped, StoppedMidway
 from autosparse.progress import STOPPED, Progress, Sink
-from autosparse.storage.for_job import job_folder
+from autosparse.storage.for_job import EVENTS, job_folder
 
 # Time that work has to ask whether to stop before it is interrupted.
 _GRACE_S = 0.5

@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from autosparse.daemon.left import Spent, spent
-from autosparse.daemon.place import EVENTS, Events, folder_of
+from autosparse.daemon.place import Events, folder_of
 from autosparse.errors import RunError
 from autosparse.jobs.queue import Queue
 from autosparse.jobs.records import Job
 from autosparse.jobs.states import State
 from autosparse.run_folders.shelf import run_folders
 from autosparse.run_folders.state import read_state
+from autosparse.storage.for_job import EVENTS
 from autosparse.storage.yaml_text import YamlError, read_yaml
 
 _LOOKED_AT = 200

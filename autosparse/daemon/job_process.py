@@ -19,10 +19,9 @@ from autosparse.closing import Closing
 from autosparse.config import SearchConfig, variable
 from autosparse.daemon.place import LOG, RESULT
 from autosparse.errors import AutosparseError
-from autosparse.storage.for_job import VARIABLE
+from autosparse.storage.for_job import LEASH, VARIABLE
 from autosparse.storage.paths import writable_folder
 
-LEASH = "AUTOSPARSE_LEASH"
 PROGRAM = (sys.executable, "-m", "autosparse")
 GRACE_S = 15.0
 """How long a process that was asked to stop may take, before it is killed with all that it began."""

@@ -21,13 +21,12 @@ from autosparse.daemon.left import Clock, Left, Spent
 from autosparse.errors import RunError
 from autosparse.jobs.records import Job, Snapshot
 from autosparse.storage.files import read_json
+from autosparse.storage.for_job import LOCK
 from autosparse.storage.locks import holder
 
 JOBS = "jobs"
-EVENTS = "events.jsonl"
 LOG = "stderr.log"
 RESULT = "result.json"
-LOCK = "lock"
 _PREFIX = "autosparse: "
 _LONGEST_LINE = 100_000
 _LAST_WORDS_BYTES = 20_000

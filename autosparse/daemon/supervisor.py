@@ -26,7 +26,6 @@ from autosparse.daemon.earlier import earlier_job, earlier_run
 from autosparse.daemon.job_process import PROGRAM, JobProcess
 from autosparse.daemon.left import Spent
 from autosparse.daemon.place import (
-    EVENTS,
     Follower,
     ended,
     folder_of,
@@ -45,6 +44,7 @@ from autosparse.jobs.verbs import VERBS, Place, verb_named
 from autosparse.run_folders.listing import find_of_job
 from autosparse.run_folders.state import FINISHED, read_state
 from autosparse.searching.cluster import HARDWARE
+from autosparse.storage.for_job import EVENTS
 
 log = logging.getLogger(__name__)
 

@@ -1,4 +1,4 @@
-"""The daemon's job that this process is for, if a daemon began it."""
+"""The daemon's job that this process is for, if a daemon began it; names that both sides use."""
 
 from __future__ import annotations
 
@@ -7,6 +7,15 @@ from pathlib import Path
 
 VARIABLE = "AUTOSPARSE_JOB_FOLDER"
 """Environment variable that holds the folder of the job, whose name is the job's number."""
+
+LEASH = "AUTOSPARSE_LEASH"
+"""Environment variable that holds the leash: a descriptor, and how many seconds it may be silent."""
+
+EVENTS = "events.jsonl"
+"""File in the folder of a job that holds how far it is, one event a line."""
+
+LOCK = "lock"
+"""File in the folder of a job that its process locks."""
 
 
 def job_folder() -> Path | None:

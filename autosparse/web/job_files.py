@@ -6,9 +6,10 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from autosparse.daemon.place import EVENTS, LOG, Follower, later, size_of
+from autosparse.daemon.place import LOG, Follower, later, size_of
 from autosparse.jobs.records import Job, Snapshot
 from autosparse.storage.files import opened
+from autosparse.storage.for_job import EVENTS
 
 MOST_BYTES = 2**18
 """How much of a log is read at once."""

@@ -18,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from telling import Desk, desk_at, moved
 
 from autosparse.daemon import retention
-from autosparse.daemon.place import LOCK, folder_of
+from autosparse.daemon.place import folder_of
 from autosparse.daemon.retention import Retention, Swept
 from autosparse.jobs import forgetting
 from autosparse.jobs.deliveries import Deliveries
@@ -26,6 +26,7 @@ from autosparse.jobs.records import Job, JobOptions, JobRequest
 from autosparse.jobs.rows import NoSuchJob
 from autosparse.jobs.states import State
 from autosparse.run_folders import RunFolder, list_runs
+from autosparse.storage.for_job import LOCK
 from autosparse.storage.locks import FileLock
 
 DAY_S = 86400.0

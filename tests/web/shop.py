@@ -9,7 +9,7 @@ from pathlib import Path
 
 from talking import a_run
 
-from autosparse.daemon.place import EVENTS, LOG
+from autosparse.daemon.place import LOG
 from autosparse.daemon.service import Service
 from autosparse.jobs.records import Job, JobOptions, JobRequest, Snapshot
 from autosparse.jobs.states import State
@@ -17,6 +17,7 @@ from autosparse.records import Accuracy
 from autosparse.report import build
 from autosparse.searching import told
 from autosparse.storage.files import append_jsonl, write_json
+from autosparse.storage.for_job import EVENTS
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "report"))
 from made_up_run import write_run

@@ -29,7 +29,6 @@ from talking import TOKEN, TestClient, client_of
 
 from autosparse.daemon.access import Listening
 from autosparse.daemon.nodes import ClusterNodes, Node
-from autosparse.daemon.place import EVENTS
 from autosparse.daemon.service import Service
 from autosparse.jobs import daemons
 from autosparse.jobs.alerts import Alert, Alerts, Meaning
@@ -37,6 +36,7 @@ from autosparse.jobs.records import JobOptions
 from autosparse.jobs.states import State
 from autosparse.searching import told
 from autosparse.storage.files import append_jsonl
+from autosparse.storage.for_job import EVENTS
 from autosparse.web.app import make_app
 from autosparse.web.pages.found import found_in
 

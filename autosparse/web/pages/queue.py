@@ -12,12 +12,13 @@ from urllib.parse import urlencode
 
 from fastapi import APIRouter, Query, Request, Response
 
-from autosparse.daemon.place import EVENTS, Follower, later, size_of
+from autosparse.daemon.place import Follower, later, size_of
 from autosparse.daemon.service import Service
 from autosparse.errors import AutosparseError
 from autosparse.jobs.queue import Conflict
 from autosparse.jobs.records import Job, Snapshot
 from autosparse.jobs.states import OPEN, State
+from autosparse.storage.for_job import EVENTS
 from autosparse.storage.serial import short_hash
 from autosparse.web.asking import MOST_ID, JobSubmitted
 from autosparse.web.pages import fields
