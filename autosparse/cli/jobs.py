@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import json
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Annotated
@@ -12,7 +13,7 @@ import typer
 from autosparse.cli import options, remote
 from autosparse.cli.output import emit, emit_facts, emit_json, emit_table, notice, one_line, printable
 from autosparse.cli.remote import number, open_daemon, shown_time
-from autosparse.errors import AutosparseError, ExitCode, UsageError
+from autosparse.errors import AutosparseError, ExitCode
 from autosparse.units import format_duration
 
 if TYPE_CHECKING:
@@ -147,17 +148,17 @@ def logs(
     server: remote.Server = None,
     as_json: options.Json = False,
 ) -> int:
-    """Print what a job says beside its result."""
-    if follow and as_json:
-        raise UsageError("a log is followed as text or given once as JSON; take --follow or --json")
+    """Print what a job says beside its result; --follow --json gives an object a line."""
     wanted = number(job)
     with open_daemon(server) as daemon:
         log = _Log(daemon, wanted)
-        if as_json:
+        if follow:
+            ended = _follow(daemon, log, _print_objects if as_json else _print)
+            if as_json and ended is not None:
+                emit(json.dumps({"state": ended.state, "exit_code": ended.exit_code}))
+        elif as_json:
             lines = [*log.lines(), *log.rest()]
             emit_json({"id": wanted, "next_offset": log.offset, "lines": lines})
-        elif follow:
-            _follow(daemon, log)
         else:
             _print([*log.lines(), *log.rest()])
     return ExitCode.DONE
@@ -191,8 +192,16 @@ class _Log:
         return [rest] if rest else []
 
 
-def _follow(daemon: Daemon, log: _Log) -> None:
+def _follow(daemon: Daemon, log: _Log, say: Callable[[Iterable[str]], bool]) -> RemoteJob | None:
     """Prints what a job says until it has ended, also where its daemon is away in between.
+
+    Args:
+        daemon: that is asked.
+        log: the job's.
+        say: prints lines, and tells whether somebody reads on.
+
+    Returns:
+        The job as it ended; None if nobody read on before.
 
     Raises:
         Unreachable: nothing answered for long.
@@ -203,8 +212,8 @@ def _follow(daemon: Daemon, log: _Log) -> None:
     heard_s, is_gap = time.monotonic(), False
     while True:
         try:
-            has_ended = daemon.job(log.job_id).has_ended
-            is_read = _print(log.lines())
+            job = daemon.job(log.job_id)
+            is_read = say(log.lines())
         except Unreachable as error:
             if time.monotonic() - heard_s > PATIENCE_S:
                 raise
@@ -213,15 +222,22 @@ def _follow(daemon: Daemon, log: _Log) -> None:
             is_gap = True
         else:
             heard_s, is_gap = time.monotonic(), False
-            if has_ended or not is_read:
-                _print(log.rest())
-                return
+            if not is_read:
+                return None
+            if job.has_ended:
+                say(log.rest())
+                return job
         time.sleep(_FOLLOW_EVERY_S)
 
 
 def _print(lines: Iterable[str]) -> bool:
     """Prints lines of a log, and tells whether somebody reads on."""
     return all(emit(printable(line.rstrip("\r"), keep="\t")) for line in lines)
+
+
+def _print_objects(lines: Iterable[str]) -> bool:
+    """Prints lines of a log as JSON, an object each, and tells whether somebody reads on."""
+    return all(emit(json.dumps({"line": line})) for line in lines)
 
 
 # --------------------------------------------------------------------------------- cancel and resume

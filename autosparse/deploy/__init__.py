@@ -6,6 +6,7 @@ container   the file: a safetensors file whose arrays are aligned and hashed
 recorded    a native program that remembers what an artifact needs
 manifest    what an artifact says of itself
 artifact    both into a file
+reading     a file's manifest alone
 runner      runs a native program
 model       what every model that can be run and timed has in common
 loaded      the callable

@@ -17,6 +17,7 @@ from typing import Any
 
 from autosparse import factories, values
 from autosparse.config import JUDGED, SearchConfig, flag, validate
+from autosparse.deploy.reading import read_manifest
 from autosparse.errors import ConfigError, RunError, got
 from autosparse.jobs.roots import Roots
 from autosparse.run_folders.listing import find_run
@@ -173,7 +174,7 @@ class CheckVerb(Verb):
     )
 
     def settle(self, settings: Mapping[str, Any], place: Place) -> dict[str, Any]:
-        """Checks every flag, and that the artifact is a file that may be read."""
+        """Checks every flag, and that the artifact is one, which may be read."""
         given = _known(settings, tuple(self._READ), self.name)
         for key in ("artifact", "latency_budget"):
             if key not in given:
@@ -181,6 +182,7 @@ class CheckVerb(Verb):
         settled = {key: self._READ[key](value, key) for key, value in given.items()}
         settled["latency_budget"] = values.exact_duration(settled["latency_budget"])
         settled["artifact"] = self._artifact(settled["artifact"], place)
+        read_manifest(Path(settled["artifact"]))
         return settled
 
     def command(self, settings: Mapping[str, Any], folder: Path, place: Place) -> list[str]:

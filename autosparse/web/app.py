@@ -16,7 +16,7 @@ from autosparse.daemon.service import Service
 from autosparse.daemon.stale import StaleRows
 from autosparse.web import pages, problems, security
 from autosparse.web.metrics import Collector, Metrics
-from autosparse.web.routes import events, jobs, runs, schedules, server, watches
+from autosparse.web.routes import events, hosts, jobs, runs, schedules, server, watches
 from autosparse.web.routes.asked import refuse_unknown
 from autosparse.web.standing import StaleRowFigures, WatchedBudgets
 from autosparse.web.streams import Streams
@@ -120,6 +120,7 @@ def make_app(
         schedules.router,
         runs.router,
         watches.router,
+        hosts.router,
     ):
         api.include_router(router)
     app.include_router(api)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from headed import headed
 from standin import TOKEN
 
 from autosparse.cli import run
@@ -283,7 +284,7 @@ def test_schedules(service: Service, capsys: Captured) -> None:
 
 
 def test_watches(service: Service, tmp_path: Path, capsys: Captured) -> None:
-    (service.place.results / "a.autosparse").write_bytes(b"an artifact")
+    headed(service.place.results / "a.autosparse")
     words = ["watch", "add", "results/a.autosparse", "-b", "5ms"]
     assert run([*words, "--timezone", "UTC", "--cron", "0 * * * *", "--name", "mine"]) == 0
     assert "a.autosparse, 5 ms\nfirst check: " in capsys.readouterr().out

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from headed import headed
+
 from autosparse.daemon.alerts import Result, meaning
 from autosparse.daemon.service import Service
 from autosparse.jobs.alerts import Alerts
@@ -57,10 +59,7 @@ class Desk:
         return self.service.queue
 
     def artifact(self, name: str = "net.autosparse") -> Path:
-        path = self.results / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(b"any file will do")
-        return path
+        return headed(self.results / name)
 
     def watch(self, name: str | None = None, budget: str = "5ms") -> Schedule:
         options = JobOptions()

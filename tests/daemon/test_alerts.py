@@ -18,7 +18,7 @@ from autosparse.daemon.alerts import MOST_BYTES, alert_of, fitting, meaning, out
 from autosparse.daemon.place import RESULT, folder_of
 from autosparse.daemon.results import telling_result
 from autosparse.daemon.watches import Checked
-from autosparse.errors import ConfigError
+from autosparse.errors import ArtifactError, ConfigError
 from autosparse.jobs.alerts import Alerts, Ended
 from autosparse.jobs.queue import Lost
 from autosparse.jobs.records import Job, JobOptions, JobRequest
@@ -375,6 +375,13 @@ class TestAddingWatches:
         desk.artifact()
         asked = {"artifact": "results/net.autosparse", "latency_budget": "5ms", **settings}
         with pytest.raises(ConfigError, match=said):
+            desk.service.submit("check", asked, JobOptions())
+        assert desk.queue.jobs() == []
+
+    def test_a_file_that_is_no_artifact(self, desk: Desk) -> None:
+        (desk.results / "weights.pth").write_bytes(b"PK\x03\x04")
+        asked = {"artifact": "results/weights.pth", "latency_budget": "5ms"}
+        with pytest.raises(ArtifactError, match="must be a file that autosparse wrote"):
             desk.service.submit("check", asked, JobOptions())
         assert desk.queue.jobs() == []
 

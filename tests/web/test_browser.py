@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 import pytest
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+from headed import headed  # noqa: E402
 from playwright.sync_api import Browser, BrowserContext, Page, expect  # noqa: E402
 from shop import NEWER, OLDER, fill, reported, scheduled  # noqa: E402
 from talking import TOKEN, served, service_of  # noqa: E402
@@ -202,7 +203,7 @@ def full(idle: Daemon) -> Daemon:
         reported(idle.service.place.results, name, report=name == OLDER)
     fill(idle.service)
     scheduled(idle.service)
-    (idle.service.place.results / "net.autosparse").write_bytes(b"x")
+    headed(idle.service.place.results / "net.autosparse")
     idle.service.add_watch("results/net.autosparse", "5ms", JobOptions())
     return idle
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 from fastapi import FastAPI
+from headed import headed
 from reading import Page
 from shop import HOSTILE, ended, running, scheduled, submitted
 from talking import URL, TestClient, client_of
@@ -226,7 +227,8 @@ class TestSchedules:
 class TestWatches:
     @pytest.fixture(autouse=True)
     def artifact(self, service: Service) -> None:
-        (service.place.results / "net.autosparse").write_bytes(b"x")
+        headed(service.place.results / "net.autosparse")
+        (service.place.results / "other").write_bytes(b"x")
 
     def test_a_form_is_a_watch(self, client: TestClient, service: Service) -> None:
         form = {"artifact": "results/net.autosparse", "latency_budget": "5ms", "threads": "2"}
@@ -239,6 +241,7 @@ class TestWatches:
         [
             ("artifact", "", "artifact"),
             ("artifact", "results/none", "no"),
+            ("artifact", "results/other", "file that autosparse wrote"),
             ("artifact", "/etc/passwd", "may read"),
             ("latency_budget", "", "latency_budget"),
             ("latency_budget", "5", "unit"),

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 from fastapi import FastAPI
+from headed import headed
 from reading import Page
 from shop import HOSTILE, NEWER, OLDER, SCRIPT, fill, hostile_run, reported, scheduled
 from talking import TOKEN, URL, TestClient, client_of
@@ -81,7 +82,7 @@ def test_every_page_forbids_scripts_but_its_own(browser: TestClient, paths: list
 def test_forms_of_other_sites_change_nothing(
     browser: TestClient, service: Service, paths: list[str]
 ) -> None:
-    (service.place.results / "net.autosparse").write_bytes(b"x")
+    headed(service.place.results / "net.autosparse")
     job = service.queue.jobs(states=[State.RUNNING])[0]
     forms = {
         "/jobs": {"model": "resnet20"},
@@ -209,7 +210,7 @@ def test_the_page_is_no_part_of_the_api(app: FastAPI) -> None:
 
 
 def test_names_of_jobs_cannot_be_those_of_markup(browser: TestClient, service: Service) -> None:
-    (service.place.results / "net.autosparse").write_bytes(b"x")
+    headed(service.place.results / "net.autosparse")
     service.add_watch("results/net.autosparse", "5ms", JobOptions(label=HOSTILE), name="odd <b>")
     assert "<b>odd" not in browser.get("/watches").text
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 from fastapi import FastAPI
+from headed import headed
 from reading import Page
 from shop import (
     ENDS,
@@ -330,7 +331,7 @@ class TestSchedules:
         assert read(client, older).of("alerts").count("job ") == 5
 
     def test_watches_are_on_a_page_of_their_own(self, client: TestClient, service: Service) -> None:
-        (service.place.results / "net.autosparse").write_bytes(b"x")
+        headed(service.place.results / "net.autosparse")
         service.add_watch("results/net.autosparse", "5ms", JobOptions())
         assert "1 watch more" in read(client, "/schedules").said
         line = read(client, "/watches").of("watch-1")

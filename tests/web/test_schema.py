@@ -10,6 +10,7 @@ import hypothesis
 import pytest
 import schemathesis
 from fastapi import FastAPI
+from headed import headed
 from hypothesis import strategies as st
 from schemathesis import GenerationMode
 from schemathesis.checks import not_a_server_error
@@ -110,7 +111,7 @@ def fill(service: Service) -> None:
         request = submitted(service).request
         service.schedules.add(request, name="weekly", cron="0 3 * * sun", timezone="UTC")
     if not service.watches():
-        (results / "a.safetensors").write_bytes(b"an artifact")
+        headed(results / "a.safetensors")
         service.add_watch("results/a.safetensors", "5ms", JobOptions(), name="watched")
     if not (results / OLDER).exists():
         reported(results, OLDER)

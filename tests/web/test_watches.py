@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
+from headed import headed
 from shop import NEWER, OLDER, reported
 from talking import TestClient, a_run
 
@@ -18,7 +19,7 @@ WATCHES = "/api/v1/watches"
 
 @pytest.fixture
 def asked(service: Service) -> dict[str, object]:
-    (service.place.results / "a.safetensors").write_bytes(b"an artifact")
+    headed(service.place.results / "a.safetensors")
     return {"artifact": "results/a.safetensors", "latency_budget": "5ms"}
 
 

@@ -133,6 +133,27 @@ def test_a_log_is_followed_to_the_end_of_the_job_over_a_gap(
     assert captured.err.count("waiting for it") == 1
 
 
+def test_a_log_is_followed_as_objects_a_line(
+    server: StandIn, monkeypatch: pytest.MonkeyPatch, capsys: Captured
+) -> None:
+    monkeypatch.setattr("autosparse.cli.jobs._FOLLOW_EVERY_S", 0.01)
+    server.on("GET", "/jobs/7", Reply(body=job()), Reply(body=job("stopped", exit_code=3)))
+    server.on(
+        "GET",
+        "/jobs/7/log",
+        log_reply(b'one\nt"w', 7),
+        log_reply(b"", 7),
+        log_reply(b"o\x1b", 9),
+        log_reply(b"", 9),
+    )
+    assert run(["logs", "7", "-f", "--json"]) == 0
+    assert [json.loads(line) for line in capsys.readouterr().out.splitlines()] == [
+        {"line": "one"},
+        {"line": 't"wo\x1b'},
+        {"state": "stopped", "exit_code": 3},
+    ]
+
+
 def test_a_log_that_goes_round_in_circles_ends(server: StandIn, capsys: Captured) -> None:
     server.on("GET", "/jobs/7/log", log_reply(b"again\n", 0))
     assert run(["logs", "7"]) == 0

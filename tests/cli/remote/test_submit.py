@@ -140,7 +140,6 @@ def test_a_file_that_breaks_a_rule_is_refused_before_anything_is_sent(
         ("cancel", "ID..."),
         ("cancel one", "named by its number"),
         ("cancel 7 -1", "-1"),
-        ("logs 7 -f --json", "take --follow or --json"),
         ("status 99999999999999999999999999", "named by its number"),
         ("status ٣", "named by its number"),
         ("status --server localhost:8337", "--server must be the address"),
