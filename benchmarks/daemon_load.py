@@ -24,10 +24,12 @@ import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import httpx
+import psutil
 
 from autosparse import hardware
 from autosparse.database import TuningDatabase
@@ -46,12 +48,16 @@ class Round:
 
     Attributes:
         rows: key of a measurement to it.
+        took_s: how long the job took.
+        stolen: share of the host's processors that the machine beneath gave to others meanwhile.
         answers_s: how long answers took; empty in a quiet round.
         events: that were heard by all streams.
         wrong: answers that were no success.
     """
 
     rows: Mapping[str, Measurement]
+    took_s: float
+    stolen: float
     answers_s: Sequence[float] = ()
     events: int = 0
     wrong: int = 0
@@ -78,17 +84,24 @@ def one_round(asked: argparse.Namespace, *, loaded: bool) -> Round:
         try:
             told = read_told(daemon)
             token = Path(told["token_file"]).read_text().strip()
+            begun_s, before = time.monotonic(), psutil.cpu_times()
             number = submit(told["url"], token)
             heard: dict[str, Any] = {}
             if loaded:
                 heard = load(told["url"], token, number, asked, os.sched_getaffinity(daemon.pid))
             wait(told["url"], token, number)
+            took_s, stolen = time.monotonic() - begun_s, stolen_since(before)
         finally:
             daemon.terminate()
             daemon.wait()
         with TuningDatabase(str(home / "tuning.db")) as database:
             rows = {str(row.key): row for row in database.rows() if row.median_us is not None}
-    return Round(rows, **heard)
+    return Round(rows, took_s, stolen, **heard)
+
+
+def stolen_since(before: Any) -> float:
+    spent_s = [now_s - then_s for now_s, then_s in zip(psutil.cpu_times(), before, strict=True)]
+    return float(spent_s[before._fields.index("steal")] / sum(spent_s[: before._fields.index("guest")]))
 
 
 def read_told(daemon: subprocess.Popen[bytes]) -> dict[str, Any]:
@@ -208,6 +221,15 @@ def told(name: str, found: Mapping[str, float]) -> str:
     )
 
 
+def of_round(one: Round) -> dict[str, float]:
+    found = {"took_s": one.took_s, "stolen": one.stolen, "rows": len(one.rows)}
+    if one.answers_s:
+        found["answers"] = len(one.answers_s)
+        found["p99_ms"] = 1e3 * percentile(one.answers_s, 0.99)
+        found["largest_ms"] = 1e3 * max(one.answers_s)
+    return found
+
+
 def percentile(values: Sequence[float], share: float) -> float:
     return sorted(values)[min(len(values) - 1, int(share * len(values)))]
 
@@ -223,6 +245,7 @@ def main() -> None:
     if asked.as_load:
         print(json.dumps(asyncio.run(be_load(json.loads(asked.as_load)))))
         return
+    begun_at = datetime.now(UTC).isoformat(timespec="seconds")
     quiet: list[Round] = []
     loaded: list[Round] = []
     for _ in range(asked.rounds):
@@ -232,7 +255,9 @@ def main() -> None:
         print(
             f"round {len(loaded)}: {len(took)} answers, median {1e3 * statistics.median(took):.1f} ms, "
             f"p99 {1e3 * percentile(took, 0.99):.1f} ms, {loaded[-1].wrong} wrong, "
-            f"{loaded[-1].events} events",
+            f"{loaded[-1].events} events; the job took {quiet[-1].took_s:.0f} s quiet and "
+            f"{loaded[-1].took_s:.0f} s loaded, with {quiet[-1].stolen:.1%} and "
+            f"{loaded[-1].stolen:.1%} of the processors stolen",
             flush=True,
         )
         print(told("loaded / quiet", compared(quiet[-1], loaded[-1])), flush=True)
@@ -249,6 +274,10 @@ def main() -> None:
             asked.out,
             {
                 "cpu": cpu.model,
+                "hardware_id": hardware.hardware_id(),
+                "processors": os.cpu_count(),
+                "begun_at": begun_at,
+                "job": "tune --model resnet20 --dtype f32 --threads 1 --include " + ",".join(LAYERS),
                 "clients": asked.clients,
                 "streams": asked.streams,
                 "answers": len(took),
@@ -256,6 +285,8 @@ def main() -> None:
                 "p99_ms": 1e3 * percentile(took, 0.99),
                 "largest_ms": 1e3 * max(took),
                 "wrong": sum(one.wrong for one in loaded),
+                "quiet_rounds": [of_round(one) for one in quiet],
+                "loaded_rounds": [of_round(one) for one in loaded],
                 "loaded_over_quiet": against,
                 "quiet_over_quiet": by_itself,
             },

@@ -7,6 +7,7 @@ import os
 import shutil
 import sqlite3
 import stat
+import subprocess
 import sys
 import threading
 import time
@@ -21,6 +22,7 @@ from telling import desk_at
 
 from autosparse import cli
 from autosparse.daemon.supervisor import Supervisor
+from autosparse.database import TuningDatabase
 from autosparse.errors import DatabaseError, RunError, UsageError
 from autosparse.jobs import daemons
 from autosparse.jobs.queue import Queue
@@ -33,12 +35,8 @@ from autosparse.storage import backup
 from autosparse.storage.backup import back_up
 
 
-@pytest.fixture
-def database(tmp_path: Path) -> Path:
-    """A database with a tuning table, two jobs, a schedule and a watch that missed its budget."""
-    path = tmp_path / "live" / "tuning.db"
-    assert cli.run(["db", "verify", "--database", str(path)]) == 2  # there is none yet
-    with desk_at(f"sqlite:///{path}", path.parent) as desk:
+def fill(url: str, folder: Path) -> None:
+    with desk_at(url, folder) as desk:
         desk.search()
         desk.watch("watched")
         desk.to_the_hour()
@@ -46,8 +44,14 @@ def database(tmp_path: Path) -> Path:
             desk.queue.cancel(job_id)
         desk.queue.submit(request(1))
         desk.queue.submit(request(2))
-    from autosparse.database import TuningDatabase
 
+
+@pytest.fixture
+def database(tmp_path: Path) -> Path:
+    """A database with a tuning table, two jobs, a schedule and a watch that missed its budget."""
+    path = tmp_path / "live" / "tuning.db"
+    assert cli.run(["db", "verify", "--database", str(path)]) == 2  # there is none yet
+    fill(f"sqlite:///{path}", path.parent)
     with TuningDatabase(str(path)):
         pass
     return path
@@ -136,31 +140,56 @@ class TestRestored:
         database.parent.mkdir()
         shutil.copyfile(copy, database)
         assert cli.run(["db", "verify", "--database", str(database)]) == 0
-        with desk_at(f"sqlite:///{database}", database.parent) as desk:
-            names = [schedule.name for schedule in desk.service.schedules.all()]
-            assert names == ["nightly", "watched"]
-            assert [watch.artifact for watch in desk.service.watches()] == [str(desk.artifact())]
-            states = [job.state for job in desk.queue.jobs()]
-            assert states == [State.SUBMITTED, State.SUBMITTED, State.CANCELLED, State.CANCELLED]
-            assert [len(desk.queue.transitions(number)) for number in (1, 3)] == [2, 1]
-        self.goes_on(database, tmp_path / "results")
+        is_as_it_was(f"sqlite:///{database}", database.parent)
+        goes_on(str(database), tmp_path / "results")
 
-    def goes_on(self, database: Path, results: Path) -> None:
-        results.mkdir()
-        with Store(str(database)) as store:
-            queue = Queue(store)
-            place = Place(results=results, database=store.full_url, roots=Roots())
-            program = (sys.executable, str(WORKER))
-            with Supervisor(
-                queue, daemons.this_daemon("hw"), place, program=program, tick_s=0.05
-            ) as supervisor:
-                until_s = time.monotonic() + 60
-                while any(queue.get(number).is_open for number in (3, 4)):
-                    assert time.monotonic() < until_s, queue.jobs()
-                    supervisor.round()
-                    time.sleep(0.02)
-            assert {queue.get(number).state for number in (3, 4)} == {State.DONE}
-            assert queue.submit(request(5))[0].id == 5
+    def test_a_dump_of_postgresql_put_back(self, postgresql: str, tmp_path: Path) -> None:
+        """By the commands that the documentation gives, over what came after and into a new one."""
+        import postgres
+
+        source, dump = postgres.new_database(postgresql), tmp_path / "jobs.dump"
+        fill(source, tmp_path / "live")
+        with TuningDatabase(source):
+            pass
+        told = source.replace("+psycopg", "")
+        subprocess.run(["pg_dump", "--format=custom", f"--file={dump}", told], check=True)
+        with Store(source) as store:  # lost, as it is after the backup
+            Queue(store).submit(request(3))
+        for target in (source, postgres.new_database(postgresql)):
+            clean = ["--clean"] if target == source else []
+            into = ["--dbname", target.replace("+psycopg", ""), str(dump)]
+            subprocess.run(["pg_restore", "--exit-on-error", *clean, *into], check=True)
+            assert cli.run(["db", "verify", "--database", target]) == 0
+            is_as_it_was(target, tmp_path / "live")
+            goes_on(target, tmp_path / target.rpartition("/")[2])
+
+
+def is_as_it_was(url: str, folder: Path) -> None:
+    with desk_at(url, folder) as desk:
+        names = [schedule.name for schedule in desk.service.schedules.all()]
+        assert names == ["nightly", "watched"]
+        assert [watch.artifact for watch in desk.service.watches()] == [str(desk.artifact())]
+        states = [job.state for job in desk.queue.jobs()]
+        assert states == [State.SUBMITTED, State.SUBMITTED, State.CANCELLED, State.CANCELLED]
+        assert [len(desk.queue.transitions(number)) for number in (1, 3)] == [2, 1]
+
+
+def goes_on(url: str, results: Path) -> None:
+    results.mkdir()
+    with Store(url) as store:
+        queue = Queue(store)
+        place = Place(results=results, database=store.full_url, roots=Roots())
+        program = (sys.executable, str(WORKER))
+        with Supervisor(
+            queue, daemons.this_daemon("hw"), place, program=program, tick_s=0.05
+        ) as supervisor:
+            until_s = time.monotonic() + 60
+            while any(queue.get(number).is_open for number in (3, 4)):
+                assert time.monotonic() < until_s, queue.jobs()
+                supervisor.round()
+                time.sleep(0.02)
+        assert {queue.get(number).state for number in (3, 4)} == {State.DONE}
+        assert queue.submit(request(5))[0].id == 5
 
 
 class TestRefused:

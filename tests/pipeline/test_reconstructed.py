@@ -13,6 +13,7 @@ from autosparse.plans.plan import Plan
 from autosparse.train.evaluate import accuracy
 
 
+@pytest.mark.usefixtures("rows_known")
 def test_reported_accuracies_are_those_of_the_weights_that_are_written(shop):
     done = shop.search("--one-shot", "obs", "--train", "none")
     assert done.returncode == 0, done.stderr
