@@ -6,6 +6,7 @@ roots       which files a job may name
 verbs       what can be asked for, checked and turned into a command line
 schema      the tables, and how older ones are brought up to date (migrations/)
 store       a database that holds them
+reading     what it holds, looked at
 queue       jobs put in, claimed, kept, given back and ended
 alerts      what happened that somebody ought to hear of
 deliveries  which alerts were sent to whom

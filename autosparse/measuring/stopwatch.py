@@ -291,18 +291,17 @@ class _Sampling:
         while True:
             after = self._take(batch, before)
             if self._prober is not None and (before.is_slowed or after.is_slowed):
+                self._prober.rest(_AWAY_S)
                 self.slowed_s += time.monotonic() - begun
                 self._prober.is_lenient |= self.slowed_s > slow_patience_s
-                self._prober.rest(_AWAY_S)
                 after = self._look()
             elif after.label != state or before.label != state:
-                away_s += time.monotonic() - begun
                 if away_s > patience_s:
                     state, away_s = self._settle_for(), -math.inf
-                    after = self._look()
                 else:
                     time.sleep(_AWAY_S)
-                    after = self._look()
+                    away_s += time.monotonic() - begun
+                after = self._look()
             before, begun = after, time.monotonic()
             samples = self._samples.get(state)
             if samples is None:

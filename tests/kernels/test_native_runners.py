@@ -50,5 +50,5 @@ def runner(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 
 def test_installed_library(runner: Path) -> None:
-    selection = ["--every", "15"] if runner.name == "conformance" else ["--rounds", "30"]
+    selection = ["--every", "25"] if runner.name == "conformance" else ["--rounds", "30"]
     assert " 0 failures" in run([runner, *selection])

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from autosparse.errors import AutosparseError, Stopped, UsageError
-from autosparse.measuring import turns
+from autosparse.measuring import stopwatch, turns
 from autosparse.measuring.states import APART, NEAR, History, Prober
 from autosparse.measuring.stopwatch import LAYERS, WHOLE, Timing, measure
 from autosparse.measuring.turns import Comparison, disturbed_rounds, interleave, paired_ratio
@@ -31,6 +31,19 @@ class Clock:
     @property
     def runs(self) -> int:
         return sum(self.calls)
+
+
+class Rests:
+    """The module `time` where nothing but rests takes any."""
+
+    def __init__(self) -> None:
+        self.now_s = 0.0
+
+    def monotonic(self) -> float:
+        return self.now_s
+
+    def sleep(self, seconds: float) -> None:
+        self.now_s += seconds
 
 
 def steady(ns: float, spread: float = 0.0, seed: int = 0) -> Clock:
@@ -304,6 +317,13 @@ class TestOneRunner:
         timing = measure(host.runner(5e4), LAYERS, prober=host.prober(), state=NEAR, patience_s=0.05)
         assert timing.state.label == APART
         assert timing.median_us == 50 * FACTOR
+
+    def test_rests_are_a_part_of_the_wait_for_a_state(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        clock = Rests()
+        monkeypatch.setattr(stopwatch, "time", clock)
+        host = Host(((1.0, APART_NS),))
+        measure(host.runner(5e4), LAYERS, prober=host.prober(), state=NEAR, patience_s=0.05)
+        assert 0.05 < clock.now_s < 0.07  # the runner itself takes no time of this clock
 
     def test_a_host_that_cannot_be_probed_is_measured_all_the_same(self) -> None:
         host = Host(((1.0, 90_000.0),))

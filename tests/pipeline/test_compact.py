@@ -21,11 +21,11 @@ from autosparse.measuring.stopwatch import WHOLE
 from autosparse.pipeline.measured import session
 from autosparse.pipeline.measured.session import Contestant, SessionRequest
 from autosparse.pipeline.subject import requests
+from autosparse.pipeline.subject.opening import command
 from autosparse.pipeline.subject.survey import Survey, survey
 from autosparse.pipeline.verbs import export as export_run
 from autosparse.pipeline.verbs import forecast as forecasting
 from autosparse.pipeline.verbs import tune as tune_run
-from autosparse.pipeline.verbs.search import command
 from autosparse.plans.plan import Plan
 from autosparse.progress import Progress
 from autosparse.report import document as form

@@ -12,8 +12,8 @@ from autosparse import config as config_module
 from autosparse.config import SearchConfig, resolve, validate
 from autosparse.errors import ConfigError, ExitCode
 from autosparse.pipeline.results.joint import JointConfig, JointOutcome, joint_outcome
+from autosparse.pipeline.subject.opening import command
 from autosparse.pipeline.subject.survey import survey
-from autosparse.pipeline.verbs.search import command
 from autosparse.progress import Progress
 from autosparse.records import WholeLatency
 

@@ -257,6 +257,7 @@ def trainers():
     return [c for c in psutil.Process().children(recursive=True) if "RayTrainWorker" in c.name()]
 
 
+@pytest.mark.long
 def test_on_ray_a_killed_process_changes_nothing_and_none_is_left(whole, tmp_path):
     epochs, killed = [], []
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import shlex
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -11,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from autosparse import report
-from autosparse.config import SearchConfig, flag, validate
-from autosparse.errors import BudgetInfeasible, ConfigError, ExitCode, RunError
+from autosparse.config import SearchConfig, validate
+from autosparse.errors import BudgetInfeasible, ConfigError, ExitCode
 from autosparse.hosts.opening import open_host
 from autosparse.pipeline.measured.finalists import (
     Finalist,
@@ -39,6 +38,7 @@ from autosparse.pipeline.subject.earlier import (
     study_name,
     study_of,
 )
+from autosparse.pipeline.subject.opening import begin_events, command, open_run
 from autosparse.pipeline.subject.requests import (
     arrangement_of,
     check_study_of,
@@ -61,14 +61,13 @@ from autosparse.pipeline.trained.training import train_with_dense
 from autosparse.plans.front import least_infeasible
 from autosparse.progress import Progress
 from autosparse.report import document as form
-from autosparse.run_folders import RunFolder, find_unfinished
+from autosparse.run_folders import RunFolder
 from autosparse.run_folders.event_log import EventLog
 from autosparse.searching import knapsack
 from autosparse.searching.pool import AbstractPool
 from autosparse.searching.problem import Problem, prepare
 from autosparse.searching.study import run_study
 from autosparse.searching.trials import StudyResult, StudySettings
-from autosparse.storage.for_job import job_number
 from autosparse.train.evaluate import OneShotEvaluator
 from autosparse.train.tickets.sharing import Shared
 from autosparse.tuning.autotune import TuneResult
@@ -169,40 +168,6 @@ def _config(config: SearchConfig | None, settings: Mapping[str, Any]) -> SearchC
             "put them into the config"
         )
     return config if config is not None else SearchConfig(**settings)
-
-
-def open_run(subject: Survey, resume: bool | None) -> RunFolder:
-    """Makes the run's folder, or takes up the unfinished one of the same configuration.
-
-    Raises:
-        RunError: there is nothing to resume although that was asked for, or it is in use.
-    """
-    config = subject.config
-    fingerprint = f"{config.fingerprint()}-{subject.device.id}"
-    unfinished = None if resume is False else find_unfinished(config.out, fingerprint, job_number())
-    if unfinished is not None:
-        return RunFolder.resume(unfinished)
-    if resume:
-        raise RunError(
-            f"--resume needs an unfinished run of this configuration, but {config.out} has none; "
-            "leave --resume out"
-        )
-    return RunFolder.create(
-        config.out,
-        model=config.model,
-        hardware_id=subject.device.id,
-        config_yaml=config.to_yaml(),
-        fingerprint=fingerprint,
-        budget_ms=None if config.latency_budget is None else config.latency_budget / 1e3,
-        job=job_number(),
-    )
-
-
-def begin_events(run: RunFolder, verb: str, events: EventLog, progress: Progress) -> None:
-    """Lets a run's folder keep the progress of a verb, that of before the run was known included."""
-    job = f"{verb} {run.name}"
-    events.begin(run.path / "logs" / "events.jsonl", job)
-    progress.name(job)
 
 
 def _search(work: _Work) -> SearchOutcome:
@@ -498,21 +463,6 @@ def _skipped(
     trials = study.trials if study else ()
     rows += [(f"trial {trial.number}", trial.reason) for trial in trials if trial.state == "FAIL"]
     return tuple(rows)
-
-
-def command(config: SearchConfig) -> str:
-    """Gives the command line that makes the same run."""
-    default = SearchConfig(model=config.model).to_plain()
-    words = ["autosparse", "search"]
-    for key, value in config.to_plain().items():
-        if value == default[key] and key != "model":
-            continue
-        if isinstance(value, bool):  # False is the default of every switch
-            words.append(flag(key))
-            continue
-        for item in value if isinstance(value, list) else [value]:
-            words += [flag(key), str(item)]
-    return shlex.join(words)
 
 
 def _us(seconds: float | None) -> float | None:
