@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import sys
@@ -101,6 +102,14 @@ def quiet_neighbours(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]
         patch.setenv("AUTOSPARSE_MEASURING_LOCK", str(lock))
         patch.setenv("AUTOSPARSE_BUSY_HOST", "accept")
         yield
+
+
+@pytest.fixture(autouse=True)
+def own_log() -> None:
+    """Lets every test begin with the log as a library has it, whatever a command line has set."""
+    log = logging.getLogger("autosparse")
+    log.setLevel(logging.NOTSET)
+    log.handlers.clear()
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -15,10 +15,14 @@ from autosparse.engine import CompiledModel
 CASES = ((1, 37, 53), (3, 33, 32))
 # Of many weights or layers: one case is enough.
 HEAVY = ("vgg16_bn", "resnet34", "resnet50", "resnet56")
+NAMES = [
+    pytest.param(name, marks=pytest.mark.long) if name == "vgg16_bn" else name  # 134 million weights
+    for name in models.names()
+]
 
 
 @pytest.mark.usefixtures("largest_blocks")
-@pytest.mark.parametrize("name", models.names())
+@pytest.mark.parametrize("name", NAMES)
 def test_zoo_model_agrees_with_torch(
     name: str,
     check: Callable[..., CompiledModel],

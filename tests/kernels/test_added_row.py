@@ -57,6 +57,7 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return build / "_native.so"
 
 
+@pytest.mark.long
 def test_the_conformance_suite_finds_them_by_itself(library: Path) -> None:
     suite = "tests/kernels/test_kernel_conformance.py"
     told = run(

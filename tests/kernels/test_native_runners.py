@@ -37,7 +37,10 @@ def program(name: str) -> str:
     return found or pytest.skip(f"needs {name}, but it is not installed")
 
 
-@pytest.fixture(scope="module", params=RUNNERS)
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param("conformance", marks=pytest.mark.long), "threads"],
+)
 def runner(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Builds a runner against the library that Python uses."""
     compiler = program(os.environ.get("CXX", "c++"))
@@ -50,5 +53,5 @@ def runner(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 
 def test_installed_library(runner: Path) -> None:
-    selection = ["--every", "25"] if runner.name == "conformance" else ["--rounds", "30"]
+    selection = ["--every", "15"] if runner.name == "conformance" else ["--rounds", "30"]
     assert " 0 failures" in run([runner, *selection])
