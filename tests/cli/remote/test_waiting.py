@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import signal
@@ -142,8 +143,15 @@ def test_an_interrupt_leaves_the_job_and_says_how_to_cancel_it(server: StandIn) 
 
     server.on("GET", "/jobs/7/events", Reply(kind="text/event-stream", parts=silent))
     command = [sys.executable, "-m", "autosparse", "submit", "tune", "--wait", "--json"]
+    # What a script starts in the background ignores interrupts, and so would all that it starts.
+    heeding = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
     with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=dict(os.environ)
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=dict(os.environ),
+        preexec_fn=heeding,
     ) as process:
         assert process.stderr is not None
         for line in process.stderr:
