@@ -38,6 +38,7 @@ from autosparse.statistics import median_ci
 from autosparse.storage.files import write_json
 
 LAYERS = ("layer2*",)
+SETTINGS = {"model": "resnet20", "dtype": "f32", "threads": 1, "include": list(LAYERS)}
 LIMIT_S = 900.0
 _OPEN = ("submitted", "waiting", "running")
 
@@ -118,9 +119,8 @@ def client_of(url: str, token: str) -> httpx.Client:
 
 
 def submit(url: str, token: str) -> int:
-    settings = {"model": "resnet20", "dtype": "f32", "threads": 1, "include": list(LAYERS)}
     with client_of(url, token) as client:
-        answer = client.post("/api/v1/jobs", json={"verb": "tune", "settings": settings})
+        answer = client.post("/api/v1/jobs", json={"verb": "tune", "settings": SETTINGS})
         answer.raise_for_status()
         return int(answer.json()["id"])
 
@@ -277,7 +277,7 @@ def main() -> None:
                 "hardware_id": hardware.hardware_id(),
                 "processors": os.cpu_count(),
                 "begun_at": begun_at,
-                "job": "tune --model resnet20 --dtype f32 --threads 1 --include " + ",".join(LAYERS),
+                "job": {"verb": "tune", **SETTINGS},
                 "clients": asked.clients,
                 "streams": asked.streams,
                 "answers": len(took),

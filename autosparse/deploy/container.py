@@ -1,7 +1,8 @@
 """The file of an artifact: safetensors, every array at a multiple of 64 bytes, everything hashed.
 
 ``kernels/artifact/container.h`` states the format and checks it. The reader is there and not here, so
-that whoever embeds the executor and whoever uses Python are refused by the same rules.
+that whoever embeds the executor and whoever uses Python are refused by the same rules. `reading` looks
+at the metadata alone, for who wants to know what a file says it is.
 """
 
 from __future__ import annotations
