@@ -28,7 +28,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_FL
 
 # The environment is made anew when something that decides it changes: dependencies, native sources, or
 # the set of package folders. Content counts, not dates, so a checkout that changes nothing rebuilds nothing.
-NATIVE := find kernels -type f ! -name '*.py' ! -name '*.md' ! -name '.clang-format' ! -path '*/__pycache__/*' ! -path 'kernels/tests/*'
+NATIVE := find kernels -type f ! -name '*.py' ! -name '*.md' ! -name '.clang-format' ! -path '*/__pycache__/*' ! -path 'kernels/tests/*' ! -path 'kernels/gpu/*'
 FOLDERS := find autosparse kernels search_spaces -name '*.py' -exec dirname {} +
 STATE := $(shell { cat pyproject.toml constraints.txt; $(NATIVE) | LC_ALL=C sort | xargs cat; \
 	$(FOLDERS) | LC_ALL=C sort -u; } | cksum | tr ' ' '-')

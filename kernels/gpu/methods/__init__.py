@@ -1,0 +1,1 @@
+"""Ways to compute a layer on a GPU, a file or folder each."""
