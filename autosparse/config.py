@@ -29,7 +29,7 @@ from autosparse.run_folders.listing import find_run
 from autosparse.run_folders.shelf import LATEST, check_latest
 from autosparse.run_folders.state import FINISHED, read_state
 from autosparse.searching import space as spaces
-from autosparse.searching.cluster import HARDWARE, HERE, check_address, check_host
+from autosparse.searching.cluster import HARDWARE, HERE, RECORDED, check_address, check_host
 from autosparse.storage.files import opened
 from autosparse.storage.paths import check_writable, home, home_folder, writable_folder
 from autosparse.storage.yaml_text import YamlError, read_yaml
@@ -93,6 +93,12 @@ def _device(value: Any, name: str) -> str:
     return known
 
 
+def _host(value: Any, name: str) -> str:
+    given = values.text(value, name)
+    file = given.removeprefix(RECORDED)
+    return given if file == given else f"{RECORDED}{values.input_path(file, name)}"
+
+
 class SearchConfig(BaseModel):
     """All settings of one search, frozen.
 
@@ -130,7 +136,7 @@ class SearchConfig(BaseModel):
         hosts: hardware ids of the cluster that are searched for one after the other, or ``all``; empty
             is what `host` names alone.
         host_weights: what a host counts in the mean over hosts, as ``ID=2``; 1 where nothing is said.
-        space: name of a shipped search space, or a YAML file.
+        space: name of a shipped search space, or a YAML file; ``auto`` is the one for the device.
         include: patterns of layer names that may be pruned; empty is every layer.
         exclude: patterns of layer names that stay dense.
         top_k: configurations that are promoted to training.
@@ -169,10 +175,10 @@ class SearchConfig(BaseModel):
     storage: Annotated[str | None, _by(values.optional(values.url))] = None
     database: Annotated[str | None, _by(values.optional(values.database))] = None
     address: OptionalText = None
-    host: Annotated[str, _by(values.text)] = HERE
+    host: Annotated[str, _by(_host)] = HERE
     hosts: Annotated[tuple[str, ...], _by(values.words)] = ()
     host_weights: Annotated[tuple[str, ...], _by(values.words)] = ()
-    space: Annotated[str, _by(values.name_or_file(".yaml", ".yml"))] = "cpu"
+    space: Annotated[str, _by(values.name_or_file(".yaml", ".yml"))] = AUTO
     include: Globs = ()
     exclude: Globs = ()
     top_k: Annotated[int, _by(values.count(1))] = 5
@@ -242,7 +248,13 @@ class SearchConfig(BaseModel):
         return short_hash(self._defining(), 12)
 
     def _defining(self) -> dict[str, Any]:
-        return {key: value for key, value in self.to_plain().items() if key not in _NOT_DEFINING}
+        plain = self.to_plain()
+        defining = {key: value for key, value in plain.items() if key not in _NOT_DEFINING}
+        if self.space == AUTO and self.device in (AUTO, "cpu"):
+            defining["space"] = "cpu"  # as it was called before there were others
+        if self.host.startswith(RECORDED):  # nothing is run there, so it is another run
+            defining["host"] = self.host
+        return defining
 
 
 def resolve(
@@ -294,7 +306,8 @@ def validate(config: SearchConfig, *, writing: bool = True) -> None:
     if config.weights is not None:
         check_weights(config.weights)
     data.check_source(config.data)
-    spaces.load(config.space)
+    if config.space != AUTO:
+        spaces.load(config.space)
     if config.host == HERE and not config.hosts:  # what nodes of a cluster can do is asked there
         _check_threads(config.threads)
         _check_dtype(config.dtype, config.device)

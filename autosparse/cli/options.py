@@ -70,7 +70,7 @@ DataResolution = Annotated[
 ]
 Space = Annotated[
     str | None,
-    _text("--space", help="Shipped search space, or a YAML file.", default="cpu", panel=_WHAT),
+    _text("--space", help="Shipped search space, or a YAML file.", default="auto", panel=_WHAT),
 ]
 Include = Annotated[
     list[str] | None,

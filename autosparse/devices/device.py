@@ -93,6 +93,8 @@ class Device(ABC):
     """One device of this host. What is a class method also works where the device was not looked at."""
 
     kind: ClassVar[str] = ""  # its file's name, set by `register`
+    usual_dtypes: ClassVar[tuple[str, ...]] = ("f32", "bf16")
+    """Arithmetic types that models are computed in where none is named."""
 
     # ---------------------------------------------------------------------------------- what it is
 
@@ -125,6 +127,11 @@ class Device(ABC):
     @abstractmethod
     def cache_bytes(self) -> int:
         """Size of the last cache before its memory; 0 where unknown."""
+
+    @property
+    def space(self) -> str:
+        """Name of the shipped search space that is taken where none is named."""
+        return self.kind
 
     @property
     @abstractmethod

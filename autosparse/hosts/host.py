@@ -48,9 +48,11 @@ class Host(Closing, ABC):
 
     Attributes:
         name: `HERE`, or the node as it was named.
+        runs: whether anything can be run there; if not, rows are all there is.
     """
 
     name: str
+    runs: bool = True
 
     @abstractmethod
     def profile(self, *, keep: bool = True, progress: Progress | None = None) -> HardwareProfile:

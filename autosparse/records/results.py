@@ -41,17 +41,17 @@ HOST_STATES = {"shared": "processors sharing a cache", "apart": "processors apar
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WholeLatency(Record):
-    """Latency of a whole model, really run.
+    """Latency of a whole model, really run; or without repeats, the sum of its layers' rows.
 
     Attributes:
         median_ms: median of the interleaved runs.
         ci_low_ms: lower end of the 95 % confidence interval.
         ci_high_ms: upper end.
-        repeats: runs.
+        repeats: runs; 0 where nothing ran, as on a host that is not there.
         threads: worker threads.
         batch_size: samples per run.
         dtype: arithmetic type.
-        engine: what ran it, such as ``autosparse`` or ``torch``.
+        engine: what ran it, such as ``autosparse`` or ``torch``; ``rows`` where nothing did.
         state: the state that the host was in, ``shared`` or ``apart``; empty where it has one only.
         handover_ns: what a cache line took meanwhile from one processor in use to the next; None with
             one thread.

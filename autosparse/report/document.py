@@ -301,7 +301,8 @@ class Document(_Part):
     trained on images of the validation split; None where that was not noted. Where the host was seen in
     several states, all latencies are those in one of them but for `latency_states`: `judged` says in
     which, the ``worst`` or the ``best``. `since` names the earlier run that trainings were taken over
-    from; empty without.
+    from; empty without. `recorded` names a device that was not there, so that no model was run and
+    latencies are sums of its rows; empty where models ran.
     """
 
     schema_: Literal[1] = Field(alias="schema")
@@ -320,6 +321,7 @@ class Document(_Part):
     data_resolution: int | None = None
     seed: int | None = None
     since: str = ""
+    recorded: str = ""
     command: str = ""
     version: str = ""
     created_at: str = ""

@@ -122,7 +122,17 @@ def sentence(document: Document) -> str:
     runs = f"{opening} runs{of_type} in {_latency(document, chosen)}{budget}"
     return (
         f"{runs}, with {_accuracy(document, chosen)}.{_without_zeros(chosen)}"
-        f"{_in_other_states(document, chosen)}{_dense_suffices(document)}"
+        f"{_in_other_states(document, chosen)}{_dense_suffices(document)}{_not_run(document)}"
+    )
+
+
+def _not_run(document: Document) -> str:
+    """Says that nothing was run whole, and what latencies are then."""
+    if not document.recorded:
+        return ""
+    return (
+        f" No model was run: latencies are sums of rows recorded on {document.recorded}; operators "
+        "without weights come on top."
     )
 
 
@@ -164,7 +174,11 @@ def _no_result(document: Document, how: Status) -> str:
         return f"No configuration of {model}{budget} could be evaluated."
     bound = smallest_feasible_ms(document)
     tail = "" if bound is None else f"; the smallest feasible budget is {words.least_ms(bound)}"
-    return f"No configuration of {model} runs{budget} on this machine{tail}.{_left_open(document)}"
+    where = document.recorded or "this machine"
+    return (
+        f"No configuration of {model} runs{budget} on {where}{tail}.{_left_open(document)}"
+        f"{_not_run(document)}"
+    )
 
 
 def _left_open(document: Document) -> str:
@@ -181,7 +195,9 @@ def _left_open(document: Document) -> str:
 
 def _latency(document: Document, config: Config) -> str:
     if config.measured_latency_ms is None:
-        return f"a predicted {words.ms(config.predicted_latency_ms)} (not measured)"
+        dense_ms = document.feasibility.dense_ms if document.feasibility else None
+        against = "" if dense_ms is None else f", its dense layers in {words.ms(dense_ms)}"
+        return f"a predicted {words.ms(config.predicted_latency_ms)} (not measured{against})"
     text = words.ms_ci(config.measured_latency_ms, config.latency_ci_ms)
     reference, ratio = dense_reference(document), speedup(document, config)
     if reference is None or ratio is None:

@@ -16,7 +16,7 @@ from autosparse.errors import ConfigError, MissingDependency
 
 VARIABLE = "RAY_ADDRESS"
 HERE = "here"
-NODE, HARDWARE = "node:", "hardware:"
+NODE, HARDWARE, RECORDED = "node:", "hardware:", "recorded:"
 _NAME = re.compile(r"(node:)?[A-Za-z0-9]([A-Za-z0-9._:-]*[A-Za-z0-9])?")
 _HARDWARE_ID = re.compile(r"hardware:[0-9a-f]{12}")
 _PATIENCE_S = 2.0
@@ -49,13 +49,16 @@ def check_host(host: str, address: str | None) -> None:
 
     Args:
         host: ``here``; or a node of the cluster, by its address, as ``node:HOSTNAME``, or any of one
-            hardware as ``hardware:ID``.
+            hardware as ``hardware:ID``; or ``recorded:FILE``, the profile of one that is not there.
         address: the cluster; None for none.
 
     Raises:
-        ConfigError: it is no name of a node, or no cluster is named.
+        ConfigError: it is no name of a node, no cluster is named, or there is no such file.
     """
     if host == HERE:
+        return
+    if host.startswith(RECORDED):
+        _check_recorded(host.removeprefix(RECORDED))
         return
     if host.startswith(HARDWARE) and not _HARDWARE_ID.fullmatch(host):
         raise ConfigError(
@@ -71,6 +74,14 @@ def check_host(host: str, address: str | None) -> None:
         raise ConfigError(
             f"host must be here where no cluster is joined, but got {host!r}; add --address "
             "HOST:6379, or leave --host out"
+        )
+
+
+def _check_recorded(file: str) -> None:
+    if not os.path.isfile(file):
+        raise ConfigError(
+            f"a recorded host must be the file of a profile, but got {file!r}, which is not there; "
+            "write one on that host by `autosparse profile --json`"
         )
 
 

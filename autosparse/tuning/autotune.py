@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
+from collections import Counter
 
 from autosparse.database.table import TuningDatabase
 from autosparse.devices.device import Device
 from autosparse.progress import Progress
 from autosparse.records import Status
-from autosparse.tuning.asker import Asker, asking, in_one_state
+from autosparse.tuning.asker import Asker, Reader, asking, in_one_state
 from autosparse.tuning.forecast import count
-from autosparse.tuning.narrowing import Narrowing
+from autosparse.tuning.narrowing import NO_TIME, UNKNOWN, Narrowing
 from autosparse.tuning.options import options_of, why_unmeasured
 from autosparse.tuning.request import (
     Skip,
@@ -24,7 +26,7 @@ from autosparse.tuning.request import (
 )
 from autosparse.workers.worker import Worker
 
-__all__ = ["Skip", "TuneForecast", "TuneRequest", "TuneResult", "count", "tune"]
+__all__ = ["Skip", "TuneForecast", "TuneRequest", "TuneResult", "count", "known", "tune"]
 
 
 def tune(
@@ -69,11 +71,36 @@ def tune(
     return _result(request, works, narrowing, asker, total, time.monotonic() - begun)
 
 
+def known(request: TuneRequest, device: Device, database: TuningDatabase) -> TuneResult:
+    """Gives what is known already of a device that need not be here; measures nothing.
+
+    What is not known is left out as if there had been no time for it, dense kernels too.
+
+    Raises:
+        DatabaseError: rows cannot be read.
+    """
+    begun, works = time.monotonic(), distinct(request)
+    reader = Reader(request, device, database)
+    bounds = None  # with those that it was measured by, the same rows are asked for
+    if device.has_limits:
+        bounds = device.bounds(request.threads, request.effective_policy, request.dtype)
+    narrowing = Narrowing(reader, bounds, reader.catalogue)
+    explore(narrowing, request, works)
+    total = considered(request, works, reader.catalogue)
+    found = _result(request, works, narrowing, reader, total, time.monotonic() - begun)
+    left = Counter({skip.reason: skip.count for skip in found.skipped})
+    left[UNKNOWN] += left.pop(NO_TIME, 0)
+    skipped = tuple(
+        Skip(reason=reason, count=number) for reason, number in left.most_common() if number
+    )
+    return dataclasses.replace(found, skipped=skipped, unfinished=())
+
+
 def _result(
     request: TuneRequest,
     works: tuple[Work, ...],
     narrowing: Narrowing,
-    asker: Asker,
+    asker: Asker | Reader,
     total: int,
     seconds: float,
 ) -> TuneResult:

@@ -53,6 +53,7 @@ SIBLING = "another kernel won clearly on the same layer with another epilogue"
 NARROW = "narrower vectors lost clearly on other shapes"
 NO_BLOCK = "the sparsity prunes nothing of a layer so small"
 NO_TIME = "the time budget was used up"
+UNKNOWN = "nobody has measured it on the recorded device"
 FAILED = "no kernel worked at the anchor sparsity"
 
 

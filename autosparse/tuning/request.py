@@ -173,6 +173,11 @@ def dense_weight_bytes(layers: Iterable[LayerInfo], dtype: str = "f32") -> int:
     return BYTES[dtype] * sum(layer.shape.weights for layer in layers if layer.shape)
 
 
+def policy_for(layers: Iterable[LayerInfo], dtype: str) -> MeasurementPolicy:
+    """Gives how the layers of a model are measured: their weights as cold as in the dense model."""
+    return LAYERS.for_model(dense_weight_bytes(layers, dtype))
+
+
 def distinct(request: TuneRequest) -> tuple[Work, ...]:
     """Gives the distinct shapes of a model, the one with most arithmetic first."""
     layers: dict[str, list[LayerInfo]] = {}

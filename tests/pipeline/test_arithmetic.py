@@ -9,21 +9,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from torch import nn
 
 from autosparse.cli import run as command
 from autosparse.config import SearchConfig, validate
 from autosparse.errors import ConfigError, UsageError
-from autosparse.graph import Graph, fuse, trace
 from autosparse.hosts import here
 from autosparse.kernels import binding
 from autosparse.kernels.spec import why_not_native
 from autosparse.pipeline import forecast
 from autosparse.pipeline.measured import tables
 from autosparse.pipeline.measured.tables import combined, measured_arithmetic
-from autosparse.pipeline.subject.arithmetic import F32, Arithmetic, settle
+from autosparse.pipeline.subject.arithmetic import F32, Arithmetic
+from autosparse.pipeline.subject.arithmetic import settle as settle_any
 from autosparse.pipeline.subject.survey import survey
+from autosparse.pipeline.subject.traced import Traced, trace
 from autosparse.progress import Progress, ProgressEvent
 from autosparse.records import LatencyOption, LayerChoice
 from autosparse.tuning.request import Skip, TuneRequest, TuneResult
@@ -40,16 +40,31 @@ def old_host() -> Iterator[None]:
     binding.limit_isa(None)
 
 
-def graph_of(*modules: nn.Module) -> Graph:
-    return fuse(trace(nn.Sequential(*modules).eval(), (torch.zeros(1, 3, 8, 8),)))
+def traced(*modules: nn.Module) -> Traced:
+    return trace(nn.Sequential(*modules).eval(), (1, 3, 8, 8), "cpu")
 
 
-def plain() -> Graph:
-    return graph_of(nn.Conv2d(3, 16, 3), nn.ReLU())
+def plain() -> Traced:
+    return traced(nn.Conv2d(3, 16, 3), nn.ReLU())
 
 
-def unable() -> Graph:
-    return graph_of(nn.Conv2d(3, 16, 3), nn.GroupNorm(2, 16))
+def unable() -> Traced:
+    return traced(nn.Conv2d(3, 16, 3), nn.GroupNorm(2, 16))
+
+
+def settle(wanted: str, model: Traced) -> Arithmetic:
+    there = {"bf16": why} if (why := why_not_native("bf16")) else {}
+    return settle_any(wanted, ("f32", "bf16"), there, model.why_not)
+
+
+def test_a_device_of_other_types_takes_its_own() -> None:
+    there = {"f32": "GPUs compute in halves", "f16": ""}
+    assert settle_any("auto", ("bf16",), there, plain().why_not).dtypes == ("bf16",)
+    assert settle_any("f16", ("bf16",), there, lambda dtype: "").dtypes == ("f16",)
+    with pytest.raises(UsageError, match=r"--dtype f32 .*in halves; write --dtype bf16 or auto"):
+        settle_any("f32", ("bf16",), there, lambda dtype: "")
+    with pytest.raises(UsageError, match="none is possible: bf16: it overflows"):
+        settle_any("auto", ("bf16",), there, lambda dtype: "it overflows")
 
 
 @native

@@ -18,6 +18,9 @@ def dense_latencies(references: Mapping[str, Measured], dtypes: Sequence[str]) -
         dtypes: types of the run; the first one's dense run is ``latency``.
     """
     first = dense_name(dtypes[0])
+    references = {name: figure for name, figure in references.items() if was_run(figure.latency)}
+    if first not in references:
+        return {"latency": None}
     return {
         "latency": references[first].latency.to_json(),
         "peers": {
@@ -32,8 +35,10 @@ def dense_latencies(references: Mapping[str, Measured], dtypes: Sequence[str]) -
 
 
 def latency_values(figure: Measured) -> dict[str, Any]:
-    """Gives a measured latency as configurations and baselines hold it."""
+    """Gives a measured latency as configurations and baselines hold it; none where nothing was run."""
     latency = figure.latency
+    if not was_run(latency):
+        return {"measured_latency_ms": None, "latency_ci_ms": None, "latency_repeats": 0}
     return {
         "measured_latency_ms": latency.median_ms,
         "latency_ci_ms": [latency.ci_low_ms, latency.ci_high_ms],
@@ -50,6 +55,16 @@ def _in_states(figure: Measured) -> dict[str, Any]:
     return {state: latency.to_json() for state, latency in figure.states.items()}
 
 
-def speedup(latency: WholeLatency, references: Mapping[str, Measured]) -> float:
-    """Gives the ratio of the fastest dense run, ours or a peer's, to a configuration's."""
+def was_run(latency: WholeLatency) -> bool:
+    """Whether a latency is of runs; else it is a sum of rows, and a prediction."""
+    return latency.repeats > 0
+
+
+def speedup(latency: WholeLatency, references: Mapping[str, Measured]) -> float | None:
+    """Gives the ratio of the fastest dense run, ours or a peer's, to a configuration's.
+
+    None where nothing was run.
+    """
+    if not was_run(latency):
+        return None
     return min(dense.latency.median_ms for dense in references.values()) / latency.median_ms

@@ -13,6 +13,7 @@ from autosparse.hosts.host import Host
 from autosparse.hosts.opening import open_host
 from autosparse.measuring.conditions import is_busy_accepted
 from autosparse.measuring.turns import DISTURBED
+from autosparse.pipeline.measured.by_rows import session_by_rows
 from autosparse.pipeline.measured.session import (
     SESSION_US,
     Contestant,
@@ -51,11 +52,13 @@ def dense_name(dtype: str) -> str:
 def run_alone(
     pool: AbstractPool, request: SessionRequest, progress: Progress, host: Host
 ) -> SessionResult:
-    """Runs a session on a host once all work of the pool has ended.
+    """Runs a session on a host once all work of the pool has ended; without one there, by its rows.
 
     Raises:
         AutosparseError: the session failed; names the reason.
     """
+    if not host.runs:
+        return session_by_rows(request, host)
     with pool.exclusive():
         return run_apart(request, progress, host)
 
@@ -234,11 +237,13 @@ class Ledger:
                         del known[name]
 
     def _references(self) -> tuple[Contestant, ...]:
-        """The dense model on our engine in every type, and on torch in f32."""
+        """The dense model on our engine in every type and, where models run, on torch in f32."""
         ours = (
             Contestant(name=dense_name(dtype), weights=self._weights, dtype=dtype)
             for dtype in self._dtypes
         )
+        if not self._host.runs:
+            return tuple(ours)
         return (*ours, Contestant(name=TORCH, weights=self._weights, engine="torch"))
 
     def know(self, trials: Iterable[TrialRecord]) -> None:

@@ -64,7 +64,7 @@ class Contestant(Record):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SessionRequest(Record):
-    """What to measure, and how; `compact_weights` as in `autosparse.compile`.
+    """What to measure, and how; `compact_weights` as in `autosparse.compile`, `device` a kind.
 
     `judged` says which state of the host counts where it was seen in several: the ``worst`` or the
     ``best`` one. With `budget_us`, contestants whose interval crosses it are measured on, in turn with
@@ -83,6 +83,7 @@ class SessionRequest(Record):
     compact_weights: bool = False
     judged: str = "worst"
     budget_us: float | None = None
+    device: str = "cpu"
 
     def with_contestants(
         self, contestants: tuple[Contestant, ...], session_us: float = SESSION_US

@@ -10,6 +10,7 @@ from collections.abc import Container, Iterable, Mapping, Sequence
 from typing import TypeVar
 
 from autosparse.database import TuningDatabase
+from autosparse.errors import UsageError
 from autosparse.pipeline.measured.ledger import Ledger, Measured
 from autosparse.pipeline.subject.arithmetic import Arithmetic
 from autosparse.pipeline.subject.survey import Survey
@@ -40,6 +41,27 @@ def measure_options(survey: Survey, time_budget_us: float | None, progress: Prog
             request = survey.tune_request(dtype, share_us)
             found[dtype] = survey.host.measure(request, survey.device, database, progress=progress)
     return combined(found)
+
+
+def check_rows(survey: Survey) -> None:
+    """Refuses a host that is not there and of which too few rows are known, before any work.
+
+    Raises:
+        UsageError: a layer has no dense row; names all of them.
+    """
+    if survey.host.runs:
+        return
+    with TuningDatabase(survey.database) as database:
+        for dtype in survey.dtypes:
+            request = survey.tune_request(dtype)
+            found = survey.host.measure(request, survey.device, database)
+            if lacking := found.unmeasured:
+                raise UsageError(
+                    f"a recorded device must have rows of every layer, but {survey.device.name} "
+                    f"({survey.device.id}) has none in {dtype} of {', '.join(lacking)} in "
+                    f"{survey.database}; tune the model there and bring its database: autosparse tune "
+                    f"--model {survey.config.model}, autosparse db export"
+                )
 
 
 def combined(results: Mapping[str, TuneResult]) -> TuneResult:

@@ -7,7 +7,7 @@ import platform
 from datetime import UTC, datetime
 from typing import Any
 
-from autosparse.pipeline.measured.latencies import dense_latencies, latency_values, speedup
+from autosparse.pipeline.measured.latencies import dense_latencies, latency_values, speedup, was_run
 from autosparse.pipeline.results.calibration import calibration_of
 from autosparse.pipeline.results.choosing import choose
 from autosparse.pipeline.results.findings import Entrant, Findings
@@ -52,6 +52,7 @@ def to_document(findings: Findings) -> dict[str, Any]:
         "data_resolution": survey.data_resolution,
         "seed": survey.config.seed,
         "since": findings.since,
+        "recorded": "" if survey.host.runs else survey.device.name,
         "command": findings.command,
         "version": __version__,
         "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -173,7 +174,7 @@ def _layer(name: str, entrant: Entrant, findings: Findings) -> dict[str, Any]:
         "dtype": entrant.finalist.plan.dtype,
         "kernel": ran.kernel if ran else row.choice.kernel,
         "predicted_us": row.median_us,
-        "measured_us": ran.median_us if ran else None,
+        "measured_us": ran.median_us if ran and was_run(entrant.measured.latency) else None,
         "dense_us": dense.median_us,
         "sparsity": choice.sparsity,
         "why_dense": why if choice.pattern.is_dense else "",

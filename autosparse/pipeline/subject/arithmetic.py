@@ -1,13 +1,11 @@
-"""Which arithmetic types a run computes in: what was asked for, as far as host and model allow."""
+"""Which arithmetic types a run computes in: what was asked for, as far as device and model allow."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from autosparse.engine import why_not_native as why_model_cannot
 from autosparse.errors import UsageError
-from autosparse.graph import Graph
-from autosparse.kernels.spec import why_not_native as why_host_cannot
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -15,7 +13,7 @@ class Arithmetic:
     """The types of a run.
 
     Attributes:
-        dtypes: those that configurations may have, f32 first.
+        dtypes: those that configurations may have, f32 first where it is among them.
         why_not: type to the reason why it is left out although it was asked for.
     """
 
@@ -23,7 +21,7 @@ class Arithmetic:
     why_not: tuple[tuple[str, str], ...] = ()
 
     def without(self, dtype: str, why: str) -> Arithmetic:
-        """Gives the rest, f32 at least, with the reason why a type is left out."""
+        """Gives the rest with the reason why a type is left out."""
         left = tuple(name for name in self.dtypes if name != dtype)
         return Arithmetic(dtypes=left, why_not=(*self.why_not, (dtype, why)))
 
@@ -31,34 +29,55 @@ class Arithmetic:
 F32 = Arithmetic()
 
 
-def settle(wanted: str, graph: Graph, why_not_there: str | None = None) -> Arithmetic:
-    """Turns ``f32``, ``bf16`` or ``auto`` into types.
+def settle(
+    wanted: str,
+    usual: Sequence[str],
+    why_not_there: Mapping[str, str],
+    why_not_model: Callable[[str], str],
+) -> Arithmetic:
+    """Turns a type, or ``auto``, into types.
 
-    ``auto`` is f32, and bf16 too where the host computes in it and the executor takes the whole model.
-    Which of the two a configuration gets is for the search to choose.
+    ``auto`` is all that are usual on the kind of device, but for those that the device or the model
+    cannot do. Which of them a configuration gets is for the search to choose.
 
     Args:
         wanted: as in `SearchConfig.dtype`.
-        graph: the model, fused.
-        why_not_there: why the host does not compute in bf16, empty if it does; None asks this machine.
+        usual: types that the kind of device is for, the first one first.
+        why_not_there: type to the reason why the device does not compute in it.
+        why_not_model: gives the reason why the model cannot be computed in a type, empty if it can; of
+            types on which everything runs, such as f32 on processors, it is not asked.
 
     Raises:
-        UsageError: bf16 alone is wanted, but the host or the model cannot.
+        UsageError: the one type that is wanted is not possible, or none is.
     """
-    if wanted == "f32":
-        return F32
-    why_host = why_host_cannot("bf16") if why_not_there is None else why_not_there
-    why = why_host or _why_model_cannot(graph)
-    if wanted == "auto":
-        both = Arithmetic(dtypes=("f32", "bf16"))
-        return both.without("bf16", why) if why else both
-    if why:
-        raise UsageError(
-            f"--dtype bf16 must be possible where it is measured, but {why}; write --dtype f32 or auto"
-        )
-    return Arithmetic(dtypes=("bf16",))
+    if wanted != "auto":
+        if why := _why_not(wanted, usual, why_not_there, why_not_model):
+            raise UsageError(
+                f"--dtype {wanted} must be possible where it is measured, but {why}; write "
+                f"{_others(usual, wanted)}"
+            )
+        return Arithmetic(dtypes=(wanted,))
+    found = Arithmetic(dtypes=tuple(usual))
+    for dtype in usual:
+        if why := _why_not(dtype, usual, why_not_there, why_not_model):
+            found = found.without(dtype, why)
+    if not found.dtypes:
+        reasons = "; ".join(f"{dtype}: {why}" for dtype, why in found.why_not)
+        raise UsageError(f"a model must be computed in some type, but none is possible: {reasons}")
+    return found
 
 
-def _why_model_cannot(graph: Graph) -> str:
-    why = why_model_cannot(graph, "bf16")
-    return f"the executor does not run the whole model: {'; '.join(why)}" if why else ""
+def _why_not(
+    dtype: str,
+    usual: Sequence[str],
+    why_not_there: Mapping[str, str],
+    why_not_model: Callable[[str], str],
+) -> str:
+    if why := why_not_there.get(dtype, ""):
+        return why
+    return "" if dtype == "f32" and dtype in usual else why_not_model(dtype)
+
+
+def _others(usual: Sequence[str], wanted: str) -> str:
+    left = [dtype for dtype in (*usual, "auto") if dtype != wanted]
+    return f"--dtype {' or '.join(left)}"

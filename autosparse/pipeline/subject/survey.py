@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
-import torch
-
-from autosparse import data, graph, models
+from autosparse import data, models
 from autosparse.config import SearchConfig
 from autosparse.data import ImageData
+from autosparse.devices import AUTO
 from autosparse.devices.device import Device, find
-from autosparse.engine import held_zeros, why_not_native
 from autosparse.errors import ConfigError, DataError, NoValidConfiguration, UsageError
 from autosparse.hosts.host import Host
 from autosparse.hosts.opening import open_host
-from autosparse.measuring.stopwatch import LAYERS
 from autosparse.patterns.family import finest_first
 from autosparse.pipeline.subject.arithmetic import F32, Arithmetic, settle
+from autosparse.pipeline.subject.traced import trace
 from autosparse.plans.plan import by_reason
 from autosparse.progress import Progress
 from autosparse.records import HardwareProfile, LayerInfo
@@ -28,7 +27,7 @@ from autosparse.searching.space import LayerScope, SearchSpace
 from autosparse.storage import paths
 from autosparse.train.check import check_module
 from autosparse.tuning.autotune import TuneRequest
-from autosparse.tuning.request import dense_weight_bytes
+from autosparse.tuning.request import policy_for
 
 # Models made for large images shrink theirs 32-fold; data smaller than this would vanish inside them.
 _LEAST_RESOLUTION = 32
@@ -133,7 +132,7 @@ class Survey:
             sparsities=self.space.sparsity,
             threads=self.threads,
             dtype=dtype,
-            policy=LAYERS.for_model(dense_weight_bytes(self.layers, dtype)),
+            policy=policy_for(self.layers, dtype),
             time_budget_us=time_budget_us,
             compact_weights=self.config.compact_weights,
         )
@@ -173,12 +172,10 @@ def survey(
         device = find(config.device, hardware)
         if isinstance(config.threads, int):
             device.check_threads(config.threads)
-        why_no_bf16 = _why_no_bf16(host, device)
+        why_not = _why_not(host, device)
         progress.log(f"{device.kind} {device.id}: {device.name}")
     with progress.at("survey"):
-        found = _survey(
-            config, hardware, device, why_no_bf16, progress, evaluates=evaluates, trains=trains
-        )
+        found = _survey(config, hardware, device, why_not, progress, evaluates=evaluates, trains=trains)
     return dataclasses.replace(found, host=host)
 
 
@@ -186,7 +183,7 @@ def _survey(
     config: SearchConfig,
     hardware: HardwareProfile,
     device: Device,
-    why_no_bf16: str,
+    why_not: Mapping[str, str],
     progress: Progress,
     *,
     evaluates: bool,
@@ -202,27 +199,28 @@ def _survey(
         )
         step.advance(1, f"{config.model} is loaded")
         shape = config.input_shape or _image_shape(loaded.input_shape)
-        fused = graph.fuse(graph.trace(loaded.module, (torch.zeros(config.batch_size, *shape),)))
-        layers = graph.layers(fused)
-        arithmetic = settle(config.dtype, fused, why_no_bf16)
+        traced = trace(loaded.module, (config.batch_size, *shape), device.kind)
+        layers = traced.layers
+        arithmetic = settle(config.dtype, device.usual_dtypes, why_not, traced.why_not)
         step.advance(1, f"{len(layers)} layers, computed in {' or '.join(arithmetic.dtypes)}")
     for dtype, why in arithmetic.why_not:
         progress.log(f"no {dtype}: {why}")
     held = tuple(
         (
             name,
-            f"the weights given hold {way.pattern.name}@{way.sparsity:.3g} already; the dense model is "
+            f"the weights given hold {label} already; the dense model is "
             "timed without using these zeros, and so is the layer where a configuration keeps it dense",
         )
-        for name, way in (held_zeros(fused).items() if loaded.pretrained else ())
+        for name, label in (traced.held.items() if loaded.pretrained else ())
     )
     for name, why in held:
         progress.log(f"{name}: {why}")
-    space = spaces.load(config.space).narrowed(include=config.include, exclude=config.exclude)
+    named = device.space if config.space == AUTO else config.space
+    space = spaces.load(named).narrowed(include=config.include, exclude=config.exclude)
     if space.device != device.kind:
         raise UsageError(
             f"the search space must be for the device that latencies are of, {device.kind}, but "
-            f"{config.space} is for {space.device}; write --device {space.device}"
+            f"{named} is for {space.device}; write --device {space.device}"
         )
     threads = config.threads if isinstance(config.threads, int) else device.most_threads
     subject = Survey(
@@ -239,7 +237,7 @@ def _survey(
         database=config.database or paths.tuning_database_url(),
         loaded=images,
         arithmetic=arithmetic,
-        foreign=why_not_native(fused),
+        foreign=traced.foreign,
         held=held,
     )
     if evaluates or trains:
@@ -247,10 +245,10 @@ def _survey(
     return subject
 
 
-def _why_no_bf16(host: Host, device: Device) -> str:
-    """Says why a device of a host does not compute in bf16; empty if it does."""
+def _why_not(host: Host, device: Device) -> Mapping[str, str]:
+    """Gives the types that a device of a host does not compute in, and why."""
     offers = {offer.kind: offer for offer in host.catalogue()}
-    return offers[device.kind].why_not.get("bf16", "")
+    return offers[device.kind].why_not
 
 
 def will_train(config: SearchConfig) -> bool:

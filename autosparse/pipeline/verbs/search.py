@@ -22,6 +22,7 @@ from autosparse.pipeline.measured.finalists import (
 )
 from autosparse.pipeline.measured.ledger import Ledger
 from autosparse.pipeline.measured.tables import (
+    check_rows,
     measure_losses,
     measure_options,
     measured_arithmetic,
@@ -143,6 +144,7 @@ def _settled(
 ) -> SearchOutcome:
     """Makes or takes up the run of a subject, and does all of its work."""
     subject.check_sparse()
+    check_rows(subject)
     check_study_of(subject)
     check_training(subject)
     earlier = find_earlier(subject.config, subject.device.id, progress)
