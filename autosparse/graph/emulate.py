@@ -1,7 +1,7 @@
-"""A fused graph in torch as the executor computes it in bf16: to know an accuracy without compiling.
+"""A fused graph in torch as it is computed in 16 bits: to know an accuracy without compiling.
 
-Weights and every operator's result are rounded to bf16, to nearest even; sums, biases and what an
-operator does inside are float32, and so are results from the last layers on (`float_tail`). What is
+Weights and every operator's result are rounded to bf16 or f16, to nearest even; sums, biases and what
+an operator does inside are float32, and so are results from the last layers on (`float_tail`). What is
 left to differ from a compiled model is the order of sums.
 """
 
@@ -50,33 +50,41 @@ def float_tail(graph: Graph) -> frozenset[str]:
     return frozenset(tail)
 
 
-def rounded(values: Tensor) -> Tensor:
-    """Gives the nearest values that bf16 can hold, ties to even, as float32."""
-    return values.to(torch.bfloat16).float()
+HALVES = {"bf16": torch.bfloat16, "f16": torch.float16}
+"""The types of 16 bits by name."""
+
+
+def rounded(values: Tensor, dtype: str = "bf16") -> Tensor:
+    """Gives the nearest values that a type of 16 bits can hold, ties to even, as float32.
+
+    What is too large for f16 becomes infinite.
+    """
+    return values.to(HALVES[dtype]).float()
 
 
 class Emulation(nn.Module):
-    """Computes what a fused graph computes, in bf16 as the executor does it.
+    """Computes what a fused graph computes, in 16 bits as compiled models do it.
 
     Batches may be of any size; all other extents are the graph's. Weights are copied.
 
     Args:
         graph: fused, without unsupported operators.
+        dtype: ``bf16`` or ``f16``.
 
     Raises:
         UsageError: the executor lacks an operator of the graph, so there is nothing to emulate.
     """
 
-    def __init__(self, graph: Graph) -> None:
+    def __init__(self, graph: Graph, dtype: str = "bf16") -> None:
         super().__init__()
         if graph.unsupported:
             raise UsageError(
-                "bf16 needs a model that the executor runs, but got "
+                f"{dtype} needs a model that the executor runs, but got "
                 f"{graph.unsupported[0].describe()}; compute in f32"
             )
-        self._graph = graph
+        self._graph, self._dtype = graph, dtype
         self._wide = float_tail(graph)
-        self._weights = {node.name: _weight(node) for node in graph.nodes}
+        self._weights = {node.name: _weight(node, dtype) for node in graph.nodes}
         self._biases = {node.name: _tensor(node.bias) for node in graph.nodes}
         self._last_use = {name: index for index, node in enumerate(graph.nodes) for name in node.reads}
 
@@ -101,7 +109,7 @@ class Emulation(nn.Module):
 
     def _kept(self, name: str, values: Tensor) -> Tensor:
         """Gives a tensor as it is stored."""
-        return values if name in self._wide else rounded(values)
+        return values if name in self._wide else rounded(values, self._dtype)
 
     def _run(self, node: Node, known: Mapping[str, Tensor]) -> Tensor:
         values = [known[name] for name in node.inputs]
@@ -140,12 +148,12 @@ def _tensor(values: FloatArray | None) -> Tensor | None:
     return None if values is None else torch.tensor(values, dtype=torch.float32)
 
 
-def _weight(node: Node) -> Tensor | None:
+def _weight(node: Node, dtype: str) -> Tensor | None:
     """Gives a weight as it is packed."""
     weight = _tensor(node.weight)
     if weight is None or node.op not in LAYERS:
         return weight
-    return rounded(weight)
+    return rounded(weight, dtype)
 
 
 # ------------------------------------------------------------------------------------- operators

@@ -128,7 +128,7 @@ def computed_in(dtype: str, module: nn.Module, sample: torch.Tensor) -> nn.Modul
     """Gives what computes a module's outputs in a dtype: the module itself for f32, else an emulation.
 
     Args:
-        dtype: ``f32`` or ``bf16``.
+        dtype: ``f32``, ``bf16`` or ``f16``.
         module: maps images NCHW to logits.
         sample: images of the size that it shall be run on.
 
@@ -142,7 +142,7 @@ def computed_in(dtype: str, module: nn.Module, sample: torch.Tensor) -> nn.Modul
 def _emulated(dtype: str, module: nn.Module, export: Callable[[], graph.Exported]) -> nn.Module:
     if dtype == "f32":
         return module
-    return graph.Emulation(graph.fuse(export().graph()))
+    return graph.Emulation(graph.fuse(export().graph()), dtype)
 
 
 def accuracy(

@@ -42,6 +42,19 @@ def test_rounding_is_that_of_the_executor() -> None:
 
 
 @torch.no_grad()
+def test_f16_keeps_more_digits_and_overflows() -> None:
+    graph = fuse(trace(net(), (X,)))
+    exact, f16, bf16 = net()(X), Emulation(graph, "f16")(X), Emulation(graph)(X)
+    assert 0 < (f16 - exact).abs().max() < 0.3 * (bf16 - exact).abs().max()
+    large = net()
+    large[0].weight.mul_(1e6)
+    large[1] = nn.Identity()
+    graph = fuse(trace(large, (X,)))
+    assert not Emulation(graph, "f16")(X).isfinite().all()
+    assert Emulation(graph)(X).isfinite().all()
+
+
+@torch.no_grad()
 def test_every_result_is_rounded_but_the_last_layers() -> None:
     module = net()
     scale = module[1].weight / torch.sqrt(module[1].running_var + module[1].eps)
