@@ -50,11 +50,14 @@ class Variant:
         name: label in tables.
         dtype: arithmetic type.
         open: makes a task's model ready; raises whatever the engine raises, or `Unsupported`.
+        instead: gives the task that it runs in place of one with zeros, another model of as many
+            operations; None where it runs the models that the others run.
     """
 
     name: str
     dtype: str
     open: Callable[[Task], Running]
+    instead: Callable[[Task], Task] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,6 +70,7 @@ class Peer:
         variants: the ways in which it runs models.
         reads_file: whether it starts from an ONNX file alone, without torch.
         why_no_memory: why a process of its own would not tell its memory; empty if it does.
+        by_name_only: whether it takes part only where it is named.
     """
 
     name: str
@@ -74,6 +78,7 @@ class Peer:
     variants: tuple[Variant, ...]
     reads_file: bool = False
     why_no_memory: str = ""
+    by_name_only: bool = False
 
     @property
     def missing(self) -> tuple[str, ...]:
@@ -128,7 +133,7 @@ def chosen(wanted: Sequence[str] | None) -> tuple[Peer, ...]:
         MissingDependency: one that is wanted by name is not installed.
     """
     if wanted is None:
-        return tuple(peer for peer in all_peers() if not peer.missing)
+        return tuple(peer for peer in all_peers() if not peer.missing and not peer.by_name_only)
     found = tuple(find(name) for name in dict.fromkeys(wanted))
     for peer in found:
         if peer.missing:

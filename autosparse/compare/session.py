@@ -104,6 +104,7 @@ class _Ready:
     running: Running
     error: float
     own: OwnRunning | None = None
+    flops: int | None = None  # of one run; None where it is the dense model's
 
 
 @dataclass(slots=True)
@@ -160,15 +161,18 @@ def _entrant(ready: _Ready) -> Entrant:
 def _gather(request: SessionRequest, stack: ExitStack) -> _Field:
     found = _Field()
     dense = verify.reference(request.task())
-    for name in request.peers:
-        for variant in find(name).variants:
-            _add_peer(request.task(), name, variant, dense, found, stack)
+    variants = [(name, variant) for name in request.peers for variant in find(name).variants]
+    alike = [(name, variant) for name, variant in variants if variant.instead is None]
+    for name, variant in alike:
+        _add_peer(request.task(), name, variant, dense, found, stack)
     for zeros in request.all_zeros() if request.peers_masked else ():
         task = request.task(zeros)
         expected = verify.reference(task)
-        for name in request.peers:
-            for variant in find(name).variants:
-                _add_peer(task, name, variant, expected, found, stack)
+        for name, variant in alike:
+            _add_peer(task, name, variant, expected, found, stack)
+    for name, variant in variants:
+        for zeros in request.all_zeros() if variant.instead else ():
+            _add_other(request.task(zeros), name, variant, found, stack)
     for own in request.own:
         expected = dense if own.zeros is None else verify.reference(request.task(own.zeros))
         _add_own(request, own, expected, found, stack)
@@ -184,7 +188,8 @@ def _add_peer(
     stack: ExitStack,
 ) -> None:
     zeros = task.zeros.name if task.zeros else ""
-    name = f"{variant.name}, {zeros} zeros" if zeros else variant.name
+    has = f"as {zeros}" if variant.instead else f"{zeros} zeros"
+    name = f"{variant.name}, {has}" if zeros else variant.name
     contestant = Contestant(name=name, engine=engine, dtype=variant.dtype, zeros=zeros)
     try:
         running = variant.open(task)
@@ -197,6 +202,21 @@ def _add_peer(
     else:
         stack.callback(running.close)
         _admit(_Ready(contestant, running, verify.error(outputs, expected)), found)
+
+
+def _add_other(task: Task, engine: str, variant: Variant, found: _Field, stack: ExitStack) -> None:
+    """Makes a peer ready that runs another model in place of one with zeros."""
+    assert variant.instead is not None
+    try:
+        other = variant.instead(task)
+        expected = verify.reference(other)
+    except Unsupported as reason:
+        found.refused.append(Refusal(name=variant.name, kind="absent", reason=str(reason)))
+        return
+    known = len(found.ready)
+    _add_peer(other, engine, variant, expected, found, stack)
+    for ready in found.ready[known:]:
+        ready.flops = getattr(other, "flops", None)
 
 
 def _add_own(
@@ -304,7 +324,9 @@ def _result(
         latency=here.latency,
         turns_us=timing.turns_us,
         ratios=here.ratios,
-        rates=rates.rates(request.dense_flops, request.dense_flops, timing.median_us, limit),
+        rates=rates.rates(
+            ready.flops or request.dense_flops, request.dense_flops, timing.median_us, limit
+        ),
         memory=Memory(size_bytes=None, how="not measured"),
         note="; ".join(filter(None, (timing.problem, ready.running.note))),
         elsewhere=figures,

@@ -31,7 +31,9 @@ def test_every_file_is_one_peer_and_names_are_unique() -> None:
     found = peers.all_peers()
     files = [f for f in (Path(peers.__file__).parent / "peers").glob("*.py") if f.stem != "__init__"]
     assert len(found) == len(files)
-    assert set(peers.names()) == {"torch", "torch.compile", "onnxruntime", "openvino"}
+    assert set(peers.names()) == {
+        *("torch", "torch.compile", "onnxruntime", "openvino", "channel-pruned")
+    }
     variants = [variant.name for peer in found for variant in peer.variants]
     assert len(set(variants)) == len(variants)
     assert {variant.dtype for peer in found for variant in peer.variants} == set(RIVAL_DTYPES)

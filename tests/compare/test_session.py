@@ -12,10 +12,13 @@ import pytest
 from made_up import misshapen, peer, refusing, right, running, slightly_off, unsupported
 
 import autosparse
+from autosparse import graph
 from autosparse.compare import session as sessions
 from autosparse.compare.own_engine import OwnRunning
 from autosparse.compare.records import OURS, Contestant, Memory, Own, Session, Zeros
 from autosparse.compare.session import SessionRequest, fastest_rivals, run, run_session
+from autosparse.compare.slim_task import kept_flops, slim_task
+from autosparse.compare.task import capture
 from autosparse.engine import compile
 from autosparse.errors import Stopped
 from autosparse.plans.plan import Plan
@@ -225,3 +228,28 @@ def test_a_version_that_cannot_load_exports_says_so(
     own = Own(name="x", dtype="f32", artifact="net.autosparse")
     [refusal] = run_session(request_for(own=(own,))).refused
     assert refusal.kind == "failed" and refusal.ours
+
+
+def test_a_channel_pruned_model_stands_for_one_with_zeros(request_for: Make) -> None:
+    own = sparse()
+    found = run_session(request_for(peers=("channel-pruned",), own=(own,)))
+    others = [each for each in found.results if not each.contestant.is_ours]
+    assert others and not [each for each in found.refused if each.kind != "absent"]
+    assert own.zeros is not None
+    task = slim_task(request_for().task(own.zeros))
+    layers = capture(task.subject, task.shape)
+    allowed = kept_flops(own.zeros, layers)
+    dense = sum(layer.shape.flops for layer in layers if layer.shape)
+    assert allowed == dense - layers[1].shape.flops // 2
+    module = task.module()
+    real = sum(x.shape.flops for x in graph.capture_layers(module, (task.tensor(),)) if x.shape)
+    assert 0.7 * allowed < real == task.flops <= allowed
+    for result in others:
+        assert result.contestant.name.endswith(" channel-pruned, as 50 %")
+        us = 1e3 * result.latency.median_ms
+        assert result.rates.kept_gflops == pytest.approx(task.flops / us / 1e3)
+
+
+def test_no_channel_pruned_model_stands_for_none(request_for: Make) -> None:
+    found = run_session(request_for(peers=("channel-pruned",), own=(Own(name=OURS, dtype="f32"),)))
+    assert [each.contestant.is_ours for each in found.results] == [True]
