@@ -167,6 +167,18 @@ class Method(ABC):
             NoKernel: it cannot run there; the message says why.
         """
 
+    def compiled(
+        self, kernel: GpuKernel, shape: LayerShape, pattern: Pattern, launch: str, chip: Chip
+    ) -> Resources | None:
+        """Compiles a kernel for a chip that need not be here, and tells what it takes.
+
+        None where a library is called, which compiles for itself.
+
+        Raises:
+            NoKernel: there is no compiler, or it fails.
+        """
+        return None
+
     @abstractmethod
     def sources(self) -> tuple[Path, ...]:
         """Gives the files that decide how long its kernels take."""
