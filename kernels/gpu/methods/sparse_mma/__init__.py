@@ -1,0 +1,1 @@
+"""2:4 inside of tiles on sparse tensor cores."""
