@@ -1,6 +1,7 @@
 """What a compiled kernel takes, read from its machine code: registers, memory, matrix instructions.
 
-Machine code is disassembled by `cuobjdump`, which the triton distribution brings; no GPU is needed.
+Machine code is disassembled by `cuobjdump`, which the triton distribution brings; no GPU is needed, and
+none to compile kernels written in Triton for one (`compile_only`).
 """
 
 from __future__ import annotations
@@ -9,12 +10,14 @@ import re
 import subprocess
 import tempfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from autosparse.errors import NoKernel
-from autosparse.kernels.gpu.chips import SMEM_RESERVED_BYTES
+from autosparse.kernels.gpu.chips import SMEM_RESERVED_BYTES, Chip
 from autosparse.kernels.gpu.method import Resources
 
 _TIMEOUT_S = 120
@@ -75,6 +78,62 @@ def of_cubin(
         threads=threads,
         instructions=dict(sorted((Counter(_counted(text)) + Counter(_of_ptx(ptx))).items())),
     )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Compiled:
+    """A kernel that was compiled for a chip.
+
+    Attributes:
+        resources: what it takes.
+        ptx: its text before assembly.
+        cubin: its machine code.
+    """
+
+    resources: Resources
+    ptx: str
+    cubin: bytes
+
+
+def compile_only(
+    kernel: Any, arguments: Mapping[str, Any], chip: Chip, **options: int
+) -> Compiled:
+    """Compiles a kernel written in Triton for a chip that need not be there, as a launch would.
+
+    Args:
+        kernel: what `triton.jit` made.
+        arguments: of all its parameters: tensors of any device, ``meta`` too, which count as aligned
+            where their address is a multiple of 16; whole numbers, which stay unknown; values of
+            constants; None for tensors that are left out.
+        chip: which.
+        options: of the compiler, such as `num_warps` and `num_stages`.
+    """
+    import triton
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+    from triton.runtime.jit import mangle_type
+
+    signature, constants, aligned = {}, {}, {}
+    for index, parameter in enumerate(kernel.params):
+        value = arguments[parameter.name]
+        signature[parameter.name] = "constexpr"
+        if value is None or parameter.is_constexpr:
+            constants[parameter.name] = value
+            continue
+        signature[parameter.name] = mangle_type(value)
+        if hasattr(value, "data_ptr") and value.data_ptr() % 16 == 0:
+            aligned[(index,)] = [["tt.divisibility", 16]]
+    major, minor = chip.capability
+    source = ASTSource(kernel, signature, constants, aligned)
+    made = triton.compile(source, target=GPUTarget("cuda", 10 * major + minor, 32), options=options)
+    taken = of_cubin(
+        made.asm["cubin"],
+        threads=32 * made.metadata.num_warps,
+        dynamic_bytes=made.metadata.shared,
+        ptx=made.asm["ptx"],
+        function=made.metadata.name,
+    )
+    return Compiled(resources=taken, ptx=made.asm["ptx"], cubin=made.asm["cubin"])
 
 
 def disassembler() -> Path:
