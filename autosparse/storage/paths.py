@@ -7,6 +7,7 @@ prunings/       trainings of `autosparse prune`, keyed by all that decides them
 shards/         indexes of tar shards, one file per set of shards
 sent/           files that other machines sent for jobs, by their content's hash
 limits/         measured machine limits, one file per hardware_id
+cubins/         machine code of kernels for GPUs, keyed by source, variant and compiler
 break-even/     break-even maps, one file per hardware_id, model, thread count and type
 """
 

@@ -1,0 +1,150 @@
+"""Launch parameters worth trying on a layer: those that fit on a chip, most promising first.
+
+Roofline: what 2:4 can win
+--------------------------
+A step of a block multiplies BN outputs by BM pixels by 64 columns. Its weights are 72 bytes per output,
+its inputs 128 per pixel. A multiprocessor of an A100 or H100 has 2 * 2048 or 2 * 4096 operations of
+sparse products per clock, 128 bytes to and from shared memory, and some 30 from the L2 cache. Clocks of
+one step, by what holds it back:
+
+                    multiplying   shared memory   L2 cache   dense, multiplying
+    A100 256 x 128      1024           1072          1160         2048
+    A100 128 x 128       512            744           853         1024
+    H100 256 x 128       512            928          1160         1024
+    H100 128 x 256       512            912          1400         1024
+
+Shared memory: a step is written once, and a warp of mma.sp reads its part of it, of 64 outputs by 64
+pixels at most. wgmma.sp reads all pixels anew for every 64 outputs, 64 bytes each per 32 columns: 128
+bytes per clock, which by itself is all that there is. So, against dense products at 0.8 to 0.87 of
+their own rate:
+
+-   on an A100 2:4 is worth up to 1.5 times with blocks of 256 x 128, 1.3 times with 128 x 128;
+-   on an H100 1.1 times: gathered inputs come through the L2 cache, without the multicast that vendors'
+    kernels have, and shared memory allows no more than 1.4. At equal sparsity, tiles alone have the
+    higher ceiling (75 %: 4 times, against 2 * 1.4), and 2:4 buys accuracy;
+-   where weights, not inputs, are what is read (64 rows or fewer), 2:4 is worth the bytes: 16/9 times;
+-   layers below some 1024 rows by 1024 outputs do not fill a chip with such blocks, and gain nothing.
+
+That is why nothing here is chosen without measuring, and why the dense layer is always a candidate.
+
+Assumptions: 128 bytes per clock and multiprocessor (CUDA C++ Programming Guide, shared memory of
+compute capability 8.0 and 9.0); L2 rates of `forecast.PRODUCTS`; nothing overlaps worse than perfectly.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+from autosparse.kernels.gpu.chips import Chip
+from autosparse.kernels.gpu.forecast import PRODUCTS, Product, TileWork, forecast, uniform_work
+from autosparse.kernels.gpu.launch import Launch
+from autosparse.kernels.gpu.methods.sparse_mma.variants import fits, variant_of
+from autosparse.patterns.pattern import Pattern
+from autosparse.records import LayerShape
+
+MOST = 12
+# Outputs, pixels and warps of blocks.
+_BLOCKS = {
+    "mma": (
+        (256, 128, 8),
+        (128, 256, 8),
+        (128, 128, 8),
+        (128, 128, 4),
+        (64, 256, 8),
+        (64, 128, 4),
+        (128, 64, 4),
+        (64, 64, 4),
+        (32, 128, 4),
+        (256, 32, 4),
+        (32, 32, 4),
+        (128, 16, 4),
+    ),
+}
+_STAGES = (6, 5, 4, 3, 2)
+_CTAS = (1, 2, 3, 4)
+# Registers of a thread beside its sums, with fragments, and what places of pixels take besides.
+_OTHER_REGISTERS, _SPATIAL_REGISTERS = 64, 8
+_TYPICAL_SPARSITY = 0.75  # the order alone depends on it
+
+
+def launches(
+    instruction: str, dtype: str, shape: LayerShape, pattern: Pattern, chip: Chip
+) -> tuple[str, ...]:
+    """Lists launch parameters of a layer.
+
+    Args:
+        instruction: ``mma`` or ``wgmma``.
+        dtype: ``bf16`` or ``f16``.
+        shape: the layer.
+        pattern: tiles with 2:4 inside, or 2:4 alone.
+        chip: where.
+    """
+    work = _typical(shape, pattern)
+    product = next((each for each in PRODUCTS.values() if each.capability == chip.capability), None)
+    found = list(_fitting(instruction, dtype, shape, work, chip))
+    if product is not None:
+        found.sort(key=lambda launch: _forecast_us(instruction, dtype, shape, launch, work, product))
+    return tuple(launch.text for launch in found[:MOST])
+
+
+def _typical(shape: LayerShape, pattern: Pattern) -> TileWork:
+    """Gives the work of a layer of usual sparsity."""
+    outputs, columns, group_out = shape.out_channels, shape.in_channels * shape.taps, shape.out_channels
+    if pattern.family != "nm":
+        left = 2 * (1 - _TYPICAL_SPARSITY)
+        share = math.sqrt(left) if pattern.split == "even" else 1.0
+        outputs, columns = math.ceil(outputs * share), math.ceil(columns * left / share)
+        group_out = pattern.group_out
+    return uniform_work(
+        shape,
+        outputs=outputs,
+        columns=columns,
+        group_out=group_out,
+        unit_in=pattern.unit_in,
+        sparse=True,
+    )
+
+
+def _fitting(
+    instruction: str, dtype: str, shape: LayerShape, work: TileWork, chip: Chip
+) -> Iterator[Launch]:
+    """Lists what fits, the largest blocks first, with as many stages as fit."""
+    widest = max(outputs for outputs, _ in work.tiles)
+    steps = max(2, math.ceil(max(columns for _, columns in work.tiles) / 64))
+    for bn, bm, warps in _BLOCKS[instruction]:
+        if bn >= 2 * max(widest, 32) or bm >= 2 * max(work.rows, 32):
+            continue
+        for ctas in _CTAS:
+            for stages in _STAGES:
+                launch = Launch(bn=bn, bm=bm, bk=64, warps=warps, stages=stages, ctas=ctas)
+                variant = variant_of(instruction, dtype, shape, launch)
+                enough = registers_of(launch, is_spatial=variant.is_spatial) <= _most_registers(launch)
+                if stages <= steps and enough and fits(variant, chip):
+                    yield launch
+                    break
+
+
+def registers_of(launch: Launch, *, is_spatial: bool) -> int:
+    """Gives the registers of a thread that a block of `mma` needs, so that none is spilled."""
+    fragments = 5 * min(launch.bn, 64) // 16
+    places = _SPATIAL_REGISTERS if is_spatial else 0
+    return launch.bm * launch.bn // (32 * launch.warps) + fragments + _OTHER_REGISTERS + places
+
+
+def _most_registers(launch: Launch) -> int:
+    return min(255, 65_536 // (32 * launch.warps * launch.ctas))
+
+
+def _forecast_us(
+    instruction: str, dtype: str, shape: LayerShape, launch: Launch, work: TileWork, product: Product
+) -> float:
+    variant = variant_of(instruction, dtype, shape, launch)
+    found = forecast(
+        work,
+        launch,
+        product,
+        registers=_most_registers(launch),
+        smem_bytes=variant.shared_bytes,
+    )
+    return math.inf if found is None else found.us

@@ -1,0 +1,68 @@
+// The kernels' own sources, compiled for the emulated machine: one entry per variant that tests ask for.
+#include <primitives.cuh>
+
+#include <mma.cu>
+
+namespace {
+
+struct Entry {
+    const char* name;
+    machine::Kernel kernel;
+    int threads;
+    unsigned shared_bytes;
+};
+
+template <template <class> class Kernel, class V>
+constexpr Entry entry(const char* name) {
+    return {name, [](const void* args) { Kernel<V>::run(*static_cast<const Args*>(args)); }, V::THREADS,
+            Kernel<V>::SHARED_BYTES};
+}
+
+#define AS_ENTRY(KERNEL, ...) entry<KERNEL, Variant<__VA_ARGS__>>(#KERNEL " " #__VA_ARGS__),
+const Entry entries[] = {
+#include "entries.inc"
+};
+
+const Entry* found(const char* name) {
+    for (const Entry& each : entries)
+        if (!std::strcmp(each.name, name)) return &each;
+    return nullptr;
+}
+
+}  // namespace
+
+extern "C" {
+
+// Threads of a block and bytes of its shared memory; -1 for a variant that was not compiled.
+int emulated_threads(const char* name) { return found(name) ? found(name)->threads : -1; }
+int emulated_shared_bytes(const char* name) {
+    return found(name) ? static_cast<int>(found(name)->shared_bytes) : -1;
+}
+
+int emulated_args_bytes() { return sizeof(Args); }
+
+float emulated_activation(int which, float x) {
+    static float (*const functions[])(float) = {activated<NONE>,       activated<RELU>,
+                                                activated<RELU6>,      activated<SILU>,
+                                                activated<HARD_SWISH>, activated<HARD_SIGMOID>,
+                                                activated<SIGMOID>,    activated<GELU>};
+    return functions[which](x);
+}
+
+unsigned emulated_pair(int is_f16, float low, float high) {
+    return is_f16 ? F16::pair(low, high) : Bf16::pair(low, high);
+}
+
+float emulated_widened(int is_f16, unsigned short bits) {
+    return is_f16 ? F16::widened(bits) : Bf16::widened(bits);
+}
+
+// What went wrong, or nothing.
+const char* emulate(const char* name, const void* args, int grid, int early_copies, int last_thread_first) {
+    static std::string fault;
+    const Entry& entry = *found(name);
+    fault = machine::run(entry.kernel, args, grid, entry.threads, entry.shared_bytes,
+                         {early_copies != 0, last_thread_first != 0});
+    return fault.c_str();
+}
+}

@@ -1,0 +1,174 @@
+"""The face: what is refused and why, launch parameters that fit, machine code for absent chips."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from autosparse.errors import NoKernel
+from autosparse.kernels.gpu import method as registry
+from autosparse.kernels.gpu.chips import CHIPS, Chip
+from autosparse.kernels.gpu.launch import Launch
+from autosparse.kernels.gpu.methods.sparse_mma import build
+from autosparse.kernels.gpu.methods.sparse_mma.launches import launches
+from autosparse.kernels.gpu.methods.sparse_mma.variants import fits, variant_of
+from autosparse.patterns.families.nm import nm
+from autosparse.patterns.families.tvw import tvw
+from autosparse.records import Activation, LayerShape
+from tests.kernels_gpu.sparse_mma.layers import conv, linear, tvw_layer
+
+AMPERE, GAMING, ADA, HOPPER = (CHIPS[cap] for cap in ((8, 0), (8, 6), (8, 9), (9, 0)))
+LAYER = linear(4096, 768, 3072)
+TVW = tvw(128, 16)
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AUTOSPARSE_HOME", str(tmp_path))
+
+
+def why_not(
+    shape: LayerShape, pattern: object = TVW, chip: Chip = AMPERE, name: str = "bf16_tvw__cuda_mma"
+) -> str:
+    return registry.why_not(registry.get(name), shape, pattern, chip)  # type: ignore[arg-type]
+
+
+@pytest.mark.smoke
+def test_what_it_does_not_run_it_says() -> None:
+    assert why_not(LAYER) == ""
+    assert why_not(conv(8, 64, 64, (56, 56), kernel=(3, 3), padding=(1, 1))) == ""
+    assert "multiple of 8, 16 bytes, but got 3" in why_not(conv(8, 3, 64, (224, 224), kernel=(7, 7)))
+    assert "multiple of 8, 16 bytes, but got 4" in why_not(LAYER, tvw(128, 4))
+    assert "without groups, but got 2" in why_not(conv(1, 64, 64, (8, 8), groups=2))
+    assert "not tw128k16+1:4" in why_not(LAYER, tvw(128, 16, inside=(1, 4)))
+    assert "2^31 elements" in why_not(linear(1 << 20, 4096, 64))
+    assert "below 32768" in why_not(conv(1, 8, 8, (40_000, 3), kernel=(3, 3), padding=(1, 1)))
+    assert why_not(LAYER, nm(2, 4), name="f16_nm24__cuda_mma") == ""
+    old = dataclasses.replace(AMPERE, sparse_factor=1, name="Volta")
+    assert why_not(LAYER, chip=old) == "Volta has no sparse tensor cores"
+
+
+@pytest.mark.parametrize("chip", [AMPERE, GAMING, ADA, HOPPER], ids=lambda chip: chip.target)
+@pytest.mark.parametrize(
+    "shape",
+    [
+        LAYER,
+        linear(16, 4096, 4096),
+        conv(64, 256, 64, (56, 56)),
+        conv(2, 64, 40, (7, 7), kernel=(3, 3)),
+    ],
+    ids=["linear", "few rows", "1x1", "3x3"],
+)
+def test_launches_fit(chip: Chip, shape: LayerShape) -> None:
+    for pattern in (TVW, tvw(32, 8), nm(2, 4)):
+        texts = launches("mma", "bf16", shape, pattern, chip)
+        assert 1 <= len(texts) == len(set(texts)) <= 12
+        for launch in map(Launch.parse, texts):
+            assert fits(variant_of("mma", "bf16", shape, launch), chip)
+            assert (launch.bk, launch.split_k) == (64, 1)
+
+
+def test_large_blocks_come_first_where_there_is_much_to_do() -> None:
+    first = Launch.parse(launches("mma", "bf16", linear(16_384, 4096, 4096), tvw(256, 16), AMPERE)[0])
+    assert first.bn * first.bm >= 128 * 128
+    few = [Launch.parse(text) for text in launches("mma", "bf16", linear(16, 4096, 4096), TVW, AMPERE)]
+    assert max(launch.bm for launch in few) <= 32
+
+
+CODE = [
+    (AMPERE, Launch(bn=256, bm=128, warps=8, stages=4), "bf16", Activation.GELU),
+    (AMPERE, Launch(bn=128, bm=128, warps=4, stages=3, ctas=2), "f16", Activation.NONE),
+    (GAMING, Launch(bn=64, bm=128, warps=4, stages=4), "bf16", Activation.RELU),
+    (ADA, Launch(bn=128, bm=64, warps=4, stages=5), "bf16", Activation.SILU),
+    (HOPPER, Launch(bn=128, bm=256, warps=8, stages=5), "bf16", Activation.NONE),
+]
+
+
+@pytest.mark.parametrize(
+    "chip,launch,dtype,activation", CODE, ids=lambda value: getattr(value, "target", "")
+)
+def test_machine_code(chip: Chip, launch: Launch, dtype: str, activation: Activation) -> None:
+    shape = conv(
+        8, 64, 256, (14, 14), kernel=(3, 3), padding=(1, 1), residual=True, activation=activation
+    )
+    kernel = registry.get(f"{dtype}_tvw__cuda_mma")
+    found = registry.method_of(kernel).compiled(kernel, shape, TVW, launch.text, chip)
+    assert found is not None
+    assert found.spilled_bytes == 0
+    assert found.smem_bytes <= chip.smem_block_bytes
+    assert found.instructions["HMMA.SP"] == 2 * launch.bn * launch.bm // launch.warps // 128
+    copied = launch.bm * 128 + launch.bn * 72
+    # Every 16 bytes of a step by their own asynchronous copy, before the loop and in it.
+    assert found.instructions["LDGSTS.128"] >= copied // 16 // (32 * launch.warps)
+    assert found.instructions["LDSM"] > 0
+    blocks = chip.blocks_resident(
+        threads=found.threads, registers=found.registers, smem_bytes=found.smem_bytes
+    )
+    assert blocks >= launch.ctas
+
+
+def test_machine_code_is_kept_and_depends_on_all_that_decides_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    variant = variant_of("mma", "bf16", linear(8, 64, 32), Launch(bn=32, bm=32, warps=4, stages=2))
+    build.cubin.cache_clear()
+    code = build.cubin(variant, "sm_80")
+    build.cubin.cache_clear()
+    monkeypatch.setattr(build, "compiled", lambda *_: pytest.fail("compiled again"))
+    assert build.cubin(variant, "sm_80") == code
+    build.cubin.cache_clear()
+    keys = {
+        build._key(each, target)
+        for each in (variant, dataclasses.replace(variant, dtype="f16"))
+        for target in ("sm_80", "sm_90a")
+    }
+    assert len(keys) == 4
+
+
+def test_the_compilers_words_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("primitives.cuh", "layer.cuh"):
+        (tmp_path / name).write_text("")
+    (tmp_path / "mma.cu").write_text("not a kernel;\n")
+    monkeypatch.setattr(build, "FOLDER", tmp_path)
+    variant = variant_of("mma", "bf16", LAYER, Launch())
+    with pytest.raises(NoKernel, match=r"says: mma.cu\(1\): error"):
+        build.compiled(variant, "sm_80")
+
+
+def test_what_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(build, "COMPILER", "no-such-compiler")
+    assert "it needs no-such-compiler, which is not installed" == why_not(LAYER)
+
+
+def test_a_processor_runs_none() -> None:
+    import torch
+
+    kernel = registry.get("bf16_tvw__cuda_mma")
+    layer = tvw_layer(linear(8, 64, 32))
+    with pytest.raises(NoKernel, match="needs a GPU, but got device cpu"):
+        registry.method_of(kernel).prepare(kernel, layer, Launch().text, torch.device("cpu"))
+
+
+def test_sources_are_files_and_facts_name_the_compiler() -> None:
+    method = registry.method_of(registry.get("bf16_tvw__cuda_mma"))
+    names = {path.name for path in method.sources()}
+    assert {"mma.cu", "layer.cuh", "primitives.cuh", "packing.py"} <= names
+    assert f"nvidia-cuda-nvrtc {build.compiler_version()}" in method.facts()
+
+
+SHAPES = {
+    "linear": linear(777, 512, 384, activation=Activation.GELU),
+    "3x3": conv(5, 64, 96, (15, 13), kernel=(3, 3), padding=(1, 1), stride=(2, 1), residual=True),
+}
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_on_a_gpu(name: str) -> None:
+    torch = pytest.importorskip("torch")
+    if not torch.cuda.is_available():
+        pytest.skip("no GPU: the emulated machine alone has run this kernel")
+    from tests.kernels_gpu.sparse_mma.on_gpu import check_layer
+
+    check_layer(tvw_layer(SHAPES[name], group_out=128, unit_in=16))
