@@ -11,6 +11,7 @@ import torch
 
 from autosparse.errors import NoKernel, UsageError
 from autosparse.kernels.gpu.launch import Launch
+from autosparse.kernels.gpu.methods.triton import product
 from autosparse.patterns.families.tw import tw
 from autosparse.patterns.pattern import Pattern
 from autosparse.patterns.tile_structure import Tile, TileStructure
@@ -148,6 +149,16 @@ def test_rows_of_other_images_do_not_reach_a_pixel() -> None:
     got = case.run(SMALL).double().numpy()
     np.testing.assert_allclose(got[0], expected[0], atol=0.05)
     assert np.isnan(got[1][..., kept_of(case.structure).any(axis=(1, 2, 3))]).any()
+
+
+@pytest.mark.parametrize("launch", [SMALL, dataclasses.replace(SMALL, split_k=2)])
+@pytest.mark.parametrize("fewest", [1, 2, 5])
+def test_groups_of_rows_change_nothing(
+    fewest: int, launch: Launch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(product, "_L2_BYTES", 0)
+    monkeypatch.setattr(product, "_FEWEST_ROW_BLOCKS", fewest)
+    make(linear(77, 64, 40, residual=True), tw(16, 8), 0.5).check(launch)
 
 
 def test_twice_gives_the_same_bits() -> None:

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+
 from autosparse.kernels.gpu import resources
 from autosparse.kernels.gpu.chips import Chip
 from autosparse.kernels.gpu.methods.triton.loading import device_code
@@ -62,8 +64,11 @@ class Call:
         """Runs it where its tensors are, on the current stream."""
         is_interpreted = self.arguments["INTERPRETED"]
         kernel = device_code(is_interpreted=is_interpreted)[self.kernel]
-        options = {} if is_interpreted else self.options()
-        kernel[(self.programs,)](**self.arguments, **options)
+        if is_interpreted:
+            kernel[(self.programs,)](**self.arguments)
+            return
+        with torch.cuda.device(self.arguments["x" if "x" in self.arguments else "parts"].device):
+            kernel[(self.programs,)](**self.arguments, **self.options())
 
     def compiled(self, chip: Chip) -> resources.Compiled:
         """Compiles it as `run` would there; tensors may be on any device, also ``meta``."""

@@ -18,6 +18,9 @@ _LISTS = ("blocks", "entries", "taps", "columns", "pruned")
 # The interpreter computes programs in turn; a few of them show that items are shared out rightly.
 _INTERPRETED_PROGRAMS = 3
 _FINISH_ROWS, _FINISH_WARPS = 32, 4
+# Of the L2 cache, what an input may take: less than half of the smallest, beside weights and outputs.
+# Fewer blocks of rows than these would read weights from it more often than inputs.
+_L2_BYTES, _FEWEST_ROW_BLOCKS = 16 << 20, 8
 _SMALLEST_SLICE = {True: 16, False: 8}  # outputs, where they are stored 16 bytes at a time, or singly
 
 
@@ -131,7 +134,9 @@ class TileProduct:
             "entries": self._lists["entries"],
             "taps": self._lists["taps"] if geometry.is_padded else None,
             "items": items,
+            "block_count": len(self.packing.blocks),
             "row_blocks": row_blocks,
+            "row_group": self._row_group(row_blocks, x.element_size()),
             "in_height": geometry.input[0],
             "in_width": geometry.input[1],
             "in_runs": geometry.input[2] // self.packing.run,
@@ -154,6 +159,12 @@ class TileProduct:
             stages=launch.stages,
             ctas=launch.ctas,
         )
+
+    def _row_group(self, row_blocks: int, element_bytes: int) -> int:
+        """Gives the blocks of rows whose part of the input stays in the L2 cache."""
+        whole = self.geometry.images * math.prod(self.geometry.input) * element_bytes
+        held = _L2_BYTES * row_blocks // max(whole, 1)
+        return min(max(held, _FEWEST_ROW_BLOCKS), row_blocks)
 
     def _finish(self, after: dict[str, Any]) -> Call:
         row_blocks = math.ceil(self.geometry.rows / _FINISH_ROWS)
@@ -250,17 +261,16 @@ def check_launch(launch: Launch, group_out: int) -> None:
         )
 
 
-def gathered(weight: torch.Tensor, source: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+def gathered(weight: torch.Tensor, places: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     """Condenses weights on their device: `Packing.values` there.
 
     Args:
         weight: OIHW.
-        source: `Packing.source` there.
+        places: `Packing.source` there, where the number of weights stands for none.
         dtype: of the result.
     """
     flat = weight.reshape(-1).to(dtype)
-    found = flat[source.clamp(min=0).long()]
-    return torch.where(source >= 0, found, torch.zeros((), dtype=dtype, device=flat.device))
+    return torch.cat([flat, flat.new_zeros(1)]).index_select(0, places.reshape(-1)).view(places.shape)
 
 
 def as_tensor(values: np.ndarray[Any, Any], device: torch.device, dtype: torch.dtype) -> torch.Tensor:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
 
 from autosparse.errors import UsageError
@@ -29,6 +30,9 @@ class TilePlan:
     Attributes:
         shape: of the layer, batch included; activation and residual play no part.
         structure: its tiles.
+        layer: the product of the layer itself.
+        inputs: those that make up the gradient of its input, one per phase of the stride.
+        weights: that of its weights.
     """
 
     def __init__(
@@ -55,22 +59,28 @@ class TilePlan:
         group = min(structure.group_out, structure.shape[0])
         launch = launch or usual_launch(group)
         self._order = OutputOrder.of(structure)
-        self._forward = forward_product(structure, shape, launch, device)
-        self._inputs = _input_products(structure, self._order, shape, launch, device)
-        self._weights = WeightGradient(
+        self.layer = forward_product(structure, shape, launch, device)
+        self.inputs = _input_products(structure, self._order, shape, launch, device)
+        self.weights = WeightGradient(
             structure, self._order, shape, _gradient_launch(structure, shape, launch), device
         )
-        # Indices on the device: where condensed weights come from, and whose gradients are read.
-        products = (*(each.packing for each in (self._forward, *self._inputs)), self._weights.packing)
-        self._sources = [torch.from_numpy(each.source).to(device) for each in products]
+        # Indices on the device: where condensed weights come from and go to, whose gradients are read.
+        none = math.prod(structure.shape)
+        self._places = [
+            torch.from_numpy(np.where(each.packing.source >= 0, each.packing.source, none)).to(device)
+            for each in (self.layer, *self.inputs)
+        ]
+        source = torch.from_numpy(self.weights.packing.source.reshape(-1))
+        kept = torch.nonzero(source >= 0)[:, 0]
+        self._kept, self._kept_places = kept.to(device), source[kept].long().to(device)
         self._outputs = torch.from_numpy(self._order.outputs).to(device).long()
 
     def forward(self, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
         """Computes the layer: ``[batch, out height, out width, out]``."""
         shape = self.shape
         out = x.new_empty(shape.batch_size, shape.out_height, shape.out_width, shape.out_channels)
-        condensed = gathered(weight, self._sources[0], x.dtype)
-        self._forward.run(x, condensed, out, bias=None if bias is None else bias.float())
+        condensed = gathered(weight, self._places[0], x.dtype)
+        self.layer.run(x, condensed, out, bias=None if bias is None else bias.float())
         return out
 
     def ordered(self, grad: torch.Tensor) -> torch.Tensor:
@@ -86,19 +96,17 @@ class TilePlan:
         """Gives the gradient of the input, ``[batch, height, width, in]``."""
         shape = self.shape
         grad = ordered.new_empty(shape.batch_size, shape.in_height, shape.in_width, shape.in_channels)
-        for product, source in zip(self._inputs, self._sources[1:-1], strict=True):
-            product.run(ordered, gathered(weight, source, ordered.dtype), grad)
+        for product, places in zip(self.inputs, self._places[1:], strict=True):
+            product.run(ordered, gathered(weight, places, ordered.dtype), grad)
         return grad
 
     def weight_gradient(self, x: torch.Tensor, ordered: torch.Tensor) -> torch.Tensor:
         """Gives the gradient of kept weights, OIHW, float32; others get 0."""
-        source = self._sources[-1]
         grad = torch.zeros(math.prod(self.structure.shape), dtype=torch.float32, device=x.device)
-        if source.numel():
-            parts = grad.new_empty(self._weights.parts_shape)
-            self._weights.call(x, ordered, parts).run()
-            is_kept = source >= 0
-            grad[source[is_kept].long()] = parts.sum(0)[is_kept]
+        if self._kept.numel():
+            parts = grad.new_empty(self.weights.parts_shape)
+            self.weights.call(x, ordered, parts).run()
+            grad[self._kept_places] = parts.sum(0).reshape(-1)[self._kept]
         return grad.reshape(self.structure.shape)
 
 

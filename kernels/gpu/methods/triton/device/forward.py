@@ -1,7 +1,8 @@
 """A layer of tiles, and the second kernel of those whose columns are summed in parts.
 
-A program of the first takes items in turn: a block of outputs, a part of its columns, a block of rows;
-rows fastest, so that programs that run at a time share a block's weights in the L2 cache. Blocks come
+A program of the first takes items in turn: a block of outputs, a part of its columns, a block of rows.
+Rows come fastest, so that programs that run at a time share a block's weights, but only as many blocks
+of rows as the L2 cache holds before the next block of outputs reads them again. Blocks of outputs come
 longest first, so that what is left at the end is short.
 
 The product for the gradient of x is the same kernel with other lists: rows are then input pixels of one
@@ -32,7 +33,9 @@ def forward(
     out: tl.tensor,
     parts: tl.tensor,
     items: int,
+    block_count: int,
     row_blocks: int,
+    row_group: int,
     rows: int,
     out_height: int,
     out_width: int,
@@ -82,7 +85,9 @@ def forward(
         out: ``[pixels, out_runs * OUT_RUN]``; None with several parts.
         parts: float32 ``[PARTS, blocks, rows, BN]``; None with one part.
         items: blocks times parts times blocks of rows.
+        block_count: blocks of outputs.
         row_blocks: blocks of rows.
+        row_group: blocks of rows that all blocks of outputs are computed of before the next.
         rows: output pixels.
         out_height: rows of an image that `rows` count.
         out_width: columns that they count.
@@ -116,9 +121,13 @@ def forward(
         INTERPRETED: see `numbers`.
     """
     for item in range(tl.program_id(0), items, tl.num_programs(0)):
-        row = item % row_blocks * BM + tl.arange(0, BM)
-        part = item // row_blocks % PARTS
-        block = item // row_blocks // PARTS
+        group = item // (row_group * block_count * PARTS)
+        inside = item % (row_group * block_count * PARTS)
+        group_rows = tl.minimum(row_blocks - group * row_group, row_group)
+        first_row = (group * row_group + inside % group_rows) * BM
+        row = first_row + tl.arange(0, BM)
+        part = inside // group_rows % PARTS
+        block = inside // group_rows // PARTS
         from_y, from_x, pixel = row, row, row.to(tl.int64)
         if CONV:
             image, y, across = pixel_of(row, out_height, out_width)
@@ -131,12 +140,12 @@ def forward(
             BM, BN, BK, RUN, PARTS, PADDED, INTERPRETED,
         )  # fmt: skip
         if PARTS > 1:
-            place = (part * (items // row_blocks // PARTS) + block).to(tl.int64) * rows + row
+            place = (part * block_count + block).to(tl.int64) * rows + row
             at = place[:, None] * BN + tl.arange(0, BN)[None, :]
             tl.store(parts + at, sums, mask=(row < rows)[:, None])
         else:
             start, row_at = row_places(
-                item % row_blocks * BM, out_height, out_width, out_runs * OUT_RUN,
+                first_row, out_height, out_width, out_runs * OUT_RUN,
                 image_height, image_width, step_y, step_x, shift_y, shift_x, BM, APART,
             )  # fmt: skip
             if residual is not None:
@@ -216,8 +225,7 @@ def finish(
 ) -> None:
     """Adds the parts of sums up, and does what follows; one program per block and block of rows.
 
-    Args are those of `forward`, but:
-        block_count: how many blocks there are.
+    Args are those of `forward`.
     """
     item = tl.program_id(0)
     block = item // row_blocks
