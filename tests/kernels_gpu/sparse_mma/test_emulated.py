@@ -11,7 +11,7 @@ import pytest
 from autosparse.kernels.gpu.method import GivenLayer
 from autosparse.patterns.tile_structure import TileStructure
 from autosparse.records import Activation
-from tests.kernels_gpu.sparse_mma.emulated import Emulator, args_bytes
+from tests.kernels_gpu.sparse_mma.emulated import Emulator, args_bytes, name_of
 from tests.kernels_gpu.sparse_mma.layers import activated, expected
 from tests.kernels_gpu.sparse_mma.situations import MMA, VARIANTS, Situation, two_of_four
 
@@ -49,7 +49,7 @@ def test_layers(emulator: Emulator, name: str) -> None:
 def test_sizes_are_those_of_the_sources(emulator: Emulator) -> None:
     assert len(set(args_bytes(emulator))) == 1
     for variant in VARIANTS:
-        assert emulator.sizes(variant) == (variant.threads, variant.shared_bytes)
+        assert emulator.sizes(name_of(variant)) == (variant.threads, variant.shared_bytes)
 
 
 @pytest.mark.parametrize("grid", [1, 2, 5, 40])

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.kernels_gpu.sparse_mma.emulated import CUDA, Emulator
+from autosparse.kernels.gpu.methods.sparse_mma.build import FOLDER
+from tests.kernels_gpu.sparse_mma.emulated import Emulator
 from tests.kernels_gpu.sparse_mma.layers import expected
 from tests.kernels_gpu.sparse_mma.situations import MMA, Situation
 from tests.kernels_gpu.sparse_mma.test_emulated import POLICIES, assert_close
@@ -35,7 +36,7 @@ FAULTS = {
 @pytest.mark.parametrize("name", FAULTS)
 def test_faults_show(emulator: Emulator, tmp_path: Path, name: str) -> None:
     fault = FAULTS[name]
-    source = (CUDA / fault.file).read_text()
+    source = (FOLDER / fault.file).read_text()
     assert source.count(fault.sound) == 1, "the sound source says otherwise"
     (tmp_path / fault.file).write_text(source.replace(fault.sound, fault.faulty))
     faulty = Emulator(tmp_path, [fault.situation.variant])

@@ -9,9 +9,9 @@ import pytest
 
 from autosparse.errors import NoKernel
 from autosparse.kernels.gpu import method as registry
+from autosparse.kernels.gpu import nvrtc
 from autosparse.kernels.gpu.chips import CHIPS, Chip
 from autosparse.kernels.gpu.launch import Launch
-from autosparse.kernels.gpu.methods.sparse_mma import build
 from autosparse.kernels.gpu.methods.sparse_mma.launches import launches
 from autosparse.kernels.gpu.methods.sparse_mma.variants import fits, variant_of
 from autosparse.patterns.families.nm import nm
@@ -109,45 +109,12 @@ def test_machine_code(chip: Chip, launch: Launch, dtype: str, activation: Activa
     assert blocks >= launch.ctas
 
 
-def test_machine_code_is_kept_and_depends_on_all_that_decides_it(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    variant = variant_of("mma", "bf16", linear(8, 64, 32), Launch(bn=32, bm=32, warps=4, stages=2))
-    build.cubin.cache_clear()
-    code = build.cubin(variant, "sm_80")
-    build.cubin.cache_clear()
-    monkeypatch.setattr(build, "compiled", lambda *_: pytest.fail("compiled again"))
-    assert build.cubin(variant, "sm_80") == code
-    build.cubin.cache_clear()
-    keys = {
-        build._key(each, target)
-        for each in (variant, dataclasses.replace(variant, dtype="f16"))
-        for target in ("sm_80", "sm_90a")
-    }
-    assert len(keys) == 4
-
-
-def test_the_compilers_words_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("primitives.cuh", "layer.cuh"):
-        (tmp_path / name).write_text("")
-    (tmp_path / "mma.cu").write_text("not a kernel;\n")
-    monkeypatch.setattr(build, "FOLDER", tmp_path)
-    variant = variant_of("mma", "bf16", LAYER, Launch())
-    with pytest.raises(NoKernel, match=r"says: mma.cu\(1\): error"):
-        build.compiled(variant, "sm_80")
-
-
-def test_what_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(build, "COMPILER", "no-such-compiler")
-    assert "it needs no-such-compiler, which is not installed" == why_not(LAYER)
-
-
 def test_a_processor_runs_none() -> None:
     import torch
 
     kernel = registry.get("bf16_tvw__cuda_mma")
     layer = tvw_layer(linear(8, 64, 32))
-    with pytest.raises(NoKernel, match="needs a GPU, but got device cpu"):
+    with pytest.raises(NoKernel, match="need a GPU, but got device cpu"):
         registry.method_of(kernel).prepare(kernel, layer, Launch().text, torch.device("cpu"))
 
 
@@ -155,7 +122,7 @@ def test_sources_are_files_and_facts_name_the_compiler() -> None:
     method = registry.method_of(registry.get("bf16_tvw__cuda_mma"))
     names = {path.name for path in method.sources()}
     assert {"mma.cu", "layer.cuh", "primitives.cuh", "packing.py"} <= names
-    assert f"nvidia-cuda-nvrtc {build.compiler_version()}" in method.facts()
+    assert f"nvidia-cuda-nvrtc {nvrtc.compiler_version()}" in method.facts()
 
 
 SHAPES = {

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-from autosparse.kernels.gpu import resources
+from autosparse.kernels.gpu import nvrtc, resources
 from autosparse.kernels.gpu.chips import Chip
 from autosparse.kernels.gpu.launch import Launch
 from autosparse.kernels.gpu.method import (
@@ -57,11 +57,11 @@ class SparseMma(Method):
     @property
     def missing(self) -> tuple[str, ...]:
         """The compiler is a distribution without a module of its own."""
-        return super().missing + (() if build.compiler_version() else (build.COMPILER,))
+        return super().missing + nvrtc.missing()
 
     def facts(self) -> str:
         """Adds the compiler's version."""
-        return f"{super().facts()}, {build.COMPILER} {build.compiler_version() or 'missing'}"
+        return f"{super().facts()}, {nvrtc.facts()}"
 
     def why_not(self, kernel: GpuKernel, shape: LayerShape, pattern: Pattern, chip: Chip) -> str:
         """Refuses what cannot be gathered 16 bytes at a time, groups, and what 32 bits do not count."""
@@ -100,7 +100,7 @@ class SparseMma(Method):
         """Compiles a kernel for a layer, whatever its weights."""
         variant = variant_of(_instruction(kernel), kernel.dtype, shape, Launch.parse(launch))
         return resources.of_cubin(
-            build.cubin(variant, chip.target),
+            nvrtc.cubin(build.source_of(variant), chip.target),
             threads=variant.threads,
             dynamic_bytes=variant.shared_bytes,
             function=build.FUNCTION,
@@ -110,7 +110,8 @@ class SparseMma(Method):
         """Gives the kernels, and what packs for them and launches them."""
         here = Path(__file__).parent
         names = ("arguments", "build", "metadata", "packing", "run", "variants")
-        return (*sorted((here / "cuda").iterdir()), *(here / f"{name}.py" for name in names))
+        shared = sorted(nvrtc.SHARED_HEADERS.glob("*.cuh"))
+        return (*shared, *sorted((here / "cuda").iterdir()), *(here / f"{name}.py" for name in names))
 
 
 def _instruction(kernel: GpuKernel) -> str:

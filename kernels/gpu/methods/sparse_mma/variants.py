@@ -41,11 +41,6 @@ class Variant(Record):
     activation: Activation
 
     @property
-    def source(self) -> str:
-        """Name of the file."""
-        return f"{self.instruction}.cu"
-
-    @property
     def arguments(self) -> str:
         """Arguments of the source's template ``Variant``."""
         sizes = self.launch

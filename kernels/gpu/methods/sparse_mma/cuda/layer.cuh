@@ -32,8 +32,6 @@ struct Args {
     int stride_y, stride_x, pad_y, pad_x;
 };
 
-enum Activation { NONE, RELU, RELU6, SILU, HARD_SWISH, HARD_SIGMOID, SIGMOID, GELU };
-
 // Type, outputs and pixels of a block, warps, stages, blocks per multiprocessor; whether a pixel reads
 // others than its own input; whether a residual is added; the function that comes last.
 template <class T, int BN_, int BM_, int WARPS_, int STAGES_, int CTAS_, bool SPATIAL_, bool RESIDUAL_,
@@ -150,19 +148,6 @@ private:
 };
 
 // ----------------------------------------------------------------------------------------- after the sums
-
-template <int ACTIVATION>
-DEVICE float activated(float x) {
-    if constexpr (ACTIVATION == RELU) return fmaxf(x, 0.0f);
-    if constexpr (ACTIVATION == RELU6) return fminf(fmaxf(x, 0.0f), 6.0f);
-    if constexpr (ACTIVATION == SILU) return x / (1.0f + expf(-x));
-    const float ramp = fminf(fmaxf(x + 3.0f, 0.0f), 6.0f) * (1.0f / 6.0f);
-    if constexpr (ACTIVATION == HARD_SWISH) return x * ramp;
-    if constexpr (ACTIVATION == HARD_SIGMOID) return ramp;
-    if constexpr (ACTIVATION == SIGMOID) return 1.0f / (1.0f + expf(-x));
-    if constexpr (ACTIVATION == GELU) return 0.5f * x * (1.0f + erff(x * 0.70710678f));
-    return x;
-}
 
 // Turns a warp's sums round: lanes hold pixels of one output, memory holds outputs of one pixel. 256
 // sums at a time go through shared memory of the warp's own, OUTPUTS of them per pixel.

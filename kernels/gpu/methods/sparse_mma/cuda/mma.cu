@@ -7,6 +7,7 @@
 //                     for 16 outputs of its OUTPUTS      four registers as packed, mma.sp m16n8k32
 #include <primitives.cuh>  // the machine, or an emulator of it
 
+#include <activations.cuh>
 #include <layer.cuh>
 
 template <class V>

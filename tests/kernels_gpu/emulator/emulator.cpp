@@ -1,6 +1,7 @@
 // The kernels' own sources, compiled for the emulated machine: one entry per variant that tests ask for.
 #include <primitives.cuh>
 
+#include <finish.cu>
 #include <mma.cu>
 
 namespace {
@@ -12,13 +13,16 @@ struct Entry {
     unsigned shared_bytes;
 };
 
-template <template <class> class Kernel, class V>
-constexpr Entry entry(const char* name) {
-    return {name, [](const void* args) { Kernel<V>::run(*static_cast<const Args*>(args)); }, V::THREADS,
-            Kernel<V>::SHARED_BYTES};
+template <class Kernel, class Given>
+constexpr Entry entry(const char* name, int threads) {
+    return {name, [](const void* args) { Kernel::run(*static_cast<const Given*>(args)); }, threads,
+            Kernel::SHARED_BYTES};
 }
 
-#define AS_ENTRY(KERNEL, ...) entry<KERNEL, Variant<__VA_ARGS__>>(#KERNEL " " #__VA_ARGS__),
+#define AS_ENTRY(KERNEL, ...) \
+    entry<KERNEL<Variant<__VA_ARGS__>>, Args>(#KERNEL " " #__VA_ARGS__, Variant<__VA_ARGS__>::THREADS),
+#define AS_FINISH(...) \
+    entry<Finish<__VA_ARGS__>, FinishArgs>("Finish " #__VA_ARGS__, Finish<__VA_ARGS__>::THREADS),
 const Entry entries[] = {
 #include "entries.inc"
 };
@@ -40,6 +44,7 @@ int emulated_shared_bytes(const char* name) {
 }
 
 int emulated_args_bytes() { return sizeof(Args); }
+int emulated_finish_args_bytes() { return sizeof(FinishArgs); }
 
 float emulated_activation(int which, float x) {
     static float (*const functions[])(float) = {activated<NONE>,       activated<RELU>,
