@@ -86,6 +86,7 @@ class GivenLayer:
         bias: one per output, or None.
         pattern: what the zeros follow.
         structure: the tiles; None for a dense layer.
+        input_scale: of kernels of 8-bit floats, what inputs were divided by before they were rounded.
     """
 
     shape: LayerShape
@@ -93,6 +94,7 @@ class GivenLayer:
     bias: FloatArray | None
     pattern: Pattern
     structure: TileStructure | None = None
+    input_scale: float = 1.0
 
 
 class Prepared(Protocol):
@@ -108,7 +110,8 @@ class Prepared(Protocol):
         Args:
             x: ``[batch, height, width, in]``, contiguous, in the kernel's dtype.
             residual: as `out`, added before the activation; None for layers without.
-            out: ``[batch, out height, out width, out]``, contiguous; every element is written.
+            out: ``[batch, out height, out width, out]``, contiguous, in the kernel's dtype, of 8-bit
+                floats in bfloat16; every element is written.
         """
 
 

@@ -80,6 +80,19 @@ def test_activations_of_pruned_outputs_too(activation: Activation) -> None:
     case.check()
 
 
+@pytest.mark.parametrize("parts", [1, 2])
+@pytest.mark.parametrize(
+    ("shape", "pattern"),
+    [
+        (linear(35, 96, 40, activation=Activation.GELU, residual=True), tw(16, 16)),
+        (linear(35, 72, 48), tw(16, 8, split="inputs")),
+        (conv(32, 24, 5, 4, residual=True, stride=(2, 2)), tw(16, 32)),
+    ],
+)
+def test_floats_of_8_bits_and_their_scales(shape: LayerShape, pattern: Pattern, parts: int) -> None:
+    make(shape, pattern, 0.5, "fp8").check(dataclasses.replace(SMALL, split_k=parts))
+
+
 @pytest.mark.parametrize("parts", [2, 3])
 @pytest.mark.parametrize(
     ("shape", "pattern"),
@@ -171,8 +184,13 @@ def test_what_does_not_fit_is_refused() -> None:
     case = make(linear(16, 32, 24), tw(16, 8), 0.5)
     with pytest.raises(NoKernel, match="bn must be at most 16"):
         case.layer(dataclasses.replace(SMALL, bn=32))
-    with pytest.raises(NoKernel, match="powers of two from 16 on"):
+    with pytest.raises(NoKernel, match="must be powers of two"):
         case.layer(dataclasses.replace(SMALL, bk=48))
+    with pytest.raises(NoKernel, match="bk from 16 on"):
+        case.layer(dataclasses.replace(SMALL, bk=8))
+    other = dataclasses.replace(case, shape=linear(16, 64, 24))
+    with pytest.raises(UsageError, match="tiles must be of"):
+        other.layer(SMALL)
     layer, out = case.layer(SMALL), torch.empty(case.out_extents, dtype=torch.bfloat16)
     with pytest.raises(UsageError, match="x must be 512 contiguous elements"):
         layer(case.x[:, :8], None, out)

@@ -20,11 +20,12 @@ from tests.kernels_gpu.triton.tile_cases import SMALL, make
 
 LINEAR = LayerShape(op="linear", batch_size=1, in_height=20, in_channels=64, out_channels=48)
 NAMES = {f"{dtype}_{kind}__cuda_triton" for dtype in ("bf16", "f16") for kind in ("tw", "dense")}
+NAMES |= {"fp8_tw__cuda_triton"}
 
 
 def test_kernels_are_listed_under_their_contract() -> None:
     method = all_methods()["triton"]
-    assert {kernel.name for kernel in method.kernels()} >= NAMES
+    assert {kernel.name for kernel in method.kernels()} == NAMES
     for kernel in method.kernels():
         assert get(kernel.name) == kernel
         assert kernel.name.startswith(f"{kernel.dtype}_{kernel.contract}__")
@@ -52,6 +53,10 @@ def test_what_cannot_run_says_why() -> None:
         kernel=(2, 1), dilation=(40_000, 1),
     )  # fmt: skip
     assert "kernels must reach less" in why_not(get("bf16_tw__cuda_triton"), far, tw(16, 8), chip)
+    assert "8-bit floats, which Ampere" in why_not(
+        get("fp8_tw__cuda_triton"), LINEAR, tw(16, 8), CHIPS[8, 0]
+    )
+    assert not why_not(get("fp8_tw__cuda_triton"), LINEAR, tw(16, 8), CHIPS[8, 9])
     assert "not tw16k8" in why_not(get("bf16_dense__cuda_triton"), LINEAR, tw(16, 8), chip)
 
 
@@ -82,7 +87,6 @@ def test_offered_launches_run() -> None:
         case.check(Launch.parse(text))
 
 
-@pytest.mark.smoke
 def test_prepared_by_name() -> None:
     case = make(LINEAR, tw(16, 8), 0.5)
     kernel = get("bf16_tw__cuda_triton")

@@ -26,7 +26,7 @@ def linear(inputs: int, outputs: int) -> LayerShape:
 def packed(structure: TileStructure, shape: LayerShape, bn: int = 16, bk: int = 32) -> Packing:
     run = run_of(structure.unit_in, shape.in_channels, element_bytes=2, limit=bk)
     tiles = tile_columns(structure, shape)
-    return pack(tiles, of_layer(shape), bn=bn, bk=bk, run=run, element_bytes=2)
+    return pack(tiles, of_layer(shape), bn=bn, bk=bk, run=run)
 
 
 def unpacked(packing: Packing, values: np.ndarray, shape: LayerShape) -> np.ndarray:

@@ -132,6 +132,17 @@ def test_without_bias_and_without_need() -> None:
         assert not tile_wise(case.x, weight, None, plan).requires_grad
 
 
+def test_a_weight_of_a_linear_layer_may_have_two_extents() -> None:
+    case, plan = planned(make(LINEAR, tw(32, 8), 0.5))
+    structure = dataclasses.replace(case.structure, shape=(70, 40))
+    weight = torch.from_numpy(case.weight[:, :, 0, 0]).requires_grad_()
+    out = tile_wise(case.x, weight, None, TilePlan(structure, LINEAR, CPU, launch=SMALL))
+    assert torch.equal(out, tile_wise(case.x, torch.from_numpy(case.weight), None, plan))
+    out.float().sum().backward()
+    assert weight.grad is not None
+    assert weight.grad.shape == (70, 40)
+
+
 def test_a_training_step_lowers_the_loss() -> None:
     case, plan = planned(make(LINEAR, tw(16, 8), 0.5))
     weight = torch.zeros(case.weight.shape, requires_grad=True)

@@ -20,7 +20,7 @@ from autosparse.records import LayerShape
 
 Array64 = NDArray[np.float64]
 GUARD = 64  # elements; a multiple of 16 bytes, so that what lies between stays aligned
-HALF_UNIT = {"bf16": 2.0**-8, "f16": 2.0**-11}
+HALF_UNIT = {"bf16": 2.0**-8, "f16": 2.0**-11, "fp8": 2.0**-8}  # of outputs
 SMALL = Launch(bm=16, bn=16, bk=32, warps=4, stages=2)
 
 
@@ -93,8 +93,9 @@ class Case:
         bias: one per output, or None.
         x: NHWC.
         residual: NHWC, or None.
-        dtype: of activations.
+        dtype: of activations; outputs of fp8 are bf16.
         pattern: of the tiles.
+        input_scale: what x stands for is so many times as much.
     """
 
     shape: LayerShape
@@ -105,6 +106,11 @@ class Case:
     residual: Any
     dtype: str
     pattern: Pattern
+    input_scale: float = 1.0
+
+    @property
+    def out_dtype(self) -> Any:
+        return torch.bfloat16 if self.dtype == "fp8" else DTYPES[self.dtype]
 
     @property
     def out_extents(self) -> tuple[int, int, int, int]:
@@ -115,7 +121,7 @@ class Case:
         """Prepares it for the interpreter."""
         given = GivenLayer(
             shape=self.shape, weight=self.weight, bias=self.bias, pattern=self.pattern,
-            structure=self.structure,
+            structure=self.structure, input_scale=self.input_scale,
         )  # fmt: skip
         return TileWiseLayer(given, DTYPES[self.dtype], launch, torch.device("cpu"))
 
@@ -124,7 +130,7 @@ class Case:
         layer = self.layer(launch)
         x = Guarded(self.x)
         residual = None if self.residual is None else Guarded(self.residual)
-        out = Guarded(torch.full(self.out_extents, math.nan, dtype=self.x.dtype), guard=7.0)
+        out = Guarded(torch.full(self.out_extents, math.nan, dtype=self.out_dtype), guard=7.0)
         parts = None
         if launch.split_k > 1:
             parts = Guarded(torch.full(layer.product.parts_shape, math.nan), guard=5.0)
@@ -140,9 +146,19 @@ class Case:
                 each.check()
         return out.tensor
 
+    def operands(self) -> tuple[Array64, Array64]:
+        """x and weights as their types hold them, scales included."""
+        x, weight = self.x.double().numpy() * self.input_scale, self.weight.astype(np.float64)
+        if self.dtype == "fp8":
+            scale = np.abs(weight).max(axis=(1, 2, 3), keepdims=True) / 448
+            scale = np.where(scale > 0, scale, 1.0).astype(np.float32)
+            held = torch.from_numpy(self.weight / scale).to(DTYPES["fp8"])
+            weight = held.double().numpy() * scale.astype(np.float64)
+        return x, weight
+
     def expected(self) -> Array64:
         """What it should be, in float64."""
-        sums = convolved(self.x.double().numpy(), self.weight.astype(np.float64), self.shape)
+        sums = convolved(*self.operands(), self.shape)
         sums += 0.0 if self.bias is None else self.bias
         sums += 0.0 if self.residual is None else self.residual.double().numpy()
         return activated(sums, self.shape.activation)
@@ -154,9 +170,8 @@ class Case:
         functions are no steeper than 1.5. Then the result is rounded to its type, once.
         """
         got, expected = self.run(launch).double().numpy(), self.expected()
-        magnitude = convolved(
-            np.abs(self.x.double().numpy()), np.abs(self.weight.astype(np.float64)), self.shape
-        ).max()
+        x, weight = self.operands()
+        magnitude = convolved(np.abs(x), np.abs(weight), self.shape).max()
         terms = self.shape.in_channels * math.prod(self.shape.kernel)
         limit = 1.5 * 2.0**-23 * (math.sqrt(terms) + 8) * (magnitude + 4)
         limits = limit + HALF_UNIT[self.dtype] * np.abs(expected) + 2.0**-24
@@ -186,18 +201,20 @@ def make(
     if structure is not None:
         weight *= kept_of(structure)
 
-    def rounded(values: Array64) -> Any:
+    def rounded(values: Array64, dtype: str = dtype) -> Any:
         return torch.from_numpy(values).to(DTYPES[dtype])
 
+    wide = "bf16" if dtype == "fp8" else dtype
     out = (shape.batch_size, shape.out_height, shape.out_width, shape.out_channels)
     x = (shape.batch_size, shape.in_height, shape.in_width, shape.in_channels)
     return Case(
         shape=shape,
         structure=structure,
-        weight=rounded(weight).float().numpy(),
+        weight=rounded(weight, wide).float().numpy(),
         bias=rng.standard_normal(shape.out_channels).astype(np.float32) if bias else None,
         x=rounded(rng.standard_normal(x)),
-        residual=rounded(rng.standard_normal(out)) if shape.residual else None,
+        residual=rounded(rng.standard_normal(out), wide) if shape.residual else None,
         dtype=dtype,
         pattern=pattern,
+        input_scale=0.37 if dtype == "fp8" else 1.0,
     )

@@ -171,7 +171,7 @@ class WeightGradient:
         rows = dataclasses.replace(of_layer(shape), channels=order.outputs.size)
         run = run_of(structure.unit_in, shape.in_channels, element_bytes=2, limit=launch.bk)
         tiles = compact_tiles(structure, order, shape)
-        self.packing = pack(tiles, rows, bn=launch.bn, bk=launch.bk, run=run, element_bytes=2)
+        self.packing = pack(tiles, rows, bn=launch.bn, bk=launch.bk, run=run)
         self._geometry, self._launch = rows, launch
         lists = {"entries": self.packing.entries, "taps": self.packing.taps}
         lists["steps"] = _steps(self.packing)

@@ -50,7 +50,8 @@ _FEWEST_STEPS = 4  # of a part, below which its prologue is most of it
 # Registers of a thread beside its sums, and those for the places of each 16 bytes of x that it copies;
 # operands that pass through registers take some more.
 _OTHER_REGISTERS, _COPY_REGISTERS, _OPERAND_REGISTERS = 48, 4, 48
-_USUAL_MULTIPROCESSORS = 108
+_LIKE = PRODUCTS["A100-SXM4-80GB"]
+"""What chips of no known product are taken to be many of."""
 
 
 def launches(
@@ -65,11 +66,10 @@ def launches(
         element_bytes: of weights and activations.
     """
     work = _typical(shape, pattern, element_bytes)
-    product = next((each for each in PRODUCTS.values() if each.capability == chip.capability), None)
-    count = _USUAL_MULTIPROCESSORS if product is None else product.multiprocessors
-    found = list(dict.fromkeys(_fitting(work, chip, _group_out(shape, pattern), count)))
-    if product is not None:
-        found.sort(key=lambda launch: _forecast_us(launch, work, product))
+    known = [each for each in PRODUCTS.values() if each.capability == chip.capability]
+    product = known[0] if known else dataclasses.replace(_LIKE, capability=chip.capability)
+    fitting = _fitting(work, chip, _group_out(shape, pattern), product.multiprocessors)
+    found = sorted(dict.fromkeys(fitting), key=lambda launch: _forecast_us(launch, work, product))
     return tuple(launch.text for launch in found[:MOST])
 
 

@@ -32,17 +32,22 @@ class TritonTiles(Method):
     needs: ClassVar[Mapping[str, str]] = {"triton": "triton", "torch": "torch"}
 
     def kernels(self) -> tuple[GpuKernel, ...]:
-        """Lists tiles and dense layers in bfloat16 and float16."""
+        """Lists tiles and dense layers in bfloat16 and float16, and tiles in 8-bit floats."""
+        kinds = [("bf16", "tw"), ("f16", "tw"), ("bf16", "dense"), ("f16", "dense"), ("fp8", "tw")]
         return tuple(
             GpuKernel(
-                name=f"{dtype}_{kind}__cuda_{self.name}", method=self.name, dtype=dtype, contract=kind
+                name=f"{dtype}_{kind}__cuda_{self.name}",
+                method=self.name,
+                dtype=dtype,
+                contract=kind,
             )
-            for kind in ("tw", "dense")
-            for dtype in ("bf16", "f16")
+            for dtype, kind in kinds
         )
 
     def why_not(self, kernel: GpuKernel, shape: LayerShape, pattern: Pattern, chip: Chip) -> str:
-        """Refuses convolutions in groups, and what 32 bits do not count."""
+        """Refuses convolutions in groups, chips without a type, and what 32 bits do not count."""
+        if kernel.dtype == "fp8" and not chip.fp8_factor:
+            return f"it multiplies 8-bit floats, which {chip.name} ({chip.target}) does not"
         if shape.groups != 1:
             return f"tiles are of convolutions without groups, but got {shape.groups}"
         try:
@@ -58,7 +63,7 @@ class TritonTiles(Method):
         """Lists launch parameters that fit on a chip, most promising first."""
         from autosparse.kernels.gpu.methods.triton.launches import launches
 
-        return launches(shape, pattern, chip)
+        return launches(shape, pattern, chip, element_bytes=1 if kernel.dtype == "fp8" else 2)
 
     def prepare(
         self, kernel: GpuKernel, layer: GivenLayer, launch: str, device: torch.device

@@ -20,7 +20,7 @@ from autosparse.patterns.structure import IntArray
 from autosparse.patterns.tile_structure import Tile, TileStructure
 from autosparse.records import LayerShape
 
-BLOCK_FIELDS = 8
+BLOCK_FIELDS, OUT_BYTES = 8, 2
 _PRUNED_PER_BLOCK = 4
 """Pruned outputs that a block writes beside its own, over `bn`; more get blocks of their own."""
 
@@ -121,9 +121,7 @@ def live_tiles(structure: TileStructure) -> list[Tile]:
     return [tile for tile in structure.tiles if tile.units.size]
 
 
-def pack(
-    tiles: Sequence[TileColumns], geometry: Geometry, *, bn: int, bk: int, run: int, element_bytes: int
-) -> Packing:
+def pack(tiles: Sequence[TileColumns], geometry: Geometry, *, bn: int, bk: int, run: int) -> Packing:
     """Packs tiles; every output that is in none of them is pruned.
 
     Args:
@@ -132,14 +130,13 @@ def pack(
         bn: outputs per block, a power of two.
         bk: columns per step, a power of two.
         run: columns per entry.
-        element_bytes: of outputs.
     """
     blocks = _blocks(tiles, geometry.channels, bn, bk)
     outputs = [block.outputs for block in blocks]
     is_contiguous = all((np.diff(each) == 1).all() for each in outputs)
     aligned = [int(n) for each in outputs if each.size for n in (each[0], each.size)]
     out_run = run_of(
-        geometry.channels, *(aligned if is_contiguous else ()), element_bytes=element_bytes, limit=bn
+        geometry.channels, *(aligned if is_contiguous else ()), element_bytes=OUT_BYTES, limit=bn
     )
     entries, taps, first_entry = _lists(tiles, geometry, bk, run)
     pruned = np.concatenate([block.pruned for block in blocks])

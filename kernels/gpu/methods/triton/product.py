@@ -239,20 +239,24 @@ def slice_of(launch: Launch, *, is_contiguous: bool) -> int:
     return min(max(width, _SMALLEST_SLICE[is_contiguous]), launch.bn)
 
 
-def check_launch(launch: Launch, group_out: int) -> None:
+def check_launch(launch: Launch, group_out: int, element_bytes: int) -> None:
     """Refuses launch parameters that the kernels are not made for.
 
     Args:
         launch: to judge.
         group_out: outputs of the largest tile.
+        element_bytes: of weights and inputs.
 
     Raises:
         NoKernel: the message says which rule is broken.
     """
     sizes = (launch.bm, launch.bn, launch.bk, launch.warps)
-    if any(size & (size - 1) for size in sizes) or min(sizes[:3]) < 16:
+    narrowest = 32 // element_bytes  # columns of one instruction
+    if any(size & (size - 1) for size in sizes) or min(sizes[:2]) < 16 or launch.bk < narrowest:
         raise NoKernel(
-            f"bm, bn and bk must be powers of two from 16 on, and warps one, but got {launch.text}", {}
+            f"bm, bn, bk and warps must be powers of two, bm and bn from 16 on and bk from {narrowest} "
+            f"on, but got {launch.text}",
+            {},
         )
     widest = max(16, 1 << (group_out - 1).bit_length())
     if launch.bn > widest:

@@ -13,7 +13,7 @@ from autosparse.errors import UsageError
 from autosparse.kernels.gpu.launch import Launch
 from autosparse.kernels.gpu.methods.triton.backward import OutputOrder, WeightGradient, input_tiles
 from autosparse.kernels.gpu.methods.triton.geometry import phases
-from autosparse.kernels.gpu.methods.triton.layer import ELEMENT_BYTES, forward_product
+from autosparse.kernels.gpu.methods.triton.layer import forward_product
 from autosparse.kernels.gpu.methods.triton.packing import pack
 from autosparse.kernels.gpu.methods.triton.product import TileProduct, gathered
 from autosparse.patterns.tile_structure import TileStructure
@@ -188,9 +188,7 @@ def _input_products(
     run = order.run(launch.bk)
     for phase in phases(shape, order.outputs.size):
         tiles = input_tiles(structure, order, phase, group=launch.bn, run=run)
-        packing = pack(
-            tiles, phase.geometry, bn=launch.bn, bk=launch.bk, run=run, element_bytes=ELEMENT_BYTES
-        )
+        packing = pack(tiles, phase.geometry, bn=launch.bn, bk=launch.bk, run=run)
         found.append(TileProduct(phase.geometry, packing, launch, device))
     return found
 
