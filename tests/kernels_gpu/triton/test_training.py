@@ -11,13 +11,13 @@ from torch.nn import functional
 
 from autosparse.errors import UsageError
 from autosparse.kernels.gpu.launch import Launch
-from autosparse.kernels.gpu.methods.triton.backward import OutputOrder
+from autosparse.kernels.gpu.methods.triton.backward import OutputOrder, WeightGradient
 from autosparse.kernels.gpu.methods.triton.training import TilePlan, tile_wise, usual_launch
 from autosparse.patterns.families.tw import tw
 from autosparse.patterns.pattern import Pattern
 from autosparse.patterns.tile_structure import Tile, TileStructure
 from autosparse.records import LayerShape
-from tests.kernels_gpu.triton.tile_cases import HALF_UNIT, SMALL, Case, kept_of, make
+from tests.kernels_gpu.triton.tile_cases import HALF_UNIT, SMALL, Case, Guarded, kept_of, make
 
 CPU = torch.device("cpu")
 LINEAR = LayerShape(op="linear", batch_size=2, in_height=13, in_channels=40, out_channels=70)
@@ -108,6 +108,25 @@ def test_rows_in_parts_and_usual_launch_parameters() -> None:
     case = make(shape, tw(16, 8), 0.5, "f16")
     assert usual_launch(16) == Launch(bm=128, bn=16, bk=32, warps=4, stages=4)
     gradients(case, TilePlan(case.structure, shape, CPU))
+
+
+@pytest.mark.parametrize("shape", [LINEAR, CONV], ids=["linear", "conv"])
+def test_parts_of_rows_may_be_empty(shape: LayerShape) -> None:
+    case, _ = planned(make(shape, tw(16, 8, split="inputs"), 0.5))
+    order = OutputOrder.of(case.structure)
+    generator = torch.Generator().manual_seed(0)
+    grad = torch.randn(*case.out_extents[:-1], order.outputs.size, generator=generator)
+    grad = grad.to(torch.bfloat16)
+    found = []
+    for parts in (1, 5):
+        launch = dataclasses.replace(SMALL, bm=32, split_k=parts)
+        gradient = WeightGradient(case.structure, order, shape, launch, CPU)
+        out = Guarded(torch.full(gradient.parts_shape, float("nan")), guard=3.0)
+        gradient.call(case.x, grad, out.tensor).run()
+        out.check()
+        assert torch.isfinite(out.tensor).all()
+        found.append(out.tensor.sum(0))
+    torch.testing.assert_close(found[0], found[1], rtol=2.0**-20, atol=2.0**-16)
 
 
 def test_empty_and_interleaved_tiles() -> None:

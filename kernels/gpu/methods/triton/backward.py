@@ -176,7 +176,7 @@ class WeightGradient:
         lists = {"entries": self.packing.entries, "taps": self.packing.taps}
         lists["steps"] = _steps(self.packing)
         if rows.is_decoded:
-            lists["places"] = _places(rows, launch.bm)
+            lists["places"] = _places(rows)
         self._lists = {name: torch.from_numpy(each).to(device) for name, each in lists.items()}
 
     @property
@@ -236,8 +236,8 @@ def _steps(packing: Packing) -> IntArray:
     return found
 
 
-def _places(geometry: Geometry, ahead: int) -> IntArray:
-    """Lists the pixel that every row starts from, and its row and column; int32 ``[rows + ahead, 2]``.
+def _places(geometry: Geometry) -> IntArray:
+    """Lists the pixel that every row starts from, and its row and column; int32 ``[rows, 2]``.
 
     Raises:
         NoKernel: rows and columns that 16 bits do not count.
@@ -247,7 +247,5 @@ def _places(geometry: Geometry, ahead: int) -> IntArray:
     image, y, x = np.unravel_index(np.arange(geometry.rows), (geometry.images, *geometry.output))
     y = y * geometry.stride[0] - geometry.origin[0]
     x = x * geometry.stride[1] - geometry.origin[1]
-    found = np.zeros((geometry.rows + ahead, 2), dtype=np.int32)
-    found[: geometry.rows, 0] = (image * geometry.input[0] + y) * geometry.input[1] + x
-    found[: geometry.rows, 1] = (y & 0xFFFF) | x << 16
-    return found
+    pixel = (image * geometry.input[0] + y) * geometry.input[1] + x
+    return np.stack([pixel, (y & 0xFFFF) | x << 16], axis=1).astype(np.int32)

@@ -52,7 +52,7 @@ def weight_gradient(
         taps: int32 as `entries`; None unless `PADDED`.
         steps: int32 ``[step_count, 4]``: step of the entries, first output of the block and how many
             they are (both in `OUT_RUN`), 0.
-        places: int32 ``[rows + BR, 2]``: pixel that a row starts from; its row and, from bit 16 on, its
+        places: int32 ``[rows, 2]``: pixel that a row starts from; its row and, from bit 16 on, its
             column, both with a sign. None unless `CONV`.
         parts: float32 ``[programs / step_count, step_count, BN, BK]``.
         step_count: steps of all blocks.
@@ -90,23 +90,24 @@ def weight_gradient(
     grad_at = grad + first.to(tl.int64) * grad_size
     inside_grad = r[None, :] * grad_size + output[:, None]
     if CONV:
-        pixel = tl.load(places + (first + r) * 2)
+        pixel = tl.load(places + (first + r) * 2, mask=first + r < last, other=0)
         if PADDED:
-            corner = tl.load(places + (first + r) * 2 + 1)
+            corner = tl.load(places + (first + r) * 2 + 1, mask=first + r < last, other=0)
     sums = tl.full((BN, BK), 0.0, tl.float32)
     for row in range(first, last, BR):
         is_row = row + r < last
         is_there = is_row[:, None] & is_column
         if CONV:
             x_at = x + pixel.to(tl.int64) * in_runs * RUN
-            pixel = tl.load(places + (row + BR + r) * 2)
+            is_next = row + BR + r < last
+            pixel = tl.load(places + (row + BR + r) * 2, mask=is_next, other=0)
             if PADDED:
                 # As unsigned numbers, those below 0 are too large as well.
                 y = ((corner << 16) >> 16)[:, None] + (tap & 0xFFFF)[None, :]
                 across = (corner >> 16)[:, None] + (tap >> 16)[None, :]
                 is_there &= y.to(tl.uint32) < tl.cast(in_height, tl.uint32)
                 is_there &= across.to(tl.uint32) < tl.cast(in_width, tl.uint32)
-                corner = tl.load(places + (row + BR + r) * 2 + 1)
+                corner = tl.load(places + (row + BR + r) * 2 + 1, mask=is_next, other=0)
         else:
             x_at = x + (row + r).to(tl.int64) * in_runs * RUN
         a = tl.load(x_at[:, None] + inside, mask=is_there, other=0.0)
