@@ -95,9 +95,7 @@ class Compiled:
     cubin: bytes
 
 
-def compile_only(
-    kernel: Any, arguments: Mapping[str, Any], chip: Chip, **options: int
-) -> Compiled:
+def compile_only(kernel: Any, arguments: Mapping[str, Any], chip: Chip, **options: int) -> Compiled:
     """Compiles a kernel written in Triton for a chip that need not be there, as a launch would.
 
     Args:
@@ -107,10 +105,14 @@ def compile_only(
             constants; None for tensors that are left out.
         chip: which.
         options: of the compiler, such as `num_warps` and `num_stages`.
+
+    Raises:
+        NoKernel: it does not compile.
     """
     import triton
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
+    from triton.errors import TritonError
     from triton.runtime.jit import mangle_type
 
     signature, constants, aligned = {}, {}, {}
@@ -125,7 +127,11 @@ def compile_only(
             aligned[(index,)] = [["tt.divisibility", 16]]
     major, minor = chip.capability
     source = ASTSource(kernel, signature, constants, aligned)
-    made = triton.compile(source, target=GPUTarget("cuda", 10 * major + minor, 32), options=options)
+    target = GPUTarget("cuda", 10 * major + minor, 32)
+    try:
+        made = triton.compile(source, target=target, options=options)
+    except TritonError as error:
+        raise NoKernel(f"{kernel.__name__} does not compile for {chip.target}: {error}", {}) from error
     taken = of_cubin(
         made.asm["cubin"],
         threads=32 * made.metadata.num_warps,

@@ -10,6 +10,7 @@ import dataclasses
 import pytest
 import torch
 
+from autosparse.errors import NoKernel
 from autosparse.kernels.gpu.chips import CHIPS, Chip
 from autosparse.kernels.gpu.launch import Launch
 from autosparse.kernels.gpu.method import GpuKernel, Resources, get, method_of
@@ -134,6 +135,15 @@ def test_stages_are_steps_under_way() -> None:
             taken = check(linear(4096, 768, 768), tw(128, 8, split="inputs"), launch.text, chip)
             sizes[chip.name, stages] = taken.smem_bytes // (2 * 128 * 64 * 2)
     assert sizes == {("Ampere", 3): 2, ("Ampere", 4): 3, ("Hopper", 3): 3, ("Hopper", 4): 4}
+
+
+def test_what_does_not_compile_says_so() -> None:
+    layer = make(linear(16, 32, 32), DENSE).layer(Launch(bm=16, bn=16, bk=32, warps=4, stages=2))
+    x, out = torch.empty(16, 32, dtype=torch.bfloat16), torch.empty(16, 32, dtype=torch.bfloat16)
+    (call,) = layer.calls(x, None, out, None)
+    wrong = dataclasses.replace(call, arguments={**call.arguments, "ACTIVATION": "swish"})
+    with pytest.raises(NoKernel, match="forward does not compile for sm_80"):
+        wrong.compiled(AMPERE)
 
 
 def test_f16_takes_the_same() -> None:

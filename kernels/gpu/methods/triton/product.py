@@ -18,7 +18,7 @@ _LISTS = ("blocks", "entries", "taps", "columns", "pruned")
 # The interpreter computes programs in turn; a few of them show that items are shared out rightly.
 _INTERPRETED_PROGRAMS = 3
 _FINISH_ROWS, _FINISH_WARPS = 32, 4
-# Of the L2 cache, what an input may take: less than half of the smallest, beside weights and outputs.
+# What an input may take of the L2 cache of an A100 or larger, beside weights and outputs.
 # Fewer blocks of rows than these would read weights from it more often than inputs.
 _L2_BYTES, _FEWEST_ROW_BLOCKS = 16 << 20, 8
 _SMALLEST_SLICE = {True: 16, False: 8}  # outputs, where they are stored 16 bytes at a time, or singly
