@@ -113,6 +113,8 @@ def why_not_native(dtype: str) -> str:
     """
     if dtype == "f32":
         return ""
+    if dtype not in (known := sorted({kernel.dtype for kernel in all_kernels()})):
+        return f"kernels of processors compute in {' and '.join(known)}"
     baseline, *_ = names = binding.isa_names()
     isas = {kernel.isa for kernel in all_kernels() if kernel.dtype == dtype} - {baseline}
     needed = sorted(isas, key=names.index)

@@ -188,7 +188,7 @@ class Device(ABC):
         """
         return ""
 
-    def configs(self, kernel: Kernel, shape: LayerShape) -> Sequence[str]:
+    def configs(self, kernel: Kernel, shape: LayerShape, pattern: Pattern) -> Sequence[str]:
         """Lists the launch parameters that may be tried: ``k=v`` pairs, sorted, comma separated."""
         return ("",)
 

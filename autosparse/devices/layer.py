@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,7 +16,7 @@ from autosparse.records import LayerShape, Pattern
 
 FloatArray = NDArray[np.float32]
 
-BYTES = {"f32": 4, "bf16": 2}
+BYTES = {"f32": 4, "bf16": 2, "f16": 2}
 """Bytes of one element, by arithmetic type."""
 
 _SEED = 20_260_101
@@ -55,7 +56,7 @@ def random_layer(shape: LayerShape, pattern: Pattern, sparsity: float, dtype: st
         sparsity: fraction of units pruned.
         dtype: all values but the bias are such that it can hold them.
     """
-    hold = round_to_bf16 if dtype == "bf16" else np.asarray
+    hold = _HOLDING[dtype]
     generator = np.random.default_rng(_SEED)
     weight = _random_weight((shape.out_channels, shape.in_channels, *shape.kernel))
     kept = shape.in_channels
@@ -76,6 +77,18 @@ def random_layer(shape: LayerShape, pattern: Pattern, sparsity: float, dtype: st
         inputs=[hold(generator.standard_normal(border, dtype=np.float32)) for border in borders],
         kept=kept,
     )
+
+
+def _round_to_f16(values: FloatArray) -> FloatArray:
+    return values.astype(np.float16).astype(np.float32)
+
+
+_HOLDING: Mapping[str, Callable[[FloatArray], FloatArray]] = {
+    "f32": np.asarray,
+    "bf16": round_to_bf16,
+    "f16": _round_to_f16,
+}
+"""Type to what gives the nearest values that it can hold."""
 
 
 @functools.lru_cache(maxsize=1)

@@ -24,7 +24,7 @@ _CHUNK_ELEMENTS = 1 << 22
 
 _F32_EPSILON = 2.0**-23
 # What is written down is rounded to the type, here by up to a whole unit.
-_WRITING = {"f32": 2 * _F32_EPSILON, "bf16": 2.0**-8}
+_WRITING = {"f32": 2 * _F32_EPSILON, "bf16": 2.0**-8, "f16": 2.0**-11}
 # A right kernel is called wrong no more often than this.
 _FALSE_ALARM = 1e-6
 # Standard error of rounding once, over epsilon times what is rounded: up to half a unit.

@@ -19,7 +19,7 @@ from autosparse.records import HardwareProfile
 from autosparse.storage.serial import Record
 from autosparse.tuning.request import TuneForecast, TuneRequest, TuneResult
 
-DTYPES = ("f32", "bf16")
+DTYPES = ("f32", "bf16", "f16")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -40,7 +40,7 @@ class Plan(Record):
         return short_hash([self.model, sparse, *([self.dtype] if self.dtype != "f32" else [])])
 
     @property
-    def dtype(self) -> Literal["f32", "bf16"]:
+    def dtype(self) -> Literal["f32", "bf16", "f16"]:
         """Arithmetic type of the whole model.
 
         Raises:
@@ -66,7 +66,7 @@ class Plan(Record):
         block_n: int | None = None,
         pattern: Pattern | str | None = None,
         sparsity: float,
-        dtype: Literal["f32", "bf16"] = "f32",
+        dtype: Literal["f32", "bf16", "f16"] = "f32",
     ) -> Self:
         """Gives every prunable layer the same pattern and sparsity.
 

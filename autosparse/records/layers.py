@@ -177,7 +177,7 @@ class LayerChoice(Record):
 
     pattern: Pattern = DENSE
     sparsity: float = 0.0
-    dtype: Literal["f32", "bf16"] = "f32"
+    dtype: Literal["f32", "bf16", "f16"] = "f32"
     kernel: str | None = None
 
     def __post_init__(self) -> None:

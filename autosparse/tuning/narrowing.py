@@ -138,7 +138,7 @@ class Catalogue:
         return [
             (kernel, config)
             for kernel in self.kernels(shape, pattern)
-            for config in self._device.configs(kernel, shape)
+            for config in self._device.configs(kernel, shape, pattern)
         ]
 
 

@@ -91,7 +91,7 @@ class Toy(Device):
     def source_hashes(cls) -> Mapping[str, str]:
         return {"f32_toy": "toy"}
 
-    def configs(self, kernel: Kernel, shape: LayerShape) -> Sequence[str]:
+    def configs(self, kernel: Kernel, shape: LayerShape, pattern: Pattern) -> Sequence[str]:
         return ("repeats=8", "repeats=1", "repeats=0")
 
     def bounds(self, threads: int, policy: MeasurementPolicy, dtype: str) -> Bounds:
