@@ -9,6 +9,7 @@ need not have them.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -18,28 +19,41 @@ from autosparse.records import CpuProfile, HardwareProfile, short_hash
 
 if TYPE_CHECKING:
     from autosparse.hardware.doctor import Finding, examine
-    from autosparse.hardware.measured import MachineLimits, load_limits, save_limits
+    from autosparse.hardware.measured import (
+        GpuLimits,
+        MachineLimits,
+        forget_limits,
+        load_gpu_limits,
+        load_limits,
+        save_limits,
+    )
 
 _LAZY = {
     "Finding": "doctor",
     "examine": "doctor",
+    "GpuLimits": "measured",
     "MachineLimits": "measured",
+    "forget_limits": "measured",
+    "load_gpu_limits": "measured",
     "load_limits": "measured",
     "save_limits": "measured",
 }
 
 __all__ = [
     "Finding",
+    "GpuLimits",
     "MachineLimits",
     "affinity",
     "checked_threads",
     "describe",
     "detect",
     "examine",
+    "forget_limits",
     "former_ids",
     "hardware_id",
     "identify",
     "is_here",
+    "load_gpu_limits",
     "load_limits",
     "one_per_core",
     "save_limits",
@@ -97,9 +111,13 @@ def is_here(hardware_id: str) -> bool:
 
 def detect() -> HardwareProfile:
     """Describes this host: nothing is measured, but figures measured earlier are filled in."""
-    from autosparse.hardware.measured import load_limits
+    from autosparse.hardware.measured import load_gpu_limits, load_limits
 
     profile = describe()
+    if profile.gpus:
+        pairs = ((gpu, load_gpu_limits(gpu.device_id)) for gpu in profile.gpus)
+        gpus = tuple(gpu if limits is None else limits.apply(gpu) for gpu, limits in pairs)
+        profile = replace(profile, gpus=gpus)
     known = map(load_limits, (profile.hardware_id, *former_ids()))
     limits = next((found for found in known if found is not None), None)
     return profile if limits is None else limits.apply(profile)

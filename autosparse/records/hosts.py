@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from autosparse.storage.serial import Record, short_hash
+from autosparse.storage.serial import Record, added, short_hash
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,7 +68,30 @@ class CpuProfile(Record):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GpuProfile(Record):
-    """One GPU, as its driver describes it."""
+    """One GPU, or one slice of it, as its driver describes it, and what it was measured to do.
+
+    Attributes:
+        index: number of the GPU, as the driver counts.
+        name: the vendor's; that of a slice names its size.
+        uuid: the driver's id of this very device; that of a slice is its own.
+        compute_capability: such as ``9.0``.
+        architecture: the vendor's name of its generation.
+        multiprocessors: of the GPU or slice, None while nobody could tell.
+        memory_bytes: of the GPU or slice.
+        max_sm_clock_mhz: None when unreadable, as below.
+        max_memory_clock_mhz: of its memory.
+        power_cap_watts: what the whole GPU may draw.
+        mig: whether it is a slice of a GPU in MIG mode.
+        driver: the driver's version.
+        sparse_tensor_cores: whether it multiplies 2:4 operands.
+        mig_slice: number of the slice on its GPU; None for a whole GPU.
+        l2_bytes: size of its L2 cache, 0 while that is not known.
+        bf16_tflops: measured rate of dense products, None when not measured; `f16_tflops` and
+            `fp8_tflops` likewise, the latter None also where it has no such arithmetic.
+        copy_gbytes_per_s: measured rate of reading and writing its memory, both counted.
+        node_us: measured time of the shortest kernel in a graph of many.
+        load_clock_mhz: clock of its multiprocessors under a steady load of dense products.
+    """
 
     index: int
     name: str
@@ -83,6 +106,14 @@ class GpuProfile(Record):
     mig: bool
     driver: str
     sparse_tensor_cores: bool
+    mig_slice: int | None = added(None)
+    l2_bytes: int = added(0)
+    bf16_tflops: float | None = added(None)
+    f16_tflops: float | None = added(None)
+    fp8_tflops: float | None = added(None)
+    copy_gbytes_per_s: float | None = added(None)
+    node_us: float | None = added(None)
+    load_clock_mhz: int | None = added(None)
 
     @property
     def device_id(self) -> str:
@@ -102,7 +133,7 @@ class HardwareProfile(Record):
             instruction sets, core count, caches) and of nothing that varies from day to day; each
             GPU has its own `GpuProfile.device_id`.
         cpu: the CPU.
-        gpus: one per device; empty without a GPU.
+        gpus: one per GPU, or per slice of one in MIG mode; empty without any.
         gpu_note: why `gpus` is empty, or empty.
     """
 
