@@ -7,7 +7,6 @@ of our own does it all at once in float32 (`cuda/finish.cu`), on a CPU torch doe
 from __future__ import annotations
 
 import ctypes
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -125,11 +124,6 @@ def source_of(
     variant = ", ".join([_TYPES[dtype], str(width), *flags, activation.name])
     headers = [SHARED_HEADERS / "primitives.cuh", SHARED_HEADERS / "activations.cuh"]
     return Source.read(SHARED_HEADERS / "finish.cu", headers, variant)
-
-
-def sources() -> tuple[Path, ...]:
-    """Gives the files that decide how long it takes."""
-    return (*sorted(SHARED_HEADERS.iterdir()), Path(__file__))
 
 
 def activated(sums: torch.Tensor, activation: Activation) -> torch.Tensor:

@@ -249,24 +249,38 @@ def method_of(kernel: GpuKernel) -> Method:
     return all_methods()[kernel.method]
 
 
-def why_not(kernel: GpuKernel, shape: LayerShape, pattern: Pattern, chip: Chip) -> str:
-    """Says why a kernel cannot run a layer on a chip; empty if it can."""
+def why_not(
+    kernel: GpuKernel, shape: LayerShape, pattern: Pattern, chip: Chip, *, is_here: bool = True
+) -> str:
+    """Says why a kernel cannot run a layer on a chip; empty if it can.
+
+    Args:
+        kernel: one of any method.
+        shape: the layer.
+        pattern: what its zeros follow.
+        chip: where.
+        is_here: whether the chip is of this host, so that it matters what is installed here.
+    """
     method, wanted = method_of(kernel), family_of(pattern).contract(pattern)
-    if missing := method.missing:
+    if is_here and (missing := method.missing):
         return f"it needs {' and '.join(missing)}, which is not installed"
     if (kernel.contract, kernel.nm) != (wanted.kind, wanted.nm):
         return f"it runs {kernel.contract}{kernel.nm or ''}, not {wanted}, which {pattern.name} needs"
     return method.why_not(kernel, shape, pattern, chip)
 
 
-def kernels_for(shape: LayerShape, pattern: Pattern, dtype: str, chip: Chip) -> tuple[GpuKernel, ...]:
-    """Lists the kernels that can run a layer on a chip in a dtype.
+def kernels_for(
+    shape: LayerShape, pattern: Pattern, dtype: str, chip: Chip, *, is_here: bool = True
+) -> tuple[GpuKernel, ...]:
+    """Lists the kernels that can run a layer on a chip in a dtype, see `why_not`.
 
     Raises:
         NoKernel: there is none; carries every kernel's reasons.
     """
     kernels = [kernel for kernel in all_kernels() if kernel.dtype == dtype]
-    reasons = {kernel.name: why_not(kernel, shape, pattern, chip) for kernel in kernels}
+    reasons = {
+        kernel.name: why_not(kernel, shape, pattern, chip, is_here=is_here) for kernel in kernels
+    }
     able = tuple(kernel for kernel in kernels if not reasons[kernel.name])
     if not able:
         some = "; ".join(sorted(set(reasons.values()))) or f"none computes in {dtype}"

@@ -60,9 +60,7 @@ class Cublas(Method):
 
     def sources(self) -> tuple[Path, ...]:
         """Gives this file, and what finishes products."""
-        from autosparse.kernels.gpu import finishing
-
-        return (Path(__file__), *finishing.sources())
+        return (Path(__file__), *nvrtc.finishing_sources())
 
 
 def is_product(shape: LayerShape) -> bool:

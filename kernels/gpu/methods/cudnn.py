@@ -78,9 +78,7 @@ class Cudnn(Method):
 
     def sources(self) -> tuple[Path, ...]:
         """Gives this file, and what finishes convolutions."""
-        from autosparse.kernels.gpu import finishing
-
-        return (Path(__file__), *finishing.sources())
+        return (Path(__file__), *nvrtc.finishing_sources())
 
 
 class _Convolution:

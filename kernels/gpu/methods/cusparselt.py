@@ -103,9 +103,7 @@ class Cusparselt(Method):
 
     def sources(self) -> tuple[Path, ...]:
         """Gives this file, and what finishes products."""
-        from autosparse.kernels.gpu import finishing
-
-        return (Path(__file__), *finishing.sources())
+        return (Path(__file__), *nvrtc.finishing_sources())
 
 
 def library_version() -> str:
