@@ -15,6 +15,7 @@
     ├── MissingDependency          7  a library, compiler product or device is absent
     │   └── NoKernel               7  no kernel can run this layer; carries every kernel's reason
     ├── WrongResult                1  a kernel's output is outside its tolerance
+    ├── DeviceLost                 1  a device does no more for this process
     ├── TrainingDiverged           1  the loss of a training run is no longer finite
     └── MissingMeasurement         1  a latency was asked for that was never measured
 
@@ -174,6 +175,10 @@ class DatabaseError(UsageError):
 
 class WrongResult(AutosparseError):
     """A kernel's output differs from the reference by more than its tolerance."""
+
+
+class DeviceLost(AutosparseError):
+    """A device gave this process up, as GPUs do after an illegal access: only another can go on."""
 
 
 class TrainingDiverged(AutosparseError):

@@ -95,6 +95,9 @@ class Device(ABC):
     kind: ClassVar[str] = ""  # its file's name, set by `register`
     usual_dtypes: ClassVar[tuple[str, ...]] = ("f32", "bf16")
     """Arithmetic types that models are computed in where none is named."""
+    checks_whole: ClassVar[bool] = False
+    """Whether a large layer is checked as a whole too, at some of its outputs: where kernels take other
+    paths on it than on the small twin whose reference is computed."""
 
     # ---------------------------------------------------------------------------------- what it is
 
@@ -117,6 +120,16 @@ class Device(ABC):
     @abstractmethod
     def name(self) -> str:
         """Its name in the vendor's words."""
+
+    @property
+    def named(self) -> str:
+        """What `find` finds it by on its host: the kind, and behind a colon its number if not 0."""
+        return self.kind
+
+    @property
+    def environment(self) -> Mapping[str, str]:
+        """Variables of a process that shall measure this device: the only one of its kind there."""
+        return {}
 
     @property
     @abstractmethod

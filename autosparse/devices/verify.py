@@ -143,6 +143,46 @@ def twin(shape: LayerShape) -> LayerShape:
     return dataclasses.replace(single, in_height=min(rows, shape.in_height))
 
 
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Some samples of a layer, and some of its outputs in them.
+
+    Attributes:
+        samples: their numbers.
+        outputs: channels.
+    """
+
+    samples: tuple[int, ...]
+    outputs: tuple[int, ...]
+
+    def of(self, out: Array) -> Array:
+        """Gives this part of an output, NCHW."""
+        found: Array = out[list(self.samples)][:, list(self.outputs)]
+        return found
+
+    def reference(
+        self, shape: LayerShape, x: Array, weight: Array, bias: Array, residual: Array | None
+    ) -> NDArray[np.float64]:
+        """Computes this part of a layer, given as for `reference`."""
+        samples, outputs = list(self.samples), list(self.outputs)
+        small = dataclasses.replace(shape, batch_size=len(samples), out_channels=len(outputs))
+        added = None if residual is None else self.of(residual)
+        return reference(small, x[samples], weight[outputs], bias[outputs], added)
+
+
+def part_of(shape: LayerShape) -> Part:
+    """Gives the first, middle and last sample, and so many outputs that a reference costs little.
+
+    Args:
+        shape: the layer, without groups.
+    """
+    samples = sorted({0, shape.batch_size // 2, shape.batch_size - 1})
+    one_output = shape.flops // shape.batch_size * len(samples) // shape.out_channels
+    count = min(max(REFERENCE_FLOPS // max(one_output, 1), 1), shape.out_channels)
+    spread = np.linspace(0, shape.out_channels - 1, count).astype(int)
+    return Part(tuple(samples), tuple(dict.fromkeys(spread.tolist())))
+
+
 def reference(
     shape: LayerShape, x: Array, weight: Array, bias: Array, residual: Array | None
 ) -> NDArray[np.float64]:

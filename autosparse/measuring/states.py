@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 
 from autosparse import hardware
 from autosparse.kernels.probes import probe_handover_ns
-from autosparse.measuring.conditions import is_busy_accepted
+from autosparse.measuring.conditions import Watch, is_busy_accepted
 from autosparse.measuring.pace import RAMP_S, SLOWED, UNLIMITED, Pace, PaceProbe, full_pace, probe_pace
 from autosparse.storage.serial import Record, added
 
@@ -298,6 +298,20 @@ class Prober:
         if full is None or not self.taken_paces:
             return None
         return float(np.median([pace.over(full) for pace in self.taken_paces]))
+
+    def why_disturbed(self, watch: Watch) -> str:
+        """Says what disturbed what was timed; empty if nothing did.
+
+        Args:
+            watch: of the host since then.
+        """
+        share = self.pace_share if self.is_lenient else None
+        return watch.conditions(rate_share=share).why_disturbed
+
+    @property
+    def told(self) -> str:
+        """What is worth keeping with a figure beside it; empty for nothing."""
+        return ""
 
     @property
     def has_waited_long(self) -> bool:

@@ -258,12 +258,8 @@ def measure(
         warm_up(runner, policy)
         sampling = _Sampling(runner, policy, rival_us, floor_us, prober)
         timing = sampling.go(state, patience_s, slow_patience_s)
-        share = prober.pace_share if prober is not None and prober.is_lenient else None
-        return dataclasses.replace(
-            timing,
-            disturbed=watch.conditions(rate_share=share).why_disturbed,
-            slowed_s=sampling.slowed_s,
-        )
+        disturbed = prober.why_disturbed(watch) if prober else watch.conditions().why_disturbed
+        return dataclasses.replace(timing, disturbed=disturbed, slowed_s=sampling.slowed_s)
 
 
 class _Sampling:

@@ -86,7 +86,7 @@ class Measurement(Record):
         repeats: timed repetitions.
         sparsity: fraction of blocks pruned.
         flops_kept: floating-point operations really done per run.
-        message: reason of a failure, or empty.
+        message: reason of a failure; else what is worth telling of the figure, such as a GPU's clocks.
         measured_at: UTC, ISO 8601.
         version: autosparse version that measured.
         handover_ns: what a cache line took meanwhile from one processor in use to the next; None with

@@ -225,7 +225,8 @@ def asking(
     begun, budget_us = time.monotonic(), request.time_budget_us
     with ExitStack() as stack:
         stack.enter_context(measuring(f"{request.dtype} kernels", progress))
-        child = stack.enter_context(Worker()) if worker is None else worker
+        if worker is None:
+            worker = stack.enter_context(Worker(environment=device.environment))
         prober = device.prober(request.threads)
         stack.callback(device.keep, prober)
         alone = prober.history.undisturbed_share if prober else 1.0
@@ -235,7 +236,7 @@ def asking(
             database=database,
             catalogue=request.catalogue(device),
             bounds=device.bounds(request.threads, request.effective_policy, request.dtype),
-            worker=child,
+            worker=worker,
             deadline=float("inf") if budget_us is None else begun + budget_us / 1e6,
             prober=prober,
             state=prober.history.usual if prober else "",

@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autosparse.devices.device import Built, Device, kind_of
-from autosparse.devices.layer import Layer, random_layer
-from autosparse.devices.verify import magnitude, reference, twin, why_wrong
+from autosparse.devices.layer import FloatArray, Layer, random_layer
+from autosparse.devices.verify import Part, magnitude, part_of, reference, twin, why_wrong
 from autosparse.errors import NoKernel, UsageError
 from autosparse.measuring import stopwatch
 from autosparse.measuring.pace import Pace
@@ -79,7 +79,7 @@ class Outcome(Record):
         ci_high_us: upper end.
         repeats: samples.
         beaten: whether sampling ended early because the rival had won.
-        message: reason of a failure, or empty.
+        message: reason of a failure; else what is worth telling of the figure.
         state: state that the host was in.
         probes_ns: what every probe of the host's state found.
         paces: what every probe of its processors' pace found.
@@ -120,7 +120,7 @@ def measure(job: LayerJob) -> Outcome:
 def _verified_and_timed(job: LayerJob, device: type[Device]) -> Outcome:
     layer = random_layer(job.shape, job.pattern, job.sparsity, job.dtype)
     with _built(job, device, layer) as built:
-        if wrong := _wrong(job, device, built):
+        if wrong := _wrong(job, device, layer, built):
             return Outcome(status=Status.WRONG, message=wrong)
         copies = _copies(job, layer, built)
     writes_inputs = job.policy.writes_inputs
@@ -132,16 +132,26 @@ def _built(job: LayerJob, device: type[Device], layer: Layer, **how: Any) -> Bui
     return device.build(layer, job.kernel, job.threads, config=job.config, **how)
 
 
-def _wrong(job: LayerJob, device: type[Device], built: Built) -> str:
+def _wrong(job: LayerJob, device: type[Device], layer: Layer, built: Built) -> str:
     """Gives what is wrong with a kernel's output, or an empty string."""
-    layer, expected, size = _verification(twin(job.shape), job.pattern, job.sparsity, job.dtype)
+    small, expected, size = _verification(twin(job.shape), job.pattern, job.sparsity, job.dtype)
+    allowed = device.tolerance(small, job.kernel, size)
+    if small.shape == job.shape:
+        return why_wrong(_output(built, small), expected, allowed)
+    with _built(job, device, small) as other:
+        wrong = why_wrong(_output(other, small), expected, allowed)
+    if wrong or not device.checks_whole:
+        return wrong
+    part, expected = _part(layer)
+    got, allowed = part.of(_output(built, layer)), device.tolerance(layer, job.kernel, size)
+    wrong = why_wrong(got, expected, allowed)
+    return f"of the whole layer, {wrong}" if wrong else ""
+
+
+def _output(built: Built, layer: Layer) -> FloatArray:
     got = np.full(layer.shape.output_shape, np.nan, np.float32)
-    if layer.shape == job.shape:
-        built.run(layer.inputs, got)
-    else:
-        with _built(job, device, layer) as small:
-            small.run(layer.inputs, got)
-    return why_wrong(got, expected, device.tolerance(layer, job.kernel, size))
+    built.run(layer.inputs, got)
+    return got
 
 
 def _timed(job: LayerJob, device: type[Device], layer: Layer, built: Built) -> Outcome:
@@ -170,6 +180,7 @@ def _timed(job: LayerJob, device: type[Device], layer: Layer, built: Built) -> O
         ci_high_us=timing.ci_high_us,
         repeats=timing.repeats,
         beaten=timing.beaten,
+        message=prober.told if prober else "",
     )
 
 
@@ -183,6 +194,14 @@ def _copies(job: LayerJob, layer: Layer, built: Built) -> int:
         rival_us=job.rival_us,
         cache_bytes=job.cache_bytes,
     )
+
+
+@functools.lru_cache(maxsize=1)
+def _part(layer: Layer) -> tuple[Part, NDArray[np.float64]]:
+    """Gives some outputs of a large layer, and what they are."""
+    part, (x, *residual) = part_of(layer.shape), layer.inputs
+    added = residual[0] if residual else None
+    return part, part.reference(layer.shape, x, layer.weight, layer.bias, added)
 
 
 @functools.lru_cache(maxsize=1)

@@ -21,6 +21,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from typing import Any, TextIO
 
+from autosparse.errors import DeviceLost
 from autosparse.progress import Progress, ProgressEvent
 
 Job = dict[str, Any]
@@ -76,6 +77,10 @@ def _answer(runner: Runner, job: Job, answers: TextIO) -> Job:
     # The border of the process: whatever goes wrong in a job is told, and becomes a row.
     try:
         return {"outcome": runner(job, Progress(tell))}
+    except DeviceLost as error:
+        sys.stderr.write(f"{error}\n")
+        sys.stderr.flush()
+        os._exit(1)  # further jobs would fail for this one's fault
     except Exception as error:
         where = traceback.format_exc(limit=-3)
         return {"error": f"{type(error).__name__}: {error}", "traceback": where}

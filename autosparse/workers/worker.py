@@ -68,6 +68,7 @@ class Worker(Closing):
         processors: logical processors the child may run on; None leaves it all that the parent has.
         library_threads: threads that libraries of the child may start unless told otherwise; None sets
             no limit.
+        environment: variables of the child beside those of this process.
     """
 
     def __init__(
@@ -77,10 +78,11 @@ class Worker(Closing):
         import_path: Sequence[Path] = (),
         processors: Sequence[int] | None = None,
         library_threads: int | None = 1,
+        environment: Mapping[str, str] | None = None,
     ) -> None:
-        self._environment = {}
+        self._environment = dict(environment or {})
         if library_threads is not None:
-            self._environment = dict.fromkeys(_LIBRARY_THREADS, str(library_threads))
+            self._environment |= dict.fromkeys(_LIBRARY_THREADS, str(library_threads))
         self._settings = {
             "runner": runner,
             "import_path": [str(folder) for folder in import_path],
