@@ -45,6 +45,15 @@ class Layer:
     kept: int
 
 
+def elements_touched(shape: LayerShape, *, with_input: bool = True) -> int:
+    """Counts the elements of activations that a layer has to read and write, each once."""
+    out = math.prod(shape.output_shape)
+    # A stride may step over inputs; no more are needed than outputs times taps.
+    pixels = min(shape.in_height * shape.in_width, shape.out_height * shape.out_width * shape.taps)
+    read = shape.batch_size * shape.in_channels * pixels if with_input else 0
+    return out + read + (out if shape.residual else 0)
+
+
 # Kernel variants of one layer follow each other, so the last layer is worth keeping.
 @functools.lru_cache(maxsize=1)
 def random_layer(shape: LayerShape, pattern: Pattern, sparsity: float, dtype: str = "f32") -> Layer:

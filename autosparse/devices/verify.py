@@ -24,7 +24,7 @@ _CHUNK_ELEMENTS = 1 << 22
 
 _F32_EPSILON = 2.0**-23
 # What is written down is rounded to the type, here by up to a whole unit.
-_WRITING = {"f32": 2 * _F32_EPSILON, "bf16": 2.0**-8, "f16": 2.0**-11}
+WRITING = {"f32": 2 * _F32_EPSILON, "bf16": 2.0**-8, "f16": 2.0**-11}
 # A right kernel is called wrong no more often than this.
 _FALSE_ALARM = 1e-6
 # Standard error of rounding once, over epsilon times what is rounded: up to half a unit.
@@ -84,7 +84,12 @@ _FUNCTIONS: Mapping[Activation, _Function] = {
 
 
 def largest_error(
-    shape: LayerShape, additions: float, magnitude: float, dtype: str = "f32", growth: float = 1.0
+    shape: LayerShape,
+    additions: float,
+    magnitude: float,
+    dtype: str = "f32",
+    growth: float = 1.0,
+    beside: float = 0.0,
 ) -> float:
     """Gives the largest error that rounding can explain, of an output that is 1 or smaller.
 
@@ -103,15 +108,26 @@ def largest_error(
         magnitude: root of the largest sum of squared products; see `magnitude`.
         dtype: type of the operands, which hold their values exactly, and of the output.
         growth: how much larger than the sum the terms are that a method adds up, RMS.
+        beside: further error of a sum, before the activation.
     """
-    outputs = shape.batch_size * shape.out_channels * shape.out_height * shape.out_width
+    outputs = math.prod(shape.output_shape)
     deviations = 2 / math.pi * math.log(2 * outputs / _FALSE_ALARM)
     summing = deviations * _ROUNDING * _F32_EPSILON * growth * math.sqrt(max(additions, 1.0))
     function = _FUNCTIONS[shape.activation]
     # Where the activation follows in a pass of its own, its operand was written down too.
-    writing = _WRITING[dtype] * (1.0 if function.clamps else 1.0 + function.slope)
+    writing = WRITING[dtype] * (1.0 if function.clamps else 1.0 + function.slope)
     slope = max(1.0, function.slope)
-    return slope * (summing * magnitude + 2 * _F32_EPSILON) + writing + function.error
+    return slope * (summing * magnitude + 2 * _F32_EPSILON + beside) + writing + function.error
+
+
+def largest_sum(shape: LayerShape, magnitude: float) -> float:
+    """Gives what no sum of products of normal inputs exceeds, but once in a million layers.
+
+    Args:
+        shape: the layer.
+        magnitude: root of the largest sum of squared products.
+    """
+    return magnitude * math.sqrt(2 * math.log(2 * math.prod(shape.output_shape) / _FALSE_ALARM))
 
 
 def magnitude(shape: LayerShape, x: Array, weight: Array) -> float:

@@ -140,6 +140,8 @@ class Method(ABC):
     name: ClassVar[str] = ""  # its file's, set by `register`
     needs: ClassVar[Mapping[str, str]] = {}
     """Module that must be importable to the distribution that brings it."""
+    rounds_sums: ClassVar[bool] = False
+    """Whether bias and sums are rounded to the kernel's type before what follows, as libraries do."""
 
     @abstractmethod
     def kernels(self) -> tuple[GpuKernel, ...]:

@@ -27,6 +27,7 @@ class Cublas(Method):
     """Dense products of matrices."""
 
     needs: ClassVar[Mapping[str, str]] = {"torch": "torch", "cuda": "cuda-bindings"}
+    rounds_sums = True
 
     def kernels(self) -> tuple[GpuKernel, ...]:
         """Lists one per type."""

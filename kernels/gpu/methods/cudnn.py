@@ -31,6 +31,7 @@ class Cudnn(Method):
     """Dense convolutions, in groups or not."""
 
     needs: ClassVar[Mapping[str, str]] = {"torch": "torch", "cuda": "cuda-bindings"}
+    rounds_sums = True
 
     def kernels(self) -> tuple[GpuKernel, ...]:
         """Lists one per type."""

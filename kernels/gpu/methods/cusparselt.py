@@ -48,6 +48,7 @@ class Cusparselt(Method):
     """Linear layers of one tile with 2:4 inside, and of 2:4 alone."""
 
     needs: ClassVar[Mapping[str, str]] = {"torch": "torch", "cuda": "cuda-bindings"}
+    rounds_sums = True
 
     def kernels(self) -> tuple[GpuKernel, ...]:
         """Lists tiles with 2:4 (``tvw``) and 2:4 alone (``nm24``), by type."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from autosparse.devices.device import Kernel
 from autosparse.devices.kinds.cpu.method_work import DIRECT, work_of, works_of
-from autosparse.devices.layer import BYTES
+from autosparse.devices.layer import BYTES, elements_touched
 from autosparse.errors import MissingMeasurement
 from autosparse.kernels.spec import KernelSpec
 from autosparse.measuring.stopwatch import MeasurementPolicy
@@ -64,7 +64,7 @@ class Roofline:
         assert kernel is None or isinstance(kernel, KernelSpec)
         waste = _lane_waste(shape, kernel) if kernel else 1.0
         works = [work_of(shape, kept, kernel.method)] if kernel else works_of(shape, kept, self.dtype)
-        touched = BYTES[self.dtype] * _activations(shape, with_input=kept != 0)
+        touched = BYTES[self.dtype] * elements_touched(shape, with_input=kept != 0)
         activations_us = touched / self._bytes_per_us(touched)
         return MARGIN * min(
             max(
@@ -116,11 +116,3 @@ def _lane_waste(shape: LayerShape, kernel: KernelSpec) -> float:
         vectors = groups * math.ceil(block_n / lanes) + math.ceil(rest / lanes)
         return vectors * lanes / outputs
     return 1.0
-
-
-def _activations(shape: LayerShape, *, with_input: bool) -> int:
-    out = shape.batch_size * shape.out_channels * shape.out_height * shape.out_width
-    # A stride may step over inputs; no more are needed than outputs times taps.
-    pixels = min(shape.in_height * shape.in_width, shape.out_height * shape.out_width * shape.taps)
-    read = shape.batch_size * shape.in_channels * pixels if with_input else 0
-    return out + read + (out if shape.residual else 0)
