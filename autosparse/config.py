@@ -21,7 +21,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError, Va
 
 from autosparse import data, hardware, models, values
 from autosparse.database.schema import check_file, parse_url
-from autosparse.devices import AUTO, kind_names
+from autosparse.devices import AUTO, kind_and_number, kind_names
 from autosparse.errors import ConfigError, DatabaseError, RunError, got
 from autosparse.models.weight_files import check_weights
 from autosparse.records import short_hash
@@ -57,11 +57,9 @@ _OTHER_NAMES = {"data": "AUTOSPARSE_DATASET"}
 TRAIN_KINDS = ("none", "short", "full")
 ONE_SHOT = ("masks", "obs")
 JUDGED = ("worst", "best")
-_DTYPES = ("f32", "bf16", "auto")
-_DTYPES_TO_COME = dict.fromkeys(("fp16", "f16", "int8"), "this version has no kernels of that type")
-_DEVICES_TO_COME = {
-    name: "this version has no GPU kernels; latencies are those of the CPU" for name in ("cuda", "gpu")
-}
+_DTYPES = ("f32", "bf16", "f16", "auto")
+_DTYPES_TO_COME = {"fp16": "it is named f16", "int8": "this version has no kernels of that type"}
+_OTHER_DEVICES = {"gpu": "GPUs are named cuda, cuda:1 and so on"}
 
 # How fast and where a run is done, not what it is: a run continues when one of these changes.
 _NOT_DEFINING = frozenset(
@@ -89,8 +87,9 @@ Globs = Annotated[tuple[str, ...], _by(values.globs)]
 
 
 def _device(value: Any, name: str) -> str:
-    known: str = values.choice((AUTO, *kind_names()), _DEVICES_TO_COME)(value, name)
-    return known
+    kind = kind_and_number(value)[0] if isinstance(value, str) and value != AUTO else value
+    values.choice((AUTO, *kind_names()), _OTHER_DEVICES)(kind, name)
+    return str(value)
 
 
 def _host(value: Any, name: str) -> str:
@@ -118,11 +117,12 @@ class SearchConfig(BaseModel):
             ``worst``, in which the dense model is slowest, or the ``best``.
         batch_size: samples per timed run.
         input_shape: channels, height and width of a timed sample; None is the model's own.
-        dtype: arithmetic type: ``f32``, ``bf16``, or ``auto``, which lets the search choose one of the
-            two per configuration where the host computes in bf16, and is f32 elsewhere.
+        dtype: arithmetic type: ``f32``, ``bf16``, ``f16``, or ``auto``, which on processors lets the
+            search choose f32 or bf16 per configuration where the host computes in bf16, and is f32
+            elsewhere; on GPUs it is bf16.
         compact_weights: leave out kernels that keep transformed weights: less memory, some speed lost.
         threads: worker threads of a timed run; ``auto`` is every usable core.
-        device: where latencies are measured.
+        device: where latencies are measured: ``auto`` or ``cpu``, ``cuda``, ``cuda:1`` and so on.
         trials: configurations the study may try; None is what the search space says.
         time_budget: microseconds the whole run may take; None is no limit.
         parallel: evaluations at a time; None is as many as there are cores.
@@ -299,8 +299,8 @@ def validate(config: SearchConfig, *, writing: bool = True) -> None:
             host, if it measures, does not compute in the type.
         RunError: the results folder, AUTOSPARSE_HOME or the folder of a database cannot be written, or
             the run to take over from is not there or unfinished.
-        MissingDependency: a library that the model needs is not installed, or no Ray cluster answers at
-            the address.
+        MissingDependency: a library that the model needs is not installed, this host, if it measures,
+            has no such device, or no Ray cluster answers at the address.
     """
     models.check_source(config.model)
     if config.weights is not None:
@@ -310,6 +310,7 @@ def validate(config: SearchConfig, *, writing: bool = True) -> None:
         spaces.load(config.space)
     if config.host == HERE and not config.hosts:  # what nodes of a cluster can do is asked there
         _check_threads(config.threads)
+        _check_device(config.device)
         _check_dtype(config.dtype, config.device)
     _check_storage(config.storage)
     _check_database(config.database)
@@ -352,15 +353,27 @@ def _check_threads(threads: int | str) -> None:
         )
 
 
+def _is_processor(device: str) -> bool:
+    return kind_and_number(device)[0] in (AUTO, "cpu")
+
+
+def _check_device(device: str) -> None:
+    if not _is_processor(device):  # every host has one
+        from autosparse.devices.device import find  # loads the kernels of every kind
+
+        find(device)
+
+
 def _check_dtype(dtype: str, device: str) -> None:
-    if dtype != "bf16":  # auto makes do without
+    if dtype == AUTO or (dtype == "f32" and _is_processor(device)):  # auto takes what there is
         return
     from autosparse.devices.device import find  # loads the kernels of every kind
 
-    if why := find(device).why_no_dtype(dtype):
+    found = find(device)
+    if why := found.why_no_dtype(dtype):
         raise ConfigError(
-            f"dtype must be one that this host computes in, but got {dtype}: {why}; write "
-            "--dtype f32, or auto to take bf16 where there is any"
+            f"dtype must be one that the device computes in, but got {dtype}: {why}; write "
+            f"--dtype {found.usual_dtypes[0]}, or auto to take what there is"
         )
 
 

@@ -105,12 +105,12 @@ def profile(
     if given:
         flag = "--" + next(iter(given)).replace("_", "-")
         raise UsageError(f"{flag} is of the break-even map, but --break-even was not given; add it")
-    from autosparse.measuring import limits
+    from autosparse.devices import checkup
 
     with working(ctx.obj) as progress:
         telling = progress.of("profile")
         with telling.at("profile"):
-            found = limits.profile(refresh=refresh, progress=telling)
+            found = checkup.profile(refresh=refresh, progress=telling)
     if as_json:
         emit_json(found.to_json())
     else:
@@ -169,7 +169,8 @@ def _facts(found: HardwareProfile) -> Iterator[tuple[str, object]]:
     if not found.gpus:
         yield "GPU", found.gpu_note
     for gpu in found.gpus:
-        yield f"GPU {gpu.index}", _gpu_line(gpu)
+        yield f"GPU {gpu.place}", _gpu_line(gpu)
+        yield f"GPU {gpu.place} at best", _gpu_limits(gpu)
 
 
 def _cpu_facts(cpu: CpuProfile) -> Iterator[tuple[str, object]]:
@@ -229,15 +230,27 @@ def _gpu_line(gpu: GpuProfile) -> str:
     return ", ".join(parts)
 
 
+def _gpu_limits(gpu: GpuProfile) -> str:
+    if gpu.copy_gbytes_per_s is None or gpu.node_us is None:
+        return "not measured: kernels cannot run on it here; see autosparse doctor"
+    rates = (("bf16", gpu.bf16_tflops), ("f16", gpu.f16_tflops), ("fp8", gpu.fp8_tflops))
+    parts = [f"{dtype} {rate:.4g} TFLOP/s" for dtype, rate in rates if rate]
+    parts += [f"copies {gpu.copy_gbytes_per_s:.4g} GB/s", f"L2 {format_bytes(gpu.l2_bytes)}"]
+    parts += [f"{gpu.node_us:.3g} us per kernel in a graph"]
+    parts += [f"{gpu.load_clock_mhz} MHz under load"] if gpu.load_clock_mhz else []
+    return ", ".join(parts)
+
+
 def doctor(as_json: options.Json = False) -> int:
     """Say what on this machine spoils measurements and what is missing, and what to do about it."""
     from autosparse.hardware import examine
 
     findings = examine()
     if all(finding.severity != "fail" for finding in findings):
+        from autosparse.devices.checkup import check_devices
         from autosparse.measuring.checkup import check_states  # runs the kernels
 
-        findings = (*findings, *check_states())
+        findings = (*findings, *check_states(), *check_devices())
     if as_json:
         emit_json([finding.to_json() for finding in findings])
     else:

@@ -110,8 +110,8 @@ Dtype = Annotated[
     str | None,
     _text(
         "--dtype",
-        help="Arithmetic type: f32, bf16, or auto: whichever is better per configuration, f32 where "
-        "the CPU does not compute in bf16.",
+        help="Arithmetic type: f32, bf16, f16, or auto: on a CPU f32 or bf16, whichever is better per "
+        "configuration, on a GPU bf16.",
         default="auto",
         panel=_WHERE,
     ),
@@ -130,7 +130,8 @@ Threads = Annotated[
     _text("--threads", help="Threads of a timed run.", default="every usable core", panel=_WHERE),
 ]
 Device = Annotated[
-    str | None, _text("--device", help="Where to time: auto or cpu.", default="auto", panel=_WHERE)
+    str | None,
+    _text("--device", help="Where to time: auto, cpu, cuda or cuda:1.", default="auto", panel=_WHERE),
 ]
 Trials = Annotated[
     str | None,

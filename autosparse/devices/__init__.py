@@ -18,6 +18,12 @@ AUTO = "auto"
 """The device that is taken where none is named: the host's processor."""
 
 
+def kind_and_number(name: str) -> tuple[str, int]:
+    """Takes the name of a device apart: ``cuda:1`` is the second of its kind on its host."""
+    kind, _, number = name.partition(":")
+    return (kind, int(number)) if number.isdecimal() else (name, 0)
+
+
 def kind_names() -> tuple[str, ...]:
     """Gives the kinds of devices that can be named, whether or not this host has one."""
     return tuple(sorted(module.name for module in pkgutil.iter_modules(kinds.__path__)))

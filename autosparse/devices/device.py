@@ -18,7 +18,7 @@ from typing import ClassVar, Protocol, Self, TypeVar
 
 from autosparse import hardware
 from autosparse.closing import Closing
-from autosparse.devices import AUTO, kind_names
+from autosparse.devices import AUTO, kind_and_number, kind_names
 from autosparse.devices.layer import FloatArray, Layer
 from autosparse.errors import MissingDependency, UsageError
 from autosparse.measuring.states import History, Marks, Prober
@@ -316,18 +316,22 @@ def kind_of(name: str) -> type[Device]:
 
 
 def find(name: str, host: HardwareProfile | None = None) -> Device:
-    """Gives a host's device of a kind, the first of several.
+    """Gives a host's device of a kind, the first of several unless another is named.
 
     Args:
-        name: of the kind, or `AUTO`.
+        name: of the kind, or `AUTO`; with a number behind it, as ``cuda:1``, another than the first.
         host: None for this one, with what was measured of it before.
 
     Raises:
         UsageError: no such kind.
         MissingDependency: the host has none; says why.
     """
-    kind, host = kind_of("cpu" if name == AUTO else name), host or hardware.detect()
+    named, number = kind_and_number(name)
+    kind, host = kind_of("cpu" if named == AUTO else named), host or hardware.detect()
     found = kind.of(host)
     if not found:
         raise MissingDependency(f"device {name} was asked for, but {kind.why_none(host)}")
-    return found[0]
+    if number >= len(found):
+        known = ", ".join(f"{device.named} ({device.name})" for device in found)
+        raise MissingDependency(f"device {name} was asked for, but this host has {known}")
+    return found[number]

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from autosparse.hardware.measured import (
         GpuLimits,
         MachineLimits,
-        forget_limits,
         load_gpu_limits,
         load_limits,
         save_limits,
@@ -33,7 +32,6 @@ _LAZY = {
     "examine": "doctor",
     "GpuLimits": "measured",
     "MachineLimits": "measured",
-    "forget_limits": "measured",
     "load_gpu_limits": "measured",
     "load_limits": "measured",
     "save_limits": "measured",
@@ -48,7 +46,6 @@ __all__ = [
     "describe",
     "detect",
     "examine",
-    "forget_limits",
     "former_ids",
     "hardware_id",
     "identify",

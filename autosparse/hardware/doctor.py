@@ -16,7 +16,9 @@ import psutil
 from autosparse.errors import RunError
 from autosparse.hardware import cores, cpu
 from autosparse.hardware.cores import ROOT
-from autosparse.records import Record
+from autosparse.hardware.gpu import detect_gpus, open_sensor
+from autosparse.hardware.gpu_sensor import GpuSensor
+from autosparse.records import GpuProfile, Record
 from autosparse.storage import paths
 from autosparse.units import format_bytes
 
@@ -68,6 +70,7 @@ def examine() -> tuple[Finding, ...]:
         check_clocks,
         check_virtual,
         check_memory,
+        check_gpus,
     )
     return tuple(finding for check in checks for finding in check())
 
@@ -267,3 +270,38 @@ def check_memory() -> Iterator[Finding]:
             message=f"/dev/shm has {format_bytes(free)} free: Ray falls back to the disk",
             remedy="enlarge it, for a container with --shm-size=1g",
         )
+
+
+def check_gpus(
+    detect: Callable[[], tuple[tuple[GpuProfile, ...], str]] = detect_gpus,
+    sensor_of: Callable[[str], GpuSensor | None] = open_sensor,
+) -> Iterator[Finding]:
+    """Whether something slows the GPUs, or computes on them."""
+    gpus, note = detect()
+    if not gpus:
+        yield Finding(name="GPU", severity="ok", message=note)
+    for gpu in gpus:
+        yield _gpu_finding(gpu, sensor_of(gpu.uuid))
+
+
+def _gpu_finding(gpu: GpuProfile, sensor: GpuSensor | None) -> Finding:
+    reading = None if sensor is None else sensor.read()
+    others = None if sensor is None else sensor.others(has_context=False)
+    slowed = reading.slowdowns if reading else ()
+    facts = [gpu.name, f"driver {gpu.driver}"]
+    if reading and reading.sm_clock_mhz is not None:
+        facts.append(f"at {reading.sm_clock_mhz} of {gpu.max_sm_clock_mhz or '?'} MHz")
+    if reading and reading.power_watts is not None:
+        facts.append(f"{reading.power_watts:.0f} of {gpu.power_cap_watts or 0:.0f} W")
+    facts += [f"slowed by {', '.join(slowed)}"] if slowed else []
+    facts += [f"{others} processes hold it"] if others else []
+    remedies = ["see to its cooling and power supply"] if slowed else []
+    remedies += (
+        ["measure while nothing computes there: nvidia-smi names the processes"] if others else []
+    )
+    return Finding(
+        name=f"GPU {gpu.place}",
+        severity="warn" if remedies else "ok",
+        message=", ".join(facts),
+        remedy="; ".join(remedies),
+    )

@@ -65,11 +65,6 @@ def load_gpu_limits(device_id: str) -> GpuLimits | None:
         return None
 
 
-def forget_limits(hardware_id: str) -> None:
-    """Has the limits of one device measured again."""
-    limits_file(hardware_id).unlink(missing_ok=True)
-
-
 def save_limits(hardware_id: str, limits: MachineLimits | GpuLimits) -> None:
     """Keeps the limits of one device; a reader never sees half a file.
 

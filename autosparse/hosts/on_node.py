@@ -357,7 +357,7 @@ class NodeHost(Host):
 def _tuning(request: TuneRequest, device: Device, database: TuningDatabase) -> dict[str, Any]:
     """Gives what a desk is asked for a tuning: the rows of the device among it, as they are by now."""
     rows = database.rows(hardware_id=device.id)
-    return {"request": request.to_json(), "device": device.kind, "rows": rows}
+    return {"request": request.to_json(), "device": device.named, "rows": rows}
 
 
 class _PinnedDesk(Desk):

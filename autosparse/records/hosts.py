@@ -116,6 +116,11 @@ class GpuProfile(Record):
     load_clock_mhz: int | None = added(None)
 
     @property
+    def place(self) -> str:
+        """Its number on its host; of a slice, that of the GPU, and behind a colon its own."""
+        return str(self.index) if self.mig_slice is None else f"{self.index}:{self.mig_slice}"
+
+    @property
     def device_id(self) -> str:
         """Stable id, 12 hexadecimal digits: equal for devices that take equally long.
 

@@ -78,17 +78,17 @@ def test_rows_are_of_one_device_each(toy: Device, worker: Worker, tmp_path: Path
 
 
 def test_it_can_be_named(toy: Device) -> None:
-    assert kind_names() == ("cpu", "toy")
+    assert kind_names() == ("cpu", "cuda", "toy")
     assert resolve({"model": "resnet20", "device": "toy"}, {}).device == "toy"
     assert SearchSpace.parse({"version": 1, "device": "toy"}, "t").device == "toy"
 
 
 def test_others_cannot(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(ConfigError, match="device must be auto or cpu, but got 'toy'"):
+    with pytest.raises(ConfigError, match="device must be auto or cpu or cuda, but got 'toy'"):
         resolve({"model": "resnet20", "device": "toy"}, {})
-    with pytest.raises(ConfigError, match="device must be a kind of cpu"):
+    with pytest.raises(ConfigError, match="device must be a kind of cpu, cuda"):
         SearchSpace.parse({"version": 1, "device": "toy"}, "t")
-    with pytest.raises(UsageError, match="device must be a kind of cpu, but got 'toy'"):
+    with pytest.raises(UsageError, match="device must be a kind of cpu, cuda, but got 'toy'"):
         find("toy")
     cpu = registry.kind_of("cpu")
     monkeypatch.setattr(cpu, "of", lambda host: ())

@@ -10,7 +10,7 @@ from fake_nvml import A100, H100, V100, Driver, slice_of
 
 from autosparse import hardware
 from autosparse.hardware.gpu import detect_gpus, open_sensor, visible
-from autosparse.hardware.measured import GpuLimits
+from autosparse.hardware.measured import GpuLimits, limits_file
 from autosparse.records import GpuProfile
 
 
@@ -213,7 +213,7 @@ def test_limits_are_kept_by_device_and_filled_in(monkeypatch: pytest.MonkeyPatch
     try:
         [known] = hardware.detect().gpus
     finally:
-        hardware.forget_limits(gpu.device_id)
+        limits_file(gpu.device_id).unlink()
     assert (known.multiprocessors, known.l2_bytes, known.bf16_tflops) == (132, 50 << 20, 798.0)
     assert known.device_id == gpu.device_id
     assert hardware.detect().gpus == (gpu,)

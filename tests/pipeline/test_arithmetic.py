@@ -141,8 +141,8 @@ def test_a_dry_run_counts_both_types(shop: Any) -> None:
 
 
 def test_an_unknown_type_is_refused() -> None:
-    with pytest.raises(ConfigError, match="f32 or bf16 or auto"):
-        config("f16")
+    with pytest.raises(ConfigError, match="f32 or bf16 or f16 or auto"):
+        config("f99")
 
 
 # ------------------------------------------------------------------------------- after tuning
