@@ -89,6 +89,7 @@ def compiled(source: Source, target: str) -> tuple[bytes, str]:
     options = [
         f"--gpu-architecture={target}",
         "--std=c++17",
+        "--device-as-default-execution-space",  # of lambdas, which cannot be marked
         "--ptxas-options=-v",
         f"-DAS_VARIANT={source.variant}",
     ]

@@ -19,11 +19,28 @@ NAN = 0x7FFF
 """In both 16-bit types."""
 
 
-class Machine:
-    """A shared library with an entry per variant, in a folder whose files go before the sound ones."""
+class Policy(ctypes.Structure):
+    """Who runs first, and what is done at once that nobody waits for yet; the rest is late."""
 
-    def __init__(self, folder: Path, entries: Sequence[str]) -> None:
+    _fields_ = tuple(
+        (name, ctypes.c_bool)
+        for name in ("early_copies", "early_bulk", "early_products", "last_thread_first")
+    )
+
+
+POLICIES = (
+    Policy(early_bulk=True, early_products=True),
+    Policy(early_copies=True, early_bulk=True, last_thread_first=True),
+    Policy(early_copies=True, early_products=True),
+)
+
+
+class Machine:
+    """A shared library with an entry per variant, of the sources as they are or of `more`."""
+
+    def __init__(self, folder: Path, entries: Sequence[str], more: str = "") -> None:
         (folder / "entries.inc").write_text("\n".join(entries))
+        (folder / "more.inc").write_text(more)
         library = folder / "emulator.so"
         includes = [f"-I{path}" for path in (folder, HERE, FOLDER, SHARED_HEADERS)]
         flags = ["-std=c++17", "-O1", "-shared", "-fPIC", "-U_FORTIFY_SOURCE", "-Wno-unknown-pragmas"]
@@ -43,9 +60,8 @@ class Machine:
         name: str,
         args: ctypes.Structure,
         grid: int,
-        *,
-        early_copies: bool = False,
-        last_thread_first: bool = False,
+        cluster: int = 1,
+        policy: Policy | None = None,
     ) -> None:
         """Runs a kernel.
 
@@ -53,7 +69,7 @@ class Machine:
             AssertionError: the machine stopped; the message says why.
         """
         fault = self.native.emulate(
-            name.encode(), ctypes.byref(args), grid, int(early_copies), int(last_thread_first)
+            name.encode(), ctypes.byref(args), grid, cluster, policy or POLICIES[0]
         )
         assert not fault, fault.decode()
 

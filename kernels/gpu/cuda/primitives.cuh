@@ -122,13 +122,14 @@ DEVICE void barrier_expect(u32 barrier, u32 bytes) {
     asm volatile("mbarrier.expect_tx.relaxed.cta.shared::cta.b64 [%0], %1;" ::"r"(barrier), "r"(bytes)
                  : "memory");
 }
-// Returns once the phase of that parity has ended: the current one, or the one before.
+// Returns once the phase of that parity has ended: the current one, or the one before. Other blocks of
+// the cluster may be among those who arrive.
 DEVICE void barrier_wait(u32 barrier, u32 parity) {
     asm volatile(
         "{\n"
         ".reg .pred ended;\n"
         "again:\n"
-        "mbarrier.try_wait.parity.shared::cta.b64 ended, [%0], %1;\n"
+        "mbarrier.try_wait.parity.acquire.cluster.shared::cta.b64 ended, [%0], %1;\n"
         "@!ended bra again;\n"
         "}" ::"r"(barrier), "r"(parity)
         : "memory");
@@ -138,6 +139,34 @@ DEVICE void copy_bulk(u32 to, const void* from, u32 bytes, u32 barrier) {
     asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];"
                  ::"r"(to), "l"(from), "r"(bytes), "r"(barrier)
                  : "memory");
+}
+// The same to all blocks of a cluster whose bits are set, at the same places, for barriers at the same.
+DEVICE void copy_bulk_to_all(u32 to, const void* from, u32 bytes, u32 barrier, u16 blocks) {
+    asm volatile(
+        "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes.multicast::cluster"
+        " [%0], [%1], %2, [%3], %4;" ::"r"(to), "l"(from), "r"(bytes), "r"(barrier), "h"(blocks)
+        : "memory");
+}
+
+// 9.7.13.3: all threads of all blocks of a cluster. Places keep the compiler from sharing code between
+// warps that have different numbers of registers.
+template <int PLACE>
+DEVICE void cluster_sync() {
+    asm volatile(
+        "// place %0\n"
+        "barrier.cluster.arrive.release.aligned;\n"
+        "barrier.cluster.wait.acquire.aligned;" ::"n"(PLACE)
+        : "memory");
+}
+// 9.7.13.15: at the same barrier of another block of the cluster, or of this one.
+DEVICE void barrier_arrive_at(u32 barrier, int block) {
+    asm volatile(
+        "{\n"
+        ".reg .b32 there;\n"
+        "mapa.shared::cluster.u32 there, %0, %1;\n"
+        "mbarrier.arrive.release.cluster.shared::cluster.b64 _, [there];\n"
+        "}" ::"r"(barrier), "r"(block)
+        : "memory");
 }
 // 9.7.13.4: what this thread has seen written reaches the asynchronous proxy, by which wgmma reads.
 DEVICE void fence_async() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }

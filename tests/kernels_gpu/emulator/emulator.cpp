@@ -3,6 +3,12 @@
 
 #include <finish.cu>
 #include <mma.cu>
+#include <wgmma.cu>
+
+namespace sound {
+using ::Args, ::Mma, ::Variant, ::Wgmma;
+}
+#include <more.inc>  // sources that differ, in namespaces of their own
 
 namespace {
 
@@ -19,8 +25,9 @@ constexpr Entry entry(const char* name, int threads) {
             Kernel::SHARED_BYTES};
 }
 
-#define AS_ENTRY(KERNEL, ...) \
-    entry<KERNEL<Variant<__VA_ARGS__>>, Args>(#KERNEL " " #__VA_ARGS__, Variant<__VA_ARGS__>::THREADS),
+#define AS_ENTRY(SPACE, KERNEL, ...)                                                            \
+    entry<SPACE::KERNEL<SPACE::Variant<__VA_ARGS__>>, SPACE::Args>(#SPACE " " #KERNEL " " #__VA_ARGS__, \
+                                                                  SPACE::Variant<__VA_ARGS__>::THREADS),
 #define AS_FINISH(...) \
     entry<Finish<__VA_ARGS__>, FinishArgs>("Finish " #__VA_ARGS__, Finish<__VA_ARGS__>::THREADS),
 const Entry entries[] = {
@@ -63,11 +70,11 @@ float emulated_widened(int is_f16, unsigned short bits) {
 }
 
 // What went wrong, or nothing.
-const char* emulate(const char* name, const void* args, int grid, int early_copies, int last_thread_first) {
+const char* emulate(const char* name, const void* args, int grid, int cluster, machine::Policy policy) {
     static std::string fault;
     const Entry& entry = *found(name);
-    fault = machine::run(entry.kernel, args, grid, entry.threads, entry.shared_bytes,
-                         {early_copies != 0, last_thread_first != 0});
+    fault = machine::run(entry.kernel, args, grid, cluster, entry.threads, entry.shared_bytes,
+                         policy);
     return fault.c_str();
 }
 }

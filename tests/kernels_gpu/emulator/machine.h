@@ -1,8 +1,10 @@
-// One block of a GPU at a time: its threads as fibers, its shared memory, and what is on its way.
+// One block of a GPU at a time, or one cluster of blocks: their threads as fibers, their shared memory,
+// and what is on its way.
 //
-// A thread runs until it has to wait for others. Who runs first, and whether copies arrive at once or as
-// late as they may, is `Policy`'s: late copies show a missing wait, early ones what is overwritten too
-// soon. Matrices are multiplied as late as they may. All that the manual leaves undefined stops the run.
+// A thread runs until it has to wait for others. `Policy` says who runs first, and which of the things
+// that nobody waits for yet are done at once, or as late as they may be: 16-byte copies, bulk copies,
+// products of four warps. What is late shows a missing wait for it; what is early shows that it
+// overwrites, or reads, too soon. All that the manual leaves undefined stops the run.
 #pragma once
 
 #include <setjmp.h>
@@ -21,7 +23,7 @@ constexpr unsigned BASE = 1024;  // of shared memory: what the driver keeps lies
 constexpr unsigned STACK_BYTES = 1 << 17;
 
 struct Policy {
-    bool early_copies, last_thread_first;
+    bool early_copies, early_bulk, early_products, last_thread_first;
 };
 
 struct Copy {
@@ -30,12 +32,15 @@ struct Copy {
     unsigned bytes, filled;  // of which so many are read, the rest are zeros
 };
 
+struct Block;
+
 struct Fiber {
+    Block* block = nullptr;
     int thread = 0;
     ucontext_t start;
     jmp_buf at;
     std::unique_ptr<char[]> stack;
-    bool is_started = false, is_done = false;
+    bool is_started = false, is_done = false, is_fenced = false;
     const unsigned long long* watched = nullptr;  // it waits until this number is another
     unsigned long long seen = 0;
     std::vector<Copy> copies;               // not committed yet
@@ -65,12 +70,14 @@ struct Block {
     std::vector<Fiber> fibers;
     std::map<int, Meeting> meetings;
     std::map<unsigned, Barrier> barriers;
-    std::vector<std::pair<Copy, unsigned>> bulk;  // on their way, and the barrier that counts them
+    std::vector<std::pair<Copy, unsigned>> bulk;  // on their way to it, and the barrier that counts them
     std::map<int, std::vector<std::function<void()>>> products;               // of four warps, not committed
     std::map<int, std::vector<std::vector<std::function<void()>>>> committed;  // oldest first
 };
 
-inline Block* block = nullptr;
+inline std::vector<std::unique_ptr<Block>> cluster;
+inline Meeting cluster_meeting;
+inline Block* block = nullptr;  // of the fiber that runs
 inline Fiber* fiber = nullptr;
 inline jmp_buf scheduler;
 inline std::string fault;
@@ -100,17 +107,22 @@ inline int warp_place() { return fiber->thread / 32; }
 inline int warps_place() { return 100 + fiber->thread / 128; }
 constexpr int BLOCK_PLACE = 200, NAMED_PLACES = 300;
 
-inline void meet(int where, int count, const char* what, const void* given,
-                 const std::function<void(const std::vector<const void*>&)>& act) {
-    Meeting& meeting = block->meetings[where];
+inline void meet_at(Meeting& meeting, int at, int count, const char* what, const void* given,
+                    const std::function<void(const std::vector<const void*>&)>& act) {
     if (meeting.arrived == 0) meeting.what = what;
     if (std::strcmp(meeting.what, what)) stop(std::string(what) + " while others are at " + meeting.what);
     meeting.given.resize(count);
-    meeting.given[where < BLOCK_PLACE ? fiber->thread % count : meeting.arrived] = given;
+    meeting.given[at] = given;
     if (++meeting.arrived < count) return wait_for_change(meeting.turns);
     meeting.arrived = 0;
     ++meeting.turns;
     if (act) act(meeting.given);
+}
+
+inline void meet(int where, int count, const char* what, const void* given,
+                 const std::function<void(const std::vector<const void*>&)>& act) {
+    Meeting& meeting = block->meetings[where];
+    meet_at(meeting, where < BLOCK_PLACE ? fiber->thread % count : meeting.arrived, count, what, given, act);
 }
 
 // ------------------------------------------------------------------------------------- shared memory
@@ -163,12 +175,38 @@ inline void settle(Barrier& barrier) {
     ++barrier.phase;
 }
 
+inline bool has_ended(const Block& each) {
+    for (const Fiber& thread : each.fibers)
+        if (!thread.is_done) return false;
+    return true;
+}
+
+// Does something as another block of the cluster would.
+template <class Act>
+void as_block(int rank, const Act& act) {
+    check(rank < static_cast<int>(cluster.size()), "a cluster has no such block");
+    Block* mine = block;
+    block = cluster[rank].get();
+    check(!has_ended(*block), "a block that has ended is written to");
+    act();
+    block = mine;
+}
+
 inline void perform_bulk(const Copy& copy, unsigned address) {
     perform(copy);
     mark(copy.to, copy.bytes, 0);
     Barrier& barrier = barrier_at(address);
     barrier.bytes -= copy.bytes;
     settle(barrier);
+}
+
+inline void start_bulk(const Copy& copy, unsigned barrier) {
+    shared_at(copy.to, copy.bytes, 16);
+    if (block->policy.early_bulk) {
+        perform_bulk(copy, barrier);
+    } else {
+        block->bulk.push_back({copy, barrier});
+    }
 }
 
 // ------------------------------------------------------------------------------------------ scheduling
@@ -178,30 +216,37 @@ inline bool can_run(const Fiber& each) {
 }
 
 inline Fiber* next_to_run() {
-    const int count = static_cast<int>(block->fibers.size());
-    for (int at = 0; at < count; ++at) {
-        Fiber& each = block->fibers[block->policy.last_thread_first ? count - 1 - at : at];
+    const int blocks = static_cast<int>(cluster.size()), count = cluster[0]->threads;
+    for (int at = 0; at < blocks * count; ++at) {
+        const int number = cluster[0]->policy.last_thread_first ? blocks * count - 1 - at : at;
+        Fiber& each = cluster[number / count]->fibers[number % count];
         if (can_run(each)) return &each;
     }
     return nullptr;
 }
 
+inline bool bulk_arrives() {
+    for (int rank = 0; rank < static_cast<int>(cluster.size()); ++rank) {
+        auto& bulk = cluster[rank]->bulk;
+        if (bulk.empty()) continue;
+        const auto [copy, barrier] = bulk.front();
+        bulk.erase(bulk.begin());
+        as_block(rank, [&, copy = copy, barrier = barrier] { perform_bulk(copy, barrier); });
+        return true;
+    }
+    return false;
+}
+
 // False once nobody can go on and nothing is on its way.
 inline bool advance() {
     fiber = next_to_run();
-    if (fiber) {
-        fiber->watched = nullptr;
-        if (!_setjmp(scheduler)) {
-            if (fiber->is_started) _longjmp(fiber->at, 1);
-            fiber->is_started = true;
-            setcontext(&fiber->start);
-        }
-    } else if (!block->bulk.empty()) {
-        const auto [copy, barrier] = block->bulk.front();
-        block->bulk.erase(block->bulk.begin());
-        perform_bulk(copy, barrier);
-    } else {
-        return false;
+    if (!fiber) return bulk_arrives();
+    block = fiber->block;
+    fiber->watched = nullptr;
+    if (!_setjmp(scheduler)) {
+        if (fiber->is_started) _longjmp(fiber->at, 1);
+        fiber->is_started = true;
+        setcontext(&fiber->start);
     }
     return fault.empty();
 }
@@ -218,10 +263,19 @@ inline void begin() {
     _longjmp(scheduler, 1);
 }
 
-inline void make_fibers() {
-    block->fibers = std::vector<Fiber>(block->threads);
-    for (int thread = 0; thread < block->threads; ++thread) {
+inline void make_block(int index, int grid, int threads, unsigned shared, Policy policy) {
+    cluster.push_back(std::make_unique<Block>());
+    block = cluster.back().get();
+    block->index = index;
+    block->grid = grid;
+    block->threads = threads;
+    block->policy = policy;
+    block->shared.assign(shared, 0xff);  // NaN in every type
+    block->unfenced.assign(shared, 0);
+    block->fibers = std::vector<Fiber>(threads);
+    for (int thread = 0; thread < threads; ++thread) {
         Fiber& each = block->fibers[thread];
+        each.block = block;
         each.thread = thread;
         each.stack.reset(new char[STACK_BYTES]);
         getcontext(&each.start);
@@ -231,27 +285,30 @@ inline void make_fibers() {
     }
 }
 
-// Runs the blocks of a grid one after another. Gives what went wrong, or nothing.
-inline std::string run(Kernel what, const void* with, int grid, int threads, unsigned shared, Policy policy) {
+inline void check_ended() {
+    fiber = nullptr;
+    for (const auto& each : cluster) {
+        block = each.get();
+        for (const Fiber& thread : block->fibers)
+            if (!thread.is_done) stop("thread " + std::to_string(thread.thread) + " waits for ever");
+        for (const auto& [place, products] : block->products)
+            check(products.empty() && block->committed[place].empty(), "products that nobody waits for");
+    }
+}
+
+// Runs the clusters of a grid one after another. Gives what went wrong, or nothing.
+inline std::string run(Kernel what, const void* with, int grid, int blocks, int threads, unsigned shared,
+                       Policy policy) {
     kernel = what;
     arguments = with;
     fault.clear();
-    for (int index = 0; index < grid && fault.empty(); ++index) {
-        Block now;
-        block = &now;
-        now.index = index;
-        now.grid = grid;
-        now.threads = threads;
-        now.policy = policy;
-        now.shared.assign(shared, 0xff);  // NaN in every type
-        now.unfenced.assign(shared, 0);
-        make_fibers();
+    for (int first = 0; first < grid && fault.empty(); first += blocks) {
+        cluster.clear();
+        cluster_meeting = {};
+        for (int rank = 0; rank < blocks; ++rank) make_block(first + rank, grid, threads, shared, policy);
         try {
             while (advance()) continue;
-            fiber = nullptr;
-            for (const Fiber& each : now.fibers)
-                if (!each.is_done) stop("thread " + std::to_string(each.thread) + " waits for ever");
-            check(now.products.empty() || now.products.begin()->second.empty(), "products that nobody waits for");
+            if (fault.empty()) check_ended();
         } catch (const std::string&) {
         }
     }

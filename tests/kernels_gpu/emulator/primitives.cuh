@@ -188,3 +188,87 @@ void mma_sp(T, float (&d)[4], const u32 (&a)[4], const u32 (&b)[4], u32 words) {
     machine::meet(machine::warp_place(), 32, "mma.sp", &mine,
                   [](const auto& given) { multiply_warp<T>(given, SELECTOR); });
 }
+
+// ------------------------------------------------------------------------------ barriers with a count
+
+// 9.7.13.15
+inline void barrier_init(u32 barrier, int count) {
+    machine::shared_at(barrier, 8, 8);
+    machine::block->barriers[barrier] = {count, count, 0, 0};
+}
+inline void barrier_init_done() {}
+inline void barrier_arrive(u32 barrier) {
+    machine::Barrier& at = machine::barrier_at(barrier);
+    --at.pending;
+    machine::settle(at);
+}
+inline void barrier_expect(u32 barrier, u32 bytes) { machine::barrier_at(barrier).bytes += bytes; }
+inline void barrier_wait(u32 barrier, u32 parity) {
+    const machine::Barrier& at = machine::barrier_at(barrier);
+    machine::check(parity < 2, "a parity is 0 or 1");
+    while ((at.phase & 1) == parity) machine::wait_for_change(at.phase);
+}
+
+// 9.7.9.25.4.1
+inline void copy_bulk(u32 to, const void* from, u32 bytes, u32 barrier) {
+    machine::check(bytes % 16 == 0 && reinterpret_cast<u64>(from) % 16 == 0, "16 bytes at a time");
+    machine::start_bulk({to, from, bytes, bytes}, barrier);
+}
+inline void copy_bulk_to_all(u32 to, const void* from, u32 bytes, u32 barrier, u16 blocks) {
+    for (int rank = 0; rank < 16; ++rank)
+        if (blocks >> rank & 1) machine::as_block(rank, [&] { copy_bulk(to, from, bytes, barrier); });
+}
+
+// 9.7.13.3 and 9.7.13.15
+template <int PLACE>
+void cluster_sync() {
+    const int count = static_cast<int>(machine::cluster.size()) * machine::block->threads;
+    machine::meet_at(machine::cluster_meeting, machine::cluster_meeting.arrived, count, "barrier.cluster",
+                     nullptr, {});
+}
+inline void barrier_arrive_at(u32 barrier, int block) {
+    machine::as_block(block, [&] { barrier_arrive(barrier); });
+}
+
+// 9.7.13.4: what this thread has written may be read by wgmma from now on.
+inline void fence_async() {
+    for (const machine::Copy& each : machine::fiber->written) machine::mark(each.to, each.bytes, 0);
+    machine::fiber->written.clear();
+}
+
+// 9.7.19.5
+template <int COUNT>
+void take_registers() {
+    static_assert(COUNT % 8 == 0 && COUNT >= 24 && COUNT <= 256);
+}
+template <int COUNT>
+void give_registers() {
+    static_assert(COUNT % 8 == 0 && COUNT >= 24 && COUNT <= 256);
+}
+
+// --------------------------------------------------------------------- multiplying, four warps at once
+
+// 9.7.15.7
+inline void multiply_fence() {
+    machine::meet(machine::warps_place(), 128, "wgmma.fence", nullptr, {});
+    machine::fiber->is_fenced = true;
+}
+inline void multiply_commit() {
+    const int place = machine::warps_place();
+    machine::meet(place, 128, "wgmma.commit_group", nullptr, [place](const auto&) {
+        machine::block->committed[place].push_back(std::move(machine::block->products[place]));
+        machine::block->products[place].clear();
+    });
+}
+template <int PENDING>
+void multiply_wait() {
+    const int place = machine::warps_place();
+    machine::meet(place, 128, "wgmma.wait_group", nullptr, [place](const auto&) {
+        auto& groups = machine::block->committed[place];
+        for (; groups.size() > PENDING; groups.erase(groups.begin()))
+            for (const auto& product : groups.front()) product();
+    });
+    if (PENDING == 0) machine::fiber->is_fenced = false;
+}
+template <int COUNT>
+void hold(float (&)[COUNT]) {}

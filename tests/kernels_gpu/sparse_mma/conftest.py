@@ -4,7 +4,7 @@ import shutil
 
 import pytest
 
-from tests.kernels_gpu.sparse_mma.emulated import Emulator
+from tests.kernels_gpu.sparse_mma.emulated import Emulator, entry
 from tests.kernels_gpu.sparse_mma.situations import VARIANTS
 
 
@@ -12,4 +12,4 @@ from tests.kernels_gpu.sparse_mma.situations import VARIANTS
 def emulator(tmp_path_factory: pytest.TempPathFactory) -> Emulator:
     if shutil.which("g++") is None:
         pytest.skip("no g++, which compiles the emulated machine")
-    return Emulator(tmp_path_factory.mktemp("emulator"), VARIANTS)
+    return Emulator(tmp_path_factory.mktemp("emulator"), [entry(each) for each in VARIANTS])

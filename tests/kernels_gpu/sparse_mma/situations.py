@@ -84,7 +84,36 @@ MMA = {
         options={"group_out": 32, "sparsity": 0.9, "uniform": False},
     ),
 }  # fmt: skip
-VARIANTS = tuple({situation.variant: None for situation in MMA.values()})
+TALL = Launch(bn=256, bm=128, warps=12, stages=4)
+FLAT = Launch(bn=64, bm=128, warps=12, stages=3)
+WGMMA = {
+    # Four matrix rows of 64 outputs each for two warpgroups, outputs here and there.
+    "linear": Situation(
+        linear(200, 192, 300), TALL, options={"group_out": 256}, instruction="wgmma", grid=2
+    ),
+    # Both warpgroups have the same outputs, and different pixels.
+    "one tile": Situation(
+        linear(130, 72, 152, activation=Activation.GELU), FLAT, "f16",
+        {"group_out": 256, "split": "inputs", "bias": False}, instruction="wgmma",
+    ),
+    "3x3": Situation(
+        conv(
+            2, 24, 136, (9, 8), kernel=(3, 3), padding=(1, 1), activation=Activation.RELU, residual=True
+        ),
+        Launch(bn=128, bm=96, warps=12, stages=5),
+        options={"group_out": 128}, instruction="wgmma",
+    ),
+    "strided": Situation(
+        conv(3, 16, 40, (11, 7), kernel=(3, 2), stride=(2, 3), padding=(2, 0), dilation=(2, 1)),
+        FLAT,
+        options={"group_out": 16, "unit_in": 16, "sparsity": 0.8}, grid=1, instruction="wgmma",
+    ),
+    "long tiles": Situation(
+        linear(70, 1024, 128), FLAT, grid=1,
+        options={"group_out": 32, "sparsity": 0.9, "uniform": False}, instruction="wgmma",
+    ),
+}  # fmt: skip
+VARIANTS = tuple({each.variant: None for each in (*MMA.values(), *WGMMA.values())})
 
 
 def two_of_four(shape: LayerShape, dtype: str) -> GivenLayer:

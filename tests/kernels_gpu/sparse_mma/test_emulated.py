@@ -11,14 +11,10 @@ import pytest
 from autosparse.kernels.gpu.method import GivenLayer
 from autosparse.patterns.tile_structure import TileStructure
 from autosparse.records import Activation
+from tests.kernels_gpu.emulated import POLICIES
 from tests.kernels_gpu.sparse_mma.emulated import Emulator, args_bytes, name_of
 from tests.kernels_gpu.sparse_mma.layers import activated, expected
-from tests.kernels_gpu.sparse_mma.situations import MMA, VARIANTS, Situation, two_of_four
-
-POLICIES = (
-    {"early_copies": False, "last_thread_first": False},
-    {"early_copies": True, "last_thread_first": True},
-)
+from tests.kernels_gpu.sparse_mma.situations import MMA, VARIANTS, WGMMA, Situation, two_of_four
 
 
 def assert_close(got: np.ndarray, wanted: np.ndarray, dtype: str) -> None:
@@ -36,13 +32,21 @@ def check(emulator: Emulator, situation: Situation, layer: GivenLayer | None = N
     x, residual = situation.input(), situation.residual()
     wanted = expected(layer, x, residual)
     for policy in POLICIES:
-        got = emulator.run(situation.variant, layer, x, residual, grid=situation.grid, **policy)
+        got = emulator.run(situation.variant, layer, x, residual, grid=situation.grid, policy=policy)
         assert_close(got, wanted, situation.dtype)
 
 
+BOTH = pytest.mark.parametrize("situations", [MMA, WGMMA], ids=["mma", "wgmma"])
+
+
 @pytest.mark.parametrize("name", MMA)
-def test_layers(emulator: Emulator, name: str) -> None:
+def test_layers_by_mma(emulator: Emulator, name: str) -> None:
     check(emulator, MMA[name])
+
+
+@pytest.mark.parametrize("name", WGMMA)
+def test_layers_by_wgmma(emulator: Emulator, name: str) -> None:
+    check(emulator, WGMMA[name])
 
 
 @pytest.mark.smoke
@@ -52,13 +56,17 @@ def test_sizes_are_those_of_the_sources(emulator: Emulator) -> None:
         assert emulator.sizes(name_of(variant)) == (variant.threads, variant.shared_bytes)
 
 
-@pytest.mark.parametrize("grid", [1, 2, 5, 40])
-def test_any_number_of_blocks(emulator: Emulator, grid: int) -> None:
-    check(emulator, dataclasses.replace(MMA["3x3"], grid=grid))
+@BOTH
+@pytest.mark.parametrize("grid", [1, 5, 40])
+def test_any_number_of_blocks(emulator: Emulator, situations: dict[str, Situation], grid: int) -> None:
+    check(emulator, dataclasses.replace(situations["3x3"], grid=grid))
 
 
-def test_a_tile_that_keeps_nothing_and_one_that_keeps_all(emulator: Emulator) -> None:
-    situation = MMA["3x3"]
+@BOTH
+def test_a_tile_that_keeps_nothing_and_one_that_keeps_all(
+    emulator: Emulator, situations: dict[str, Situation]
+) -> None:
+    situation = situations["3x3"]
     layer = situation.layer()
     assert layer.structure is not None
     weight = layer.weight.copy()
@@ -72,21 +80,26 @@ def test_a_tile_that_keeps_nothing_and_one_that_keeps_all(emulator: Emulator) ->
     check(emulator, situation, dataclasses.replace(layer, weight=weight, structure=full))
 
 
-def test_sparsity_one_leaves_bias_residual_and_activation(emulator: Emulator) -> None:
-    situation = MMA["3x3"]
+@BOTH
+def test_sparsity_one_leaves_bias_residual_and_activation(
+    emulator: Emulator, situations: dict[str, Situation]
+) -> None:
+    situation = situations["3x3"]
     layer = situation.layer()
     dead = np.zeros_like(layer.weight)
     structure = TileStructure.from_weight(dead, layer.pattern)
     check(emulator, situation, dataclasses.replace(layer, weight=dead, structure=structure))
 
 
-def test_two_of_four_alone(emulator: Emulator) -> None:
-    situation = dataclasses.replace(MMA["strided"], dtype="bf16")
+@BOTH
+def test_two_of_four_alone(emulator: Emulator, situations: dict[str, Situation]) -> None:
+    situation = situations["strided"]
     check(emulator, situation, two_of_four(situation.shape, "bf16"))
 
 
-def test_what_no_tile_keeps_is_never_read(emulator: Emulator) -> None:
-    situation = MMA["linear"]
+@BOTH
+def test_what_no_tile_keeps_is_never_read(emulator: Emulator, situations: dict[str, Situation]) -> None:
+    situation = situations["linear"]
     layer = situation.layer()
     assert layer.structure is not None
     weight = layer.weight.copy()
@@ -97,11 +110,12 @@ def test_what_no_tile_keeps_is_never_read(emulator: Emulator) -> None:
     wanted = expected(layer, x)
     x[..., 64:128] = np.nan
     for policy in POLICIES:
-        assert_close(emulator.run(situation.variant, layer, x, **policy), wanted, "bf16")
+        assert_close(emulator.run(situation.variant, layer, x, policy=policy), wanted, "bf16")
 
 
-def test_runs_give_the_same_bits_twice(emulator: Emulator) -> None:
-    situation = MMA["strided"]
+@BOTH
+def test_runs_give_the_same_bits_twice(emulator: Emulator, situations: dict[str, Situation]) -> None:
+    situation = situations["strided"]
     layer, x = situation.layer(), situation.input()
     first, second = (emulator.run(situation.variant, layer, x, grid=grid) for grid in (1, 4))
     np.testing.assert_array_equal(first, second)

@@ -121,6 +121,20 @@ def test_words_are_those_that_torch_gives_cutlass() -> None:
     )
 
 
+def test_places_are_those_of_cutlass_for_four_warps() -> None:
+    # CUTLASS gives the metadata of wgmma m64nNk32 the layout (2, 2, 8, 4), (16, 2) with the strides
+    # (1024, 0, 1, 16), (64, 8): threads and values to elements of a column-major 64 x 32 matrix
+    # (include/cute/atom/mma_traits_sm90_gmma_sparse.hpp, ELayout_64x32).
+    for thread, value in itertools.product(range(128), range(32)):
+        element = 1024 * (thread % 2) + thread // 4 % 8 + 16 * (thread // 32)
+        element += 64 * (value % 16) + 8 * (value // 16)
+        row, column = element % 64, element // 64
+        selector = thread // 2 % 2
+        lane, bit = md.place(row % 16, 2 * (column // 4), selector)
+        assert (lane, row // 16) == (thread % 32, thread // 32)
+        assert bit == value // 4 * 4
+
+
 def test_swizzles() -> None:
     # Eight rows of 128 bytes: 16 bytes of column c of row r stand at column c ^ r. Of 64-byte rows, two
     # share 128 bytes and a number.

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from pathlib import Path
 
 import pytest
 
 from autosparse.errors import NoKernel
 from autosparse.kernels.gpu import method as registry
-from autosparse.kernels.gpu import nvrtc
+from autosparse.kernels.gpu import nvrtc, resources
 from autosparse.kernels.gpu.chips import CHIPS, Chip
 from autosparse.kernels.gpu.launch import Launch
-from autosparse.kernels.gpu.methods.sparse_mma.launches import launches
+from autosparse.kernels.gpu.methods.sparse_mma.build import source_of
+from autosparse.kernels.gpu.methods.sparse_mma.launches import launches, most_registers, registers_of
 from autosparse.kernels.gpu.methods.sparse_mma.variants import fits, variant_of
 from autosparse.patterns.families.nm import nm
 from autosparse.patterns.families.tvw import tvw
@@ -46,6 +48,8 @@ def test_what_it_does_not_run_it_says() -> None:
     assert "2^31 elements" in why_not(linear(1 << 20, 4096, 64))
     assert "below 32768" in why_not(conv(1, 8, 8, (40_000, 3), kernel=(3, 3), padding=(1, 1)))
     assert why_not(LAYER, nm(2, 4), name="f16_nm24__cuda_mma") == ""
+    assert why_not(LAYER, name="bf16_tvw__cuda_wgmma") == "Ampere has no wgmma"
+    assert why_not(LAYER, chip=HOPPER, name="bf16_tvw__cuda_wgmma") == ""
     old = dataclasses.replace(AMPERE, sparse_factor=1, name="Volta")
     assert why_not(LAYER, chip=old) == "Volta has no sparse tensor cores"
 
@@ -62,11 +66,15 @@ def test_what_it_does_not_run_it_says() -> None:
     ids=["linear", "few rows", "1x1", "3x3"],
 )
 def test_launches_fit(chip: Chip, shape: LayerShape) -> None:
-    for pattern in (TVW, tvw(32, 8), nm(2, 4)):
-        texts = launches("mma", "bf16", shape, pattern, chip)
-        assert 1 <= len(texts) == len(set(texts)) <= 12
+    instructions = ("mma", "wgmma") if chip.has_wgmma else ("mma",)
+    for instruction, pattern in itertools.product(instructions, (TVW, tvw(64, 8), nm(2, 4))):
+        texts = launches(instruction, "bf16", shape, pattern, chip)
+        if instruction == "mma" or shape is LAYER:
+            assert 1 <= len(texts) == len(set(texts)) <= 12
         for launch in map(Launch.parse, texts):
-            assert fits(variant_of("mma", "bf16", shape, launch), chip)
+            variant = variant_of(instruction, "bf16", shape, launch)
+            assert fits(variant, chip)
+            assert registers_of(variant) <= most_registers(variant)
             assert (launch.bk, launch.split_k) == (64, 1)
 
 
@@ -78,35 +86,60 @@ def test_large_blocks_come_first_where_there_is_much_to_do() -> None:
 
 
 CODE = [
-    (AMPERE, Launch(bn=256, bm=128, warps=8, stages=4), "bf16", Activation.GELU),
-    (AMPERE, Launch(bn=128, bm=128, warps=4, stages=3, ctas=2), "f16", Activation.NONE),
-    (GAMING, Launch(bn=64, bm=128, warps=4, stages=4), "bf16", Activation.RELU),
-    (ADA, Launch(bn=128, bm=64, warps=4, stages=5), "bf16", Activation.SILU),
-    (HOPPER, Launch(bn=128, bm=256, warps=8, stages=5), "bf16", Activation.NONE),
+    ("mma", AMPERE, Launch(bn=256, bm=128, warps=8, stages=4), "bf16", Activation.GELU),
+    ("mma", AMPERE, Launch(bn=128, bm=128, warps=4, stages=3, ctas=2), "f16", Activation.NONE),
+    ("mma", GAMING, Launch(bn=64, bm=128, warps=4, stages=4), "bf16", Activation.RELU),
+    ("mma", ADA, Launch(bn=128, bm=64, warps=4, stages=5), "bf16", Activation.SILU),
+    ("mma", HOPPER, Launch(bn=128, bm=256, warps=8, stages=5), "bf16", Activation.NONE),
+    ("wgmma", HOPPER, Launch(bn=256, bm=160, warps=12, stages=5), "bf16", Activation.GELU),
+    ("wgmma", HOPPER, Launch(bn=128, bm=256, warps=12, stages=4), "f16", Activation.RELU),
+    ("wgmma", HOPPER, Launch(bn=64, bm=128, warps=12, stages=4, ctas=2), "bf16", Activation.SILU),
 ]
+SHAPE = conv(32, 64, 256, (14, 14), kernel=(3, 3), padding=(1, 1), residual=True)
 
 
 @pytest.mark.parametrize(
-    "chip,launch,dtype,activation", CODE, ids=lambda value: getattr(value, "target", "")
+    "case", CODE, ids=lambda case: f"{case[0]} {case[1].target} {case[2].bn}x{case[2].bm}"
 )
-def test_machine_code(chip: Chip, launch: Launch, dtype: str, activation: Activation) -> None:
-    shape = conv(
-        8, 64, 256, (14, 14), kernel=(3, 3), padding=(1, 1), residual=True, activation=activation
-    )
-    kernel = registry.get(f"{dtype}_tvw__cuda_mma")
+def test_machine_code(case: tuple[str, Chip, Launch, str, Activation]) -> None:
+    instruction, chip, launch, dtype, activation = case
+    shape = dataclasses.replace(SHAPE, activation=activation)
+    kernel = registry.get(f"{dtype}_tvw__cuda_{instruction}")
     found = registry.method_of(kernel).compiled(kernel, shape, TVW, launch.text, chip)
     assert found is not None
     assert found.spilled_bytes == 0
     assert found.smem_bytes <= chip.smem_block_bytes
-    assert found.instructions["HMMA.SP"] == 2 * launch.bn * launch.bm // launch.warps // 128
-    copied = launch.bm * 128 + launch.bn * 72
-    # Every 16 bytes of a step by their own asynchronous copy, before the loop and in it.
-    assert found.instructions["LDGSTS.128"] >= copied // 16 // (32 * launch.warps)
-    assert found.instructions["LDSM"] > 0
     blocks = chip.blocks_resident(
         threads=found.threads, registers=found.registers, smem_bytes=found.smem_bytes
     )
     assert blocks >= launch.ctas
+    counts = found.instructions
+    if instruction == "wgmma":
+        # Two selectors per 64 outputs of a warpgroup, in a loop that the compiler may repeat.
+        across = 2 if launch.bn >= 128 else 1
+        assert counts["HGMMA.SP"] % (2 * launch.bn // across // 64) == 0 and "HGMMA" not in counts
+        assert counts["UBLKCP"] == 1
+        assert counts["LDGSTS.128"] == launch.bm // 16  # rows of inputs that a thread gathers
+        return
+    assert counts["HMMA.SP"] == 2 * launch.bn * launch.bm // launch.warps // 128
+    # Every 16 bytes of a step by their own asynchronous copy, before the loop and in it.
+    copied = launch.bm * 128 + launch.bn * 72
+    assert counts["LDGSTS.128"] >= copied // 16 // (32 * launch.warps)
+    assert counts["LDSM"] > 0
+
+
+def test_products_of_four_warps_are_pipelined() -> None:
+    # The compiler waits for each product where it cannot tell that sums are left alone, and says so.
+    # The kernel shares out all registers of a block, so that it must have been given as many.
+    for launch, registers in (
+        (Launch(bn=256, bm=160, stages=4), 168),
+        (Launch(bn=64, bm=128, ctas=2), 80),
+    ):
+        variant = variant_of("wgmma", "bf16", SHAPE, dataclasses.replace(launch, warps=12))
+        assert variant.cluster == 2
+        code, remarks = nvrtc.compiled(source_of(variant), "sm_90a")
+        assert "serialized" not in remarks and f"Used {registers} registers" in remarks
+        assert resources.of_cubin(code, threads=384).registers == registers
 
 
 def test_a_processor_runs_none() -> None:

@@ -30,7 +30,7 @@ def args_of(shape: LayerShape, parts: int, bm: int) -> Args:
     Args:
         shape: the layer.
         parts: of tiles, those without steps included.
-        bm: pixels of a block.
+        bm: pixels of a block, or of all blocks of a cluster.
     """
     pixels = shape.batch_size * shape.out_height * shape.out_width
     return Args(

@@ -2,26 +2,28 @@
 
 Roofline: what 2:4 can win
 --------------------------
-A step of a block multiplies BN outputs by BM pixels by 64 columns. Its weights are 72 bytes per output,
-its inputs 128 per pixel. A multiprocessor of an A100 or H100 has 2 * 2048 or 2 * 4096 operations of
-sparse products per clock, 128 bytes to and from shared memory, and some 30 from the L2 cache. Clocks of
-one step, by what holds it back:
+A step of a block multiplies BN outputs by BM pixels by 64 columns. Its weights are 72 bytes per
+output, its inputs 128 per pixel. A multiprocessor of an A100 or H100 has 2 * 2048 or 2 * 4096 operations of
+sparse products per clock, 128 bytes to and from shared memory, and some 30 from the L2 cache. Clocks
+of one step, by what holds it back:
 
                     multiplying   shared memory   L2 cache   dense, multiplying
     A100 256 x 128      1024           1072          1160         2048
     A100 128 x 128       512            744           853         1024
-    H100 256 x 128       512            928          1160         1024
-    H100 128 x 256       512            912          1400         1024
+    H100 256 x 160       640           1088           990         1280
+    H100 256 x 128       512            928           853         1024
+    H100 128 x 256       512            912          1246         1024
 
 Shared memory: a step is written once, and a warp of mma.sp reads its part of it, of 64 outputs by 64
 pixels at most. wgmma.sp reads all pixels anew for every 64 outputs, 64 bytes each per 32 columns: 128
-bytes per clock, which by itself is all that there is. So, against dense products at 0.8 to 0.87 of
-their own rate:
+bytes per clock, which by itself is all that there is. L2 cache: on an H100 two blocks share the fetch of
+weights; inputs, which are gathered, each fetches itself. So, against dense products at 0.8 (H100) and
+0.87 (A100) of their own rate, and with no other loss:
 
--   on an A100 2:4 is worth up to 1.5 times with blocks of 256 x 128, 1.3 times with 128 x 128;
--   on an H100 1.1 times: gathered inputs come through the L2 cache, without the multicast that vendors'
-    kernels have, and shared memory allows no more than 1.4. At equal sparsity, tiles alone have the
-    higher ceiling (75 %: 4 times, against 2 * 1.4), and 2:4 buys accuracy;
+-   on an A100 2:4 is worth up to 2.0 times with blocks of 256 x 128 (the vendor's library measures 1.5
+    to 1.7), 1.4 times with 128 x 128;
+-   on an H100 1.4 times with tiles of 256 outputs, and nothing with 128 (1.03). At equal sparsity, tiles
+    alone have the higher ceiling (75 %: 4 times, against 2 * 1.4), and 2:4 buys accuracy;
 -   where weights, not inputs, are what is read (64 rows or fewer), 2:4 is worth the bytes: 16/9 times;
 -   layers below some 1024 rows by 1024 outputs do not fill a chip with such blocks, and gain nothing.
 
@@ -33,13 +35,19 @@ compute capability 8.0 and 9.0); L2 rates of `forecast.PRODUCTS`; nothing overla
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator
 
 from autosparse.kernels.gpu.chips import Chip
 from autosparse.kernels.gpu.forecast import PRODUCTS, Product, TileWork, forecast, uniform_work
 from autosparse.kernels.gpu.launch import Launch
-from autosparse.kernels.gpu.methods.sparse_mma.variants import fits, variant_of
+from autosparse.kernels.gpu.methods.sparse_mma.variants import (
+    MULTIPLYING_THREADS,
+    Variant,
+    fits,
+    variant_of,
+)
 from autosparse.patterns.pattern import Pattern
 from autosparse.records import LayerShape
 
@@ -60,11 +68,24 @@ _BLOCKS = {
         (32, 32, 4),
         (128, 16, 4),
     ),
+    "wgmma": (
+        (256, 160, 12),
+        (256, 128, 12),
+        (128, 256, 12),
+        (128, 128, 12),
+        (64, 256, 12),
+        (256, 64, 12),
+        (64, 128, 12),
+        (128, 64, 12),
+    ),
 }
-_STAGES = (6, 5, 4, 3, 2)
+_FEWEST_STAGES = {"mma": 2, "wgmma": 3}
+_MOST_STAGES = 6
 _CTAS = (1, 2, 3, 4)
-# Registers of a thread beside its sums, with fragments, and what places of pixels take besides.
-_OTHER_REGISTERS, _SPATIAL_REGISTERS = 64, 8
+# Registers of a thread beside its sums, by what compiling all of these for the chips here has shown:
+# of mma, fragments and what places of pixels take come on top; of wgmma, threads that copy have theirs.
+_OTHER_REGISTERS, _SPATIAL_REGISTERS = {"mma": 64, "wgmma": 48}, 8
+_COPYING_REGISTERS = {False: 40, True: 56}
 _TYPICAL_SPARSITY = 0.75  # the order alone depends on it
 
 
@@ -111,29 +132,36 @@ def _fitting(
 ) -> Iterator[Launch]:
     """Lists what fits, the largest blocks first, with as many stages as fit."""
     widest = max(outputs for outputs, _ in work.tiles)
-    steps = max(2, math.ceil(max(columns for _, columns in work.tiles) / 64))
-    for bn, bm, warps in _BLOCKS[instruction]:
+    fewest = _FEWEST_STAGES[instruction]
+    steps = max(fewest, math.ceil(max(columns for _, columns in work.tiles) / 64))
+    for (bn, bm, warps), ctas in itertools.product(_BLOCKS[instruction], _CTAS):
         if bn >= 2 * max(widest, 32) or bm >= 2 * max(work.rows, 32):
             continue
-        for ctas in _CTAS:
-            for stages in _STAGES:
-                launch = Launch(bn=bn, bm=bm, bk=64, warps=warps, stages=stages, ctas=ctas)
-                variant = variant_of(instruction, dtype, shape, launch)
-                enough = registers_of(launch, is_spatial=variant.is_spatial) <= _most_registers(launch)
-                if stages <= steps and enough and fits(variant, chip):
-                    yield launch
-                    break
+        for stages in range(min(_MOST_STAGES, steps), fewest - 1, -1):
+            launch = Launch(bn=bn, bm=bm, bk=64, warps=warps, stages=stages, ctas=ctas)
+            variant = variant_of(instruction, dtype, shape, launch)
+            if registers_of(variant) <= most_registers(variant) and fits(variant, chip):
+                yield launch
+                break
 
 
-def registers_of(launch: Launch, *, is_spatial: bool) -> int:
-    """Gives the registers of a thread that a block of `mma` needs, so that none is spilled."""
+def registers_of(variant: Variant) -> int:
+    """Gives the registers that a thread which multiplies needs, so that none is spilled."""
+    launch, other = variant.launch, _OTHER_REGISTERS[variant.instruction]
+    if variant.instruction == "wgmma":
+        return launch.bm * launch.bn // MULTIPLYING_THREADS + other
     fragments = 5 * min(launch.bn, 64) // 16
-    places = _SPATIAL_REGISTERS if is_spatial else 0
-    return launch.bm * launch.bn // (32 * launch.warps) + fragments + _OTHER_REGISTERS + places
+    places = _SPATIAL_REGISTERS if variant.is_spatial else 0
+    return launch.bm * launch.bn // variant.threads + fragments + other + places
 
 
-def _most_registers(launch: Launch) -> int:
-    return min(255, 65_536 // (32 * launch.warps * launch.ctas))
+def most_registers(variant: Variant) -> int:
+    """Gives the registers that such a thread may have."""
+    given = 65_536 // (variant.threads * variant.launch.ctas)
+    if variant.instruction == "mma":
+        return min(255, given)
+    copying = _COPYING_REGISTERS[variant.is_spatial]
+    return (given // 8 * 8 * 3 - copying) // 2 // 8 * 8
 
 
 def _forecast_us(
@@ -144,7 +172,7 @@ def _forecast_us(
         work,
         launch,
         product,
-        registers=_most_registers(launch),
+        registers=min(255, 65_536 // (variant.threads * launch.ctas) // 8 * 8),
         smem_bytes=variant.shared_bytes,
     )
     return math.inf if found is None else found.us

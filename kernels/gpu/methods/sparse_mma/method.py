@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     import torch
 
 _HALF = (2, 4)
-_INSTRUCTIONS = ("mma",)
+_INSTRUCTIONS = ("mma", "wgmma")
 _MOST_EXTENT = 1 << 15  # rows and columns of an image are told in 16 bits, with a sign
 _MOST_ELEMENTS = 1 << 31
 

@@ -33,11 +33,12 @@ class SparseLayer:
         packed = pack(layer, variant.dtype, launch.bn, image=variant.instruction == "wgmma")
         self.weight_bytes = packed.bytes
         self._arrays = _on(packed, device)
-        self._args = args_of(layer.shape, len(packed.parts), launch.bm)
+        self._args = args_of(layer.shape, len(packed.parts), launch.bm * variant.cluster)
         for name, array in self._arrays.items():
             setattr(self._args, name, array.data_ptr())
         items = self._args.part_count * self._args.pixel_blocks
-        self._grid = min(items, driver.multiprocessors(index) * launch.ctas)
+        clusters = min(items, driver.multiprocessors(index) * launch.ctas // variant.cluster)
+        self._grid = clusters * variant.cluster
         self._function = driver.load(
             source_of(variant), FUNCTION, index, variant.threads, variant.shared_bytes
         )

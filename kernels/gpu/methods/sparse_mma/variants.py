@@ -15,8 +15,10 @@ from autosparse.records import Activation, LayerShape
 from autosparse.storage.serial import Record
 
 _TYPES = {"bf16": "Bf16", "f16": "F16"}
-_WRITER_BYTES = {"mma": 4 * 8 * (32 + 4), "wgmma": 4 * 16 * (16 + 4)}
-_MULTIPLYING_WARPS = 8  # of wgmma; four more copy
+_WRITER_BYTES = {"mma": 4 * 8 * (32 + 4), "wgmma": 2 * 4 * 16 * (16 + 4)}
+MULTIPLYING_THREADS = 256
+"""Of wgmma; 128 more copy."""
+_CLUSTER = 2  # the multiprocessors that any Hopper has side by side
 _BARRIER_BYTES = 16  # of a stage: when it is full, and when it is free
 
 
@@ -28,6 +30,7 @@ class Variant(Record):
         instruction: ``mma`` or ``wgmma``: which of the two sources.
         dtype: ``bf16`` or ``f16``.
         launch: outputs and pixels of a block, warps, stages, blocks per multiprocessor.
+        cluster: blocks that share fetches of weights.
         is_spatial: whether an output pixel reads others than its own input.
         residual: whether one is added.
         activation: the function that comes last.
@@ -36,6 +39,7 @@ class Variant(Record):
     instruction: str
     dtype: str
     launch: Launch
+    cluster: int = 1
     is_spatial: bool
     residual: bool
     activation: Activation
@@ -44,7 +48,7 @@ class Variant(Record):
     def arguments(self) -> str:
         """Arguments of the source's template ``Variant``."""
         sizes = self.launch
-        numbers = (sizes.bn, sizes.bm, sizes.warps, sizes.stages, sizes.ctas)
+        numbers = (sizes.bn, sizes.bm, sizes.warps, sizes.stages, sizes.ctas, self.cluster)
         flags = (str(flag).lower() for flag in (self.is_spatial, self.residual))
         return ", ".join([_TYPES[self.dtype], *map(str, numbers), *flags, self.activation.name])
 
@@ -66,16 +70,18 @@ class Variant(Record):
         if self.instruction == "mma":
             return stages + table + self.launch.warps * _WRITER_BYTES["mma"]
         barriers = self.launch.stages * _BARRIER_BYTES
-        return stages + table + barriers + _MULTIPLYING_WARPS * _WRITER_BYTES["wgmma"]
+        return stages + table + barriers + MULTIPLYING_THREADS // 32 * _WRITER_BYTES["wgmma"]
 
 
 def variant_of(instruction: str, dtype: str, shape: LayerShape, launch: Launch) -> Variant:
     """Gives the variant that a layer needs."""
     is_pointwise = shape.kernel == shape.stride == (1, 1) and shape.padding == (0, 0)
+    pixels = shape.batch_size * shape.out_height * shape.out_width
     return Variant(
         instruction=instruction,
         dtype=dtype,
         launch=launch,
+        cluster=_CLUSTER if instruction == "wgmma" and pixels > launch.bm else 1,
         is_spatial=not is_pointwise,
         residual=shape.residual,
         activation=shape.activation,

@@ -26,19 +26,20 @@ struct Args {
     const Part* parts;    // [parts]
     const int* outputs;   // [parts][BN], -1 where there is none
     const float* bias;    // [parts][BN]
-    int part_count, pixel_blocks, pixels;
+    int part_count, pixel_blocks, pixels;  // blocks of the pixels of a cluster
     int in_channels, out_channels;
     int height, width, out_height, out_width;
     int stride_y, stride_x, pad_y, pad_x;
 };
 
-// Type, outputs and pixels of a block, warps, stages, blocks per multiprocessor; whether a pixel reads
-// others than its own input; whether a residual is added; the function that comes last.
-template <class T, int BN_, int BM_, int WARPS_, int STAGES_, int CTAS_, bool SPATIAL_, bool RESIDUAL_,
-          int ACTIVATION_>
+// Type, outputs and pixels of a block, warps, stages, blocks per multiprocessor and per cluster; whether
+// a pixel reads others than its own input; whether a residual is added; the function that comes last.
+template <class T, int BN_, int BM_, int WARPS_, int STAGES_, int CTAS_, int CLUSTER_, bool SPATIAL_,
+          bool RESIDUAL_, int ACTIVATION_>
 struct Variant {
     using Type = T;
     static constexpr int BN = BN_, BM = BM_, WARPS = WARPS_, STAGES = STAGES_, CTAS = CTAS_;
+    static constexpr int CLUSTER = CLUSTER_;
     static constexpr bool SPATIAL = SPATIAL_, RESIDUAL = RESIDUAL_;
     static constexpr int ACTIVATION = ACTIVATION_;
     static constexpr int THREADS = 32 * WARPS;
@@ -50,8 +51,8 @@ struct Variant {
 
 // ------------------------------------------------------------------------------------------- whose turn
 
-// The items of one block: in every turn all blocks take the next longest ones, forth and back, so that
-// who had a long one gets a short one.
+// The items of one cluster, or of a block by itself: in every turn all take the next longest ones, forth
+// and back, so that who had a long one gets a short one. Blocks of a cluster have pixels side by side.
 template <class V>
 struct Items {
     const Args& args;
@@ -62,11 +63,11 @@ struct Items {
 
     DEVICE bool next() {
         ++turn;
-        const int blocks = grid_size(), block = block_index();
-        const int item = turn * blocks + (turn % 2 ? blocks - 1 - block : block);
+        const int clusters = grid_size() / V::CLUSTER, cluster = block_index() / V::CLUSTER;
+        const int item = turn * clusters + (turn % 2 ? clusters - 1 - cluster : cluster);
         if (item >= args.part_count * args.pixel_blocks) return false;
         part_index = item / args.pixel_blocks;
-        pixel = item % args.pixel_blocks * V::BM;
+        pixel = (item % args.pixel_blocks * V::CLUSTER + block_index() % V::CLUSTER) * V::BM;
         part = args.parts[part_index];
         return true;
     }
@@ -149,31 +150,40 @@ private:
 
 // ----------------------------------------------------------------------------------------- after the sums
 
+// Calls a function with constants from AT on: registers are told apart by constants alone, and compilers
+// leave longer loops as they are.
+template <int AT>
+struct Constant {
+    static constexpr int value = AT;
+};
+template <int AT, int END, class F>
+DEVICE void unrolled(const F& function) {
+    if constexpr (AT < END) {
+        function(Constant<AT>());
+        unrolled<AT + 1, END>(function);
+    }
+}
+
 // Turns a warp's sums round: lanes hold pixels of one output, memory holds outputs of one pixel. 256
-// sums at a time go through shared memory of the warp's own, OUTPUTS of them per pixel.
-template <class V, int OUTPUTS>
+// sums at a time, OUTPUTS of them per pixel, PIECES times, go through shared memory of the warp's own.
+template <class V, int OUTPUTS, int PIECES>
 struct Writer {
     static constexpr int PIXELS = 256 / OUTPUTS;
     static constexpr int PITCH = OUTPUTS + 4;  // words; banks of a store and of a load all differ
-    static constexpr int BYTES = PIXELS * PITCH * 4;
+    static constexpr int BYTES = PIECES * PIXELS * PITCH * 4;
     static constexpr int LANES_PER_PIXEL = OUTPUTS / 8;
 
     const Args& args;
     u32 buffer;
     int lane, wide;
-    const int* outputs;  // of the warp's first one on
-    const float* bias;
-    int output;  // wide: the first of this lane's eight; else the lane's own
-    float own[8];
+    int output;         // wide: the first of this lane's eight; else the lane's own
+    const float* bias;  // of that output
 
     DEVICE Writer(const Args& args_, u32 buffer_, int lane_, const Part& part, int first)
         : args(args_), buffer(buffer_), lane(lane_), wide(part.wide) {
-        outputs = args.outputs + first;
-        bias = args.bias + first;
-        const int mine = wide ? lane % LANES_PER_PIXEL * 8 : lane % OUTPUTS;
-        output = outputs[mine];
-#pragma unroll
-        for (int at = 0; at < 8; ++at) own[at] = wide || at == 0 ? bias[mine + at] : 0.0f;
+        const int mine = first + (wide ? lane % LANES_PER_PIXEL * 8 : lane % OUTPUTS);
+        output = args.outputs[mine];
+        bias = args.bias + mine;
     }
 
     // The four sums that a lane has of 16 outputs by 8 pixels (9.7.14.5.8, C and D).
@@ -188,48 +198,59 @@ struct Writer {
 
     DEVICE void write(int pixel) const {
         warp_sync();
-        if (wide) {
-            write_wide(pixel);
-        } else {
-            write_each(pixel);
+#pragma unroll 1
+        for (int piece = 0; piece < PIECES; ++piece) {
+            const u32 from = buffer + piece * PIXELS * PITCH * 4;
+            if (wide) {
+                write_wide(pixel + piece * PIXELS, from);
+            } else {
+                write_each(pixel + piece * PIXELS, from);
+            }
         }
         warp_sync();
     }
 
 private:
-    DEVICE void write_wide(int pixel) const {
+    DEVICE void write_wide(int pixel, u32 from) const {
         const int row = lane / LANES_PER_PIXEL;
         if (output < 0 || pixel + row >= args.pixels) return;
         const long long to = static_cast<long long>(pixel + row) * args.out_channels + output;
-        const u32 from = buffer + (row * PITCH + lane % LANES_PER_PIXEL * 8) * 4;
-        u32 sums[2][4];
-        load_shared_x4(sums[0], from);
-        load_shared_x4(sums[1], from + 16);
-        uint4 add = make_uint4(0, 0, 0, 0);
-        if constexpr (V::RESIDUAL) add = *reinterpret_cast<const uint4*>(args.residual + to);
-        const u32 added[4] = {add.x, add.y, add.z, add.w};
+        const uint4* biases = reinterpret_cast<const uint4*>(bias);
+        uint4 residual = make_uint4(0, 0, 0, 0);
+        if constexpr (V::RESIDUAL) residual = *reinterpret_cast<const uint4*>(args.residual + to);
+        from += (row * PITCH + lane % LANES_PER_PIXEL * 8) * 4;
         u32 pairs[4];
 #pragma unroll
-        for (int at = 0; at < 4; ++at) {
-            const u32* sum = &sums[at / 2][at % 2 * 2];
-            pairs[at] = V::Type::pair(finished(__uint_as_float(sum[0]), own[2 * at], added[at]),
-                                      finished(__uint_as_float(sum[1]), own[2 * at + 1], added[at] >> 16));
+        for (int half = 0; half < 2; ++half) {
+            const uint4 b = biases[half];
+            u32 sums[4];
+            load_shared_x4(sums, from + half * 16);
+            const u32 first = half ? residual.z : residual.x, second = half ? residual.w : residual.y;
+            pairs[2 * half] = pair(sums[0], sums[1], b.x, b.y, first);
+            pairs[2 * half + 1] = pair(sums[2], sums[3], b.z, b.w, second);
         }
         *reinterpret_cast<uint4*>(args.out + to) = make_uint4(pairs[0], pairs[1], pairs[2], pairs[3]);
     }
 
+    static DEVICE u32 pair(u32 first, u32 second, u32 first_bias, u32 second_bias, u32 residual) {
+        return V::Type::pair(
+            finished(__uint_as_float(first), __uint_as_float(first_bias), residual),
+            finished(__uint_as_float(second), __uint_as_float(second_bias), residual >> 16));
+    }
+
     // Lanes side by side have outputs side by side, so that those in one sector of 32 bytes leave together.
-    DEVICE void write_each(int pixel) const {
+    DEVICE void write_each(int pixel, u32 from) const {
         if (output < 0) return;
+        const float own = *bias;
 #pragma unroll 1
         for (int turn = 0; turn < 8; ++turn) {
             const int row = lane / OUTPUTS + turn * (32 / OUTPUTS);
             if (pixel + row >= args.pixels) return;
             const long long to = static_cast<long long>(pixel + row) * args.out_channels + output;
-            const float sum = __uint_as_float(load_shared(buffer + (row * PITCH + lane % OUTPUTS) * 4));
+            const float sum = __uint_as_float(load_shared(from + (row * PITCH + lane % OUTPUTS) * 4));
             u32 added = 0;
             if constexpr (V::RESIDUAL) added = args.residual[to];
-            args.out[to] = static_cast<u16>(V::Type::pair(finished(sum, own[0], added), 0.0f));
+            args.out[to] = static_cast<u16>(V::Type::pair(finished(sum, own, added), 0.0f));
         }
     }
 

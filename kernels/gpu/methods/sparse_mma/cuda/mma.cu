@@ -20,7 +20,7 @@ struct Mma {
     static constexpr int M = OUTPUTS / 16, N = PIXELS / 8;
     static_assert(V::WARPS % ACROSS == 0 && PIXELS % 8 == 0 && OUTPUTS % 32 == 0, "no part for a warp");
 
-    using Out = Writer<V, 32>;
+    using Out = Writer<V, 32, 1>;
     static constexpr u32 TABLE = V::STAGES * V::STAGE_BYTES;
     static constexpr u32 BUFFERS = TABLE + (V::SPATIAL ? V::BM * 8 : 0);
     static constexpr u32 SHARED_BYTES = BUFFERS + V::WARPS * Out::BYTES;
@@ -118,17 +118,17 @@ struct Mma {
 
     static DEVICE void write(const Args& args, const Items<V>& items, u32 buffer, int lane, int first_output,
                              int first_pixel, const float (&sums)[M][N][4]) {
-#pragma unroll
-        for (int m = 0; m < M; m += 2) {
+        unrolled<0, M / 2>([&](auto half) {
+            constexpr int m = half.value * 2;
             const int output = items.part_index * V::BN + first_output + m * 16;
             const Out out(args, buffer, lane, items.part, output);
-#pragma unroll
-            for (int n = 0; n < N; ++n) {
+            unrolled<0, N>([&](auto column) {
+                constexpr int n = column.value;
                 out.stage(sums[m][n], 0, 0);
                 out.stage(sums[m + 1][n], 16, 0);
                 out.write(items.pixel + first_pixel + n * 8);
-            }
-        }
+            });
+        });
     }
 };
 
