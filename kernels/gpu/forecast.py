@@ -25,8 +25,11 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from autosparse.kernels.gpu.chips import CHIPS, Chip
 from autosparse.kernels.gpu.launch import Launch
+from autosparse.patterns.tile_structure import TileStructure
 from autosparse.records import LayerShape
 from autosparse.storage.serial import Record
 
@@ -177,14 +180,43 @@ def uniform_work(
         sparse: whether there is 2:4 inside.
     """
     sizes = [min(group_out, outputs - first) for first in range(0, outputs, group_out)]
+    tiles = tuple((size, columns) for size in sizes)
+    return _work(shape, tiles, unit_in, is_contiguous=outputs == shape.out_channels, sparse=sparse)
+
+
+def work_of(shape: LayerShape, structure: TileStructure, *, sparse: bool = False) -> TileWork:
+    """Gives the work of a layer with the tiles that it has.
+
+    Args:
+        shape: the layer.
+        structure: its tiles.
+        sparse: whether there is 2:4 inside.
+    """
+    kept = structure.kept_per_tile
+    tiles = tuple(
+        (int(tile.outputs.size), int(columns))
+        for tile, columns in zip(structure.tiles, kept, strict=True)
+    )
+    contiguous = all(np.all(np.diff(tile.outputs) == 1) for tile in structure.tiles)
+    return _work(shape, tiles, structure.unit_in, is_contiguous=contiguous, sparse=sparse)
+
+
+def _work(
+    shape: LayerShape,
+    tiles: tuple[tuple[int, int], ...],
+    unit_in: int,
+    *,
+    is_contiguous: bool,
+    sparse: bool,
+) -> TileWork:
     return TileWork(
         rows=shape.batch_size * shape.out_height * shape.out_width,
-        tiles=tuple((size, columns) for size in sizes),
+        tiles=tiles,
         unit_in=unit_in,
         inputs=shape.in_channels,
         input_rows=shape.batch_size * shape.in_height * shape.in_width,
         outputs=shape.out_channels,
-        is_contiguous=outputs == shape.out_channels,
+        is_contiguous=is_contiguous,
         adds=shape.residual,
         sparse=sparse,
     )
