@@ -87,8 +87,8 @@ Globs = Annotated[tuple[str, ...], _by(values.globs)]
 
 
 def _device(value: Any, name: str) -> str:
-    kind = kind_and_number(value)[0] if isinstance(value, str) and value != AUTO else value
-    values.choice((AUTO, *kind_names()), _OTHER_DEVICES)(kind, name)
+    kind = kind_and_number(value)[0] if isinstance(value, str) else value
+    values.choice((AUTO, *kind_names()), _OTHER_DEVICES)(value if kind == AUTO else kind, name)
     return str(value)
 
 

@@ -1,10 +1,9 @@
-"""What GPU kernels should take on an A100 and an H100, by the analytic model, before anybody has run them.
+"""What GPU kernels should take, by the analytic model, before anybody has run them.
 
     python benchmarks/gpu_forecast.py [--sparsity 0.75] [--product NAME] [--out FILE]
 
 Kernels are compiled here for each chip, and their registers and shared memory read from the machine
-code; the model (`autosparse.kernels.gpu.forecast`) does the rest. Nothing is measured: `make gpu-check` holds
-what it measures against the file that this writes.
+code; the model (`autosparse.kernels.gpu.forecast`) does the rest. Nothing is measured.
 """
 
 from __future__ import annotations
@@ -111,8 +110,8 @@ def rows(
 
 def told(one: Forecast) -> dict[str, Any]:
     return {
-        "us": round(one.us, 2), "bound_by": one.bound_by, "share_of_dense_peak": round(one.flops_share, 3),
-        "blocks": one.blocks, "waves": round(one.waves, 2),
+        "us": round(one.us, 2), "bound_by": one.bound_by, "blocks": one.blocks,
+        "share_of_dense_peak": round(one.flops_share, 3), "waves": round(one.waves, 2),
     }  # fmt: skip
 
 
@@ -171,6 +170,7 @@ def show(found: Sequence[dict[str, Any]]) -> None:
     by_group = itertools.groupby(found, key=lambda row: (row["product"], row["group"]))
     for (product, group), some in by_group:
         listed = list(some)
+        # Geometric means of each layer's best.
         for family in ("tw", "tvw", "2:4"):
             best: dict[str, float] = {}
             for row in listed:
@@ -178,9 +178,7 @@ def show(found: Sequence[dict[str, Any]]) -> None:
                     best[row["layer"]] = max(best.get(row["layer"], 0.0), row["over_dense"])
             if best:
                 mean = math.exp(sum(map(math.log, best.values())) / len(best))
-                print(
-                    f"{product} {group}: {family} {mean:.2f}x dense, geometric mean of {len(best)} layers"
-                )
+                print(f"{product} {group}: {family} {mean:.2f}x dense, mean of {len(best)} layers")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The layers that GPU kernels are held to: linears of 4096 tokens, ResNet-50's convolutions of 64 images."""
+"""The layers that GPU kernels are held to: linears of 4096 tokens, convolutions of 64 images."""
 
 from __future__ import annotations
 

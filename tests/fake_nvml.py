@@ -34,8 +34,11 @@ class Driver:
     NVML_CLOCK_SM = 1
     NVML_CLOCK_MEM = 2
 
-    def __init__(self, cards: list[dict[str, Any]], loads: bool = True) -> None:
+    def __init__(
+        self, cards: list[dict[str, Any]], loads: bool = True, version: bytes = b"550.54"
+    ) -> None:
         self.cards = cards
+        self.version = version
         self.loads = loads
         self.open = 0
 
@@ -48,7 +51,7 @@ class Driver:
         self.open -= 1
 
     def nvmlSystemGetDriverVersion(self) -> bytes:
-        return b"550.54"
+        return self.version
 
     def nvmlDeviceGetCount(self) -> int:
         return len(self.cards)

@@ -300,7 +300,7 @@ def kinds() -> Mapping[str, type[Device]]:
     """Gives every kind of device by name, whether or not this host has one."""
     for name in kind_names():
         importlib.import_module(f"{__package__}.kinds.{name}")
-    return _KINDS
+    return {name: _KINDS[name] for name in kind_names()}
 
 
 def kind_of(name: str) -> type[Device]:

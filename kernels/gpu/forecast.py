@@ -325,7 +325,7 @@ def _operand_reads(launch: Launch, chip: Chip, work: TileWork) -> float:
         first, second = (bn * halved, bm) if work.sparse else (bm, bn)
         times = math.ceil((bn if work.sparse else bm) / 64)
         return size * bk * (first + second * times)
-    wide = 2 ** math.ceil(math.log2(launch.warps) / 2)
+    wide = 1 << math.ceil(math.log2(launch.warps) / 2)
     deep = launch.warps // wide
     return size * bk * (bm * wide + bn * halved * deep)
 

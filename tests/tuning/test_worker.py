@@ -62,7 +62,12 @@ def test_a_hung_job_is_killed_and_the_next_one_served(worker: Worker, how: str) 
 
 
 @pytest.mark.parametrize(
-    ("how", "told"), [("crash", "SIGSEGV: about to crash"), ("exit", "exit code 3")]
+    ("how", "told"),
+    [
+        ("crash", "SIGSEGV: about to crash"),
+        ("exit", "exit code 3"),
+        ("lose the device", "exit code 1: the GPU answers nothing more"),
+    ],
 )
 def test_a_crash_is_an_answer_and_the_next_job_is_served(worker: Worker, how: str, told: str) -> None:
     answer = worker.call({"do": how}, 10)
@@ -101,6 +106,12 @@ def test_the_child_is_pinned_and_its_libraries_have_one_thread() -> None:
     with Worker(RUNNER, import_path=[FOLDER], processors=[processor]) as worker:
         outcome = worker.call({"do": "affinity"}, 10).outcome
     assert outcome == {"processors": [processor], "blas": "1"}
+
+
+def test_the_child_has_the_variables_that_it_is_given() -> None:
+    with Worker(RUNNER, import_path=[FOLDER], environment={"CUDA_VISIBLE_DEVICES": "GPU-7"}) as worker:
+        outcome = worker.call({"do": "environment", "value": "CUDA_VISIBLE_DEVICES"}, 10).outcome
+    assert outcome == {"value": "GPU-7"}
 
 
 @pytest.mark.parametrize("runner", ["fake_runners:nothing", "no_such_module:run"])

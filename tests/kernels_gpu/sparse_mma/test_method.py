@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from autosparse.errors import NoKernel
+from autosparse.errors import NoKernel, UsageError
 from autosparse.kernels.gpu import method as registry
 from autosparse.kernels.gpu import nvrtc, resources
 from autosparse.kernels.gpu.chips import CHIPS, Chip
@@ -149,6 +149,20 @@ def test_a_processor_runs_none() -> None:
     layer = tvw_layer(linear(8, 64, 32))
     with pytest.raises(NoKernel, match="need a GPU, but got device cpu"):
         registry.method_of(kernel).prepare(kernel, layer, Launch().text, torch.device("cpu"))
+
+
+@pytest.mark.parametrize("launch", [Launch(bk=32), Launch(split_k=2)])
+def test_launch_parameters_that_mean_nothing_are_refused(launch: Launch) -> None:
+    kernel = registry.get("bf16_tvw__cuda_mma")
+    with pytest.raises(UsageError, match="bk=64 columns and sum them in split_k=1"):
+        registry.method_of(kernel).compiled(kernel, LAYER, TVW, launch.text, AMPERE)
+
+
+def test_blocks_that_warps_cannot_share_do_not_compile() -> None:
+    kernel = registry.get("bf16_tvw__cuda_mma")
+    launch = Launch(bn=64, bm=16, warps=4, stages=2)
+    with pytest.raises(NoKernel, match="no part for a warp"):
+        registry.method_of(kernel).compiled(kernel, LAYER, TVW, launch.text, AMPERE)
 
 
 def test_sources_are_files_and_facts_name_the_compiler() -> None:

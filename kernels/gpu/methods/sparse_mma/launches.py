@@ -3,9 +3,9 @@
 Roofline: what 2:4 can win
 --------------------------
 A step of a block multiplies BN outputs by BM pixels by 64 columns. Its weights are 72 bytes per
-output, its inputs 128 per pixel. A multiprocessor of an A100 or H100 has 2 * 2048 or 2 * 4096 operations of
-sparse products per clock, 128 bytes to and from shared memory, and some 30 from the L2 cache. Clocks
-of one step, by what holds it back:
+output, its inputs 128 per pixel. A multiprocessor of an A100 or H100 has 2 * 2048 or 2 * 4096
+operations of sparse products per clock, 128 bytes to and from shared memory, and some 30 from the L2
+cache. Clocks of one step, by what holds it back:
 
                     multiplying   shared memory   L2 cache   dense, multiplying
     A100 256 x 128      1024           1072          1160         2048
@@ -16,14 +16,14 @@ of one step, by what holds it back:
 
 Shared memory: a step is written once, and a warp of mma.sp reads its part of it, of 64 outputs by 64
 pixels at most. wgmma.sp reads all pixels anew for every 64 outputs, 64 bytes each per 32 columns: 128
-bytes per clock, which by itself is all that there is. L2 cache: on an H100 two blocks share the fetch of
-weights; inputs, which are gathered, each fetches itself. So, against dense products at 0.8 (H100) and
-0.87 (A100) of their own rate, and with no other loss:
+bytes per clock, which by itself is all that there is. L2 cache: on an H100 two blocks share the fetch
+of weights; inputs, which are gathered, each fetches itself. So, against dense products at 0.8 (H100)
+and 0.87 (A100) of their own rate, and with no other loss:
 
 -   on an A100 2:4 is worth up to 2.0 times with blocks of 256 x 128 (the vendor's library measures 1.5
     to 1.7), 1.4 times with 128 x 128;
--   on an H100 1.4 times with tiles of 256 outputs, and nothing with 128 (1.03). At equal sparsity, tiles
-    alone have the higher ceiling (75 %: 4 times, against 2 * 1.4), and 2:4 buys accuracy;
+-   on an H100 1.4 times with tiles of 256 outputs, and nothing with 128 (1.03). At equal sparsity,
+    tiles alone have the higher ceiling (75 %: 4 times, against 2 * 1.4), and 2:4 buys accuracy;
 -   where weights, not inputs, are what is read (64 rows or fewer), 2:4 is worth the bytes: 16/9 times;
 -   layers below some 1024 rows by 1024 outputs do not fill a chip with such blocks, and gain nothing.
 
@@ -39,9 +39,11 @@ import itertools
 import math
 from collections.abc import Iterator
 
+from autosparse.errors import UsageError
 from autosparse.kernels.gpu.chips import Chip
 from autosparse.kernels.gpu.forecast import PRODUCTS, Product, TileWork, forecast, uniform_work
 from autosparse.kernels.gpu.launch import Launch
+from autosparse.kernels.gpu.methods.sparse_mma.packing import STEP
 from autosparse.kernels.gpu.methods.sparse_mma.variants import (
     MULTIPLYING_THREADS,
     Variant,
@@ -133,16 +135,31 @@ def _fitting(
     """Lists what fits, the largest blocks first, with as many stages as fit."""
     widest = max(outputs for outputs, _ in work.tiles)
     fewest = _FEWEST_STAGES[instruction]
-    steps = max(fewest, math.ceil(max(columns for _, columns in work.tiles) / 64))
+    steps = max(fewest, math.ceil(max(columns for _, columns in work.tiles) / STEP))
     for (bn, bm, warps), ctas in itertools.product(_BLOCKS[instruction], _CTAS):
         if bn >= 2 * max(widest, 32) or bm >= 2 * max(work.rows, 32):
             continue
         for stages in range(min(_MOST_STAGES, steps), fewest - 1, -1):
-            launch = Launch(bn=bn, bm=bm, bk=64, warps=warps, stages=stages, ctas=ctas)
+            launch = Launch(bn=bn, bm=bm, bk=STEP, warps=warps, stages=stages, ctas=ctas)
             variant = variant_of(instruction, dtype, shape, launch)
             if registers_of(variant) <= most_registers(variant) and fits(variant, chip):
                 yield launch
                 break
+
+
+def parsed(text: str) -> Launch:
+    """Reads launch parameters.
+
+    Raises:
+        UsageError: a step is not of 64 columns, or columns are to be summed in parts.
+    """
+    launch = Launch.parse(text)
+    if (launch.bk, launch.split_k) != (STEP, 1):
+        raise UsageError(
+            f"sparse kernels take steps of bk={STEP} columns and sum them in split_k=1 part, but got "
+            f"{text!r}"
+        )
+    return launch
 
 
 def registers_of(variant: Variant) -> int:

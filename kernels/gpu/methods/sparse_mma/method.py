@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, ClassVar
 
 from autosparse.kernels.gpu import nvrtc, resources
 from autosparse.kernels.gpu.chips import Chip
-from autosparse.kernels.gpu.launch import Launch
 from autosparse.kernels.gpu.method import (
     GivenLayer,
     GpuKernel,
@@ -18,7 +17,7 @@ from autosparse.kernels.gpu.method import (
     register,
 )
 from autosparse.kernels.gpu.methods.sparse_mma import build
-from autosparse.kernels.gpu.methods.sparse_mma.launches import launches
+from autosparse.kernels.gpu.methods.sparse_mma.launches import launches, parsed
 from autosparse.kernels.gpu.methods.sparse_mma.packing import RUN
 from autosparse.kernels.gpu.methods.sparse_mma.variants import variant_of
 from autosparse.patterns.pattern import Pattern
@@ -89,16 +88,14 @@ class SparseMma(Method):
         """Packs a layer and puts it on a GPU; there is nothing that would run it on a CPU."""
         from autosparse.kernels.gpu.methods.sparse_mma.run import SparseLayer
 
-        parsed = Launch.parse(launch)
-        return SparseLayer(
-            variant_of(_instruction(kernel), kernel.dtype, layer.shape, parsed), layer, device
-        )
+        variant = variant_of(_instruction(kernel), kernel.dtype, layer.shape, parsed(launch))
+        return SparseLayer(variant, layer, device)
 
     def compiled(
         self, kernel: GpuKernel, shape: LayerShape, pattern: Pattern, launch: str, chip: Chip
     ) -> Resources:
         """Compiles a kernel for a layer, whatever its weights."""
-        variant = variant_of(_instruction(kernel), kernel.dtype, shape, Launch.parse(launch))
+        variant = variant_of(_instruction(kernel), kernel.dtype, shape, parsed(launch))
         return resources.of_cubin(
             nvrtc.cubin(build.source_of(variant), chip.target),
             threads=variant.threads,
