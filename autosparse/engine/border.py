@@ -23,12 +23,14 @@ class Border:
         outputs: leaves of the result.
         out_spec: how the leaves make up the result.
         examples: values of the right kind to time with.
+        device: kind of the device that inputs may lie on beside the CPU.
     """
 
     inputs: tuple[Port, ...]
     outputs: tuple[Port, ...]
     out_spec: Any
     examples: tuple[torch.Tensor, ...]
+    device: str = "cpu"
 
     @property
     def batch_size(self) -> int:
@@ -54,7 +56,7 @@ class Border:
             found = ", ".join(type(value).__name__ for value in inputs)
             raise UsageError(f"inputs must be all torch tensors or all numpy arrays, but got {found}")
         for index, (value, port) in enumerate(zip(inputs, expected, strict=True)):
-            _check_one(index, value, port)
+            _check_one(index, value, port, self.device)
         return kinds == {"array"}
 
 
@@ -64,7 +66,7 @@ def _kind(value: Any) -> str | None:
     return "array" if isinstance(value, np.ndarray) else None
 
 
-def _check_one(index: int, value: Any, port: Port) -> None:
+def _check_one(index: int, value: Any, port: Port, device: str) -> None:
     if tuple(value.shape) != port.dims:
         raise UsageError(
             f"input {index} must have the example's shape {list(port.dims)}, but got "
@@ -73,16 +75,25 @@ def _check_one(index: int, value: Any, port: Port) -> None:
     dtype = str(value.dtype).removeprefix("torch.")
     if dtype != port.dtype:
         raise UsageError(f"input {index} must be {port.dtype}, but got {dtype}; convert it first")
-    if isinstance(value, torch.Tensor) and value.device.type != "cpu":
+    if isinstance(value, torch.Tensor) and value.device.type not in ("cpu", device):
         raise UsageError(f"input {index} must be on the CPU, but got {value.device}; call .cpu() first")
 
 
-def to_kind(leaf: Any, port: Port | None, as_array: bool) -> Any:
-    """Gives a result's leaf as the kind of the inputs, in torch's dimensions."""
+def to_kind(leaf: Any, port: Port | None, as_array: bool, home: torch.device | None = None) -> Any:
+    """Gives a result's leaf as the kind of the inputs, in torch's dimensions.
+
+    Args:
+        leaf: an array or tensor, or what a model gives beside.
+        port: its dimensions; None leaves them.
+        as_array: whether inputs were arrays.
+        home: where a fresh tensor shall lie; None copies the tensor where it is.
+    """
     if isinstance(leaf, np.ndarray):
         shaped = leaf if port is None else leaf.reshape(port.dims)
         return shaped if as_array else torch.from_numpy(shaped)
     if isinstance(leaf, torch.Tensor):
+        if as_array:
+            return leaf.cpu().numpy()
         # A tensor made in inference mode could not be used in training code later.
-        return leaf.numpy() if as_array else leaf.clone()
+        return leaf.clone() if home is None else leaf.to(home)
     return leaf

@@ -66,7 +66,8 @@ class CompiledModel(RunnableModel):
         """Runs once; inputs are neither written nor kept.
 
         Args:
-            inputs: float32 torch tensors on the CPU, or numpy arrays, of the example's shapes.
+            inputs: torch tensors of the example's types on the CPU, or on the GPU that the model was
+                compiled for, or numpy arrays; of the example's shapes.
 
         Returns:
             What the module returns, made of fresh tensors of the inputs' kind, without gradients.
@@ -77,8 +78,10 @@ class CompiledModel(RunnableModel):
         as_arrays = self._border.check(inputs)
         leaves = self._run(inputs)
         ports = self._ports(leaves)
+        # On a GPU results are fresh tensors, and go where the inputs came from.
+        home = inputs[0].device if self._border.device != "cpu" and not as_arrays else None
         return self._border.rebuild(
-            [to_kind(leaf, port, as_arrays) for leaf, port in zip(leaves, ports, strict=True)]
+            [to_kind(leaf, port, as_arrays, home) for leaf, port in zip(leaves, ports, strict=True)]
         )
 
     def _ports(self, leaves: Sequence[Any]) -> Sequence[Port | None]:

@@ -55,6 +55,7 @@ class MeasuredRows:
         compact_weights: passes over rows of kernels that expand weights.
         weight_bytes: dense weights of the model, which decide how cold a layer's are; None if unknown.
         state: state of the host that counts where there are rows of it; None takes any.
+        hardware_id: of the device whose rows count; None is this host's processor.
     """
 
     def __init__(
@@ -67,8 +68,10 @@ class MeasuredRows:
         compact_weights: bool = False,
         weight_bytes: int | None = None,
         state: str | None = None,
+        hardware_id: str | None = None,
     ) -> None:
         self.note = note
+        self._hardware_id = hardware_id
         self._left_out = expanding_kernels() if compact_weights else frozenset()
         self._dtype = dtype
         self._database = database
@@ -86,6 +89,7 @@ class MeasuredRows:
         *,
         compact_weights: bool = False,
         weight_bytes: int | None = None,
+        hardware_id: str | None = None,
     ) -> Self:
         """Opens a database by URL; None opens the user's default one if there is one.
 
@@ -102,7 +106,13 @@ class MeasuredRows:
                 logger.info("no measured rows: %s", error)
                 note = str(error)
         return cls(
-            opened, threads, dtype, note, compact_weights=compact_weights, weight_bytes=weight_bytes
+            opened,
+            threads,
+            dtype,
+            note,
+            compact_weights=compact_weights,
+            weight_bytes=weight_bytes,
+            hardware_id=hardware_id,
         )
 
     def fastest(self, shape: LayerShape, pattern: Pattern, sparsity: float) -> Found | None:
@@ -127,7 +137,7 @@ class MeasuredRows:
             return []
         if shape.key not in self._cache:
             rows = self._database.rows(
-                hardware_id=hardware.hardware_id(),
+                hardware_id=hardware.hardware_id() if self._hardware_id is None else self._hardware_id,
                 shape=shape.key,
                 dtype=self._dtype,
                 threads=self._threads,

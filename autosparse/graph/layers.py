@@ -7,6 +7,13 @@ from collections import Counter
 from autosparse.graph.ir import Graph, Node, Op
 from autosparse.records import LayerInfo, LayerShape
 
+GROUPED = {
+    True: "depthwise convolution: no sparse kernel",
+    False: "grouped convolution: no sparse kernel",
+}
+"""Why convolutions in groups stay dense, by whether each group has one input."""
+USED = "its weight is used by {calls} calls"
+
 
 def layers(graph: Graph) -> tuple[LayerInfo, ...]:
     """Gives every layer with a weight matrix, in execution order.
@@ -73,10 +80,9 @@ def _why_dense(node: Node, calls: int) -> tuple[str, ...]:
     if node.op is Op.UNSUPPORTED:
         reasons.append(f"{node.aten}: {node.reason}")
     elif node.op is Op.CONV_GROUPED:
-        depthwise = node.weight is not None and node.weight.shape[1] == 1
-        reasons.append(f"{'depthwise' if depthwise else 'grouped'} convolution: no sparse kernel")
+        reasons.append(GROUPED[node.weight is not None and node.weight.shape[1] == 1])
     elif not node.window.is_symmetric:
         reasons.append(f"padding {node.window.padding} differs between opposite borders")
     if calls > 1:
-        reasons.append(f"its weight is used by {calls} calls")
+        reasons.append(USED.format(calls=calls))
     return tuple(reasons)

@@ -68,6 +68,11 @@ class Exported:
         self._inputs = _checked(module, example_inputs)
         self.program = _export(module, self._inputs)
 
+    @property
+    def examples(self) -> tuple[torch.Tensor, ...]:
+        """The inputs that it was captured on."""
+        return self._inputs
+
     def check(self, example_inputs: Sequence[torch.Tensor]) -> None:
         """Refuses inputs that are not like those it was captured on.
 
@@ -83,6 +88,21 @@ class Exported:
                 f"inputs must be like those that the model was captured on, {wanted}, but got {found}; "
                 "capture it on these"
             )
+
+    def unlifted(self) -> fx.GraphModule:
+        """Gives torch's own graph as a module that holds the module's parameters; it may be changed.
+
+        Raises:
+            ModelError: the module writes to its own buffers.
+        """
+        for spec in self.program.graph_signature.output_specs:
+            if spec.kind not in (OutputKind.USER_OUTPUT, OutputKind.USER_INPUT_MUTATION):
+                raise ModelError(
+                    f"a model must not change itself in evaluation mode, but it writes {spec.target!r}"
+                )
+        found = self.program.module(check_guards=False)
+        assert isinstance(found, fx.GraphModule)
+        return found
 
     def graph(self) -> Graph:
         """Gives the graph with the weights that the module holds now, changed in place since or not.
@@ -198,7 +218,7 @@ class _Walk:
                 inputs=tuple(reads),
                 shape=inside(dims[0]) or dims[0],
                 aten=str(node.target) if node.op == "call_function" else node.op,
-                module=_module(node),
+                module=module_of(node),
                 layer=layer if layer is not None else self._layer(node),
                 reason=reason,
             )
@@ -249,7 +269,7 @@ class _Walk:
         aten, before = str(node.target), len(self._nodes)
         result = node.meta["val"]
         first = result[0] if isinstance(result, tuple | list) else result
-        call = Call(node.name, aten, _module(node), tuple(first.shape), arguments, self._nodes)
+        call = Call(node.name, aten, module_of(node), tuple(first.shape), arguments, self._nodes)
         try:
             if aten not in CONVERTERS:
                 raise Unsupported("no converter knows this operator")
@@ -313,7 +333,7 @@ def _dtype(value: Any) -> str:
     return str(getattr(value, "dtype", type(value).__name__)).removeprefix("torch.")
 
 
-def _module(node: fx.Node) -> str:
+def module_of(node: fx.Node) -> str:
     """Gives the path of the innermost module that makes the call, without torch's count of calls."""
     stack: dict[str, tuple[str, Any]] = node.meta.get("nn_module_stack") or {}
     path = list(stack.values())[-1][0] if stack else ""
