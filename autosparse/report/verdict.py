@@ -196,8 +196,8 @@ def _left_open(document: Document) -> str:
 def _latency(document: Document, config: Config) -> str:
     if config.measured_latency_ms is None:
         dense_ms = document.feasibility.dense_ms if document.feasibility else None
-        against = "" if dense_ms is None else f", its dense layers in {words.ms(dense_ms)}"
-        return f"a predicted {words.ms(config.predicted_latency_ms)} (not measured{against})"
+        against = "" if dense_ms is None else f", dense ones in {words.ms(dense_ms)}"
+        return f"a predicted {words.ms(config.predicted_latency_ms)} (not measured){against}"
     text = words.ms_ci(config.measured_latency_ms, config.latency_ci_ms)
     reference, ratio = dense_reference(document), speedup(document, config)
     if reference is None or ratio is None:

@@ -24,38 +24,43 @@ def build(
     """Makes the program; the module that was captured, and its parameters, stay as they are.
 
     Args:
-        sited: the model; its graph is used up.
+        sited: the model.
         layers: node of a site to what computes it; other sites stay torch's.
         dtype: of floating-point values.
         device: where it runs.
     """
-    root, graph = nn.Module(), sited.module.graph
-    placed: dict[fx.Node, fx.Node] = {}
+    root, graph = nn.Module(), fx.Graph()
+    now: dict[fx.Node, fx.Node] = {}
+    graph.output(graph.graph_copy(sited.module.graph, now))
     for site in sited.sites:
         if site.node in layers:
             layer = layers[site.node]
             root.add_module(layer.place, layer)
-            placed[site.node] = _replace(graph, site, layer, placed)
-    graph.eliminate_dead_code()
+            _replace(graph, site, layer, now)
+    _drop_unused(graph)
     _convert_calls(graph, dtype, device)
     _bring_constants(graph, sited.module, root, dtype, device)
-    graph.lint()
     program = fx.GraphModule(root, graph)
-    program.recompile()
+    program.graph.lint()
     return program.eval()
 
 
-def _replace(
-    graph: fx.Graph, site: Site, layer: SiteLayer, placed: Mapping[fx.Node, fx.Node]
-) -> fx.Node:
-    """Puts a layer where its site ends; `placed` are those before it."""
+def _replace(graph: fx.Graph, site: Site, layer: SiteLayer, now: dict[fx.Node, fx.Node]) -> None:
+    """Puts a layer where its site ends; `now` says what has become of the captured graph's nodes."""
+    end = now[site.node]
     reads = [site.x] if site.residual is None else [site.x, site.residual]
-    with graph.inserting_after(site.node):
-        now = tuple(placed.get(read, read) for read in reads)
-        call = graph.create_node("call_module", layer.place, now)
-    call.meta = dict(site.node.meta)
-    site.node.replace_all_uses_with(call, delete_user_cb=lambda user: user is not call)
-    return call
+    with graph.inserting_after(end):
+        call = graph.create_node("call_module", layer.place, tuple(now[read] for read in reads))
+    call.meta = dict(end.meta)
+    end.replace_all_uses_with(call, delete_user_cb=lambda user: user is not call)
+    now[site.node] = call
+
+
+def _drop_unused(graph: fx.Graph) -> None:
+    """Takes out what nobody reads any more: weights of ours, folded norms, checks of shapes."""
+    for node in reversed(graph.nodes):
+        if node.op in ("get_attr", "call_function") and not node.users:
+            graph.erase_node(node)
 
 
 def _convert_calls(graph: fx.Graph, dtype: torch.dtype, device: torch.device) -> None:
@@ -66,6 +71,9 @@ def _convert_calls(graph: fx.Graph, dtype: torch.dtype, device: torch.device) ->
 
     for node in graph.nodes:
         if node.op == "call_function":
+            if node.target is torch.ops.aten.view.default:
+                # A view of memory in the order that was captured; here channels may lie last.
+                node.target = torch.ops.aten.reshape.default
             node.args = fx.node.map_aggregate(node.args, converted)
             node.kwargs = fx.node.map_aggregate(node.kwargs, converted)
 
