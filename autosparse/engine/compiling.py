@@ -14,6 +14,7 @@ from autosparse.database import TuningDatabase
 from autosparse.deploy import LayerReport
 from autosparse.deploy.recorded import RecordedProgram
 from autosparse.deploy.runner import NativeRunner
+from autosparse.devices import AUTO
 from autosparse.engine.border import Border
 from autosparse.engine.compiled import CompiledModel
 from autosparse.engine.lower import Lowered, Refused, lower
@@ -52,9 +53,10 @@ def compile(
     compact_weights: bool = False,
     use_zeros: bool = True,
     tune: str | None = None,
+    device: str = AUTO,
     progress: Progress | None = None,
 ) -> CompiledModel:
-    """Compiles a module for inference on this CPU, with inputs of the example's shapes.
+    """Compiles a module for inference on this host, with inputs of the example's shapes.
 
     The 1xN structure of every layer is found in the weight's own zeros, whoever pruned it; batch-norm,
     bias, activation and residual sums are folded into the layers. The result holds its own copy of the
@@ -62,6 +64,10 @@ def compile(
 
     A model with an operator that the executor lacks runs through torch as a whole: the result's
     `engine` is then ``torch``, and `why` and `layers` name the operator.
+
+    On a GPU it runs as one CUDA graph on the caller's stream, in bf16 or f16 inside: convolutions and
+    matrix products on our kernels or a library's, whichever rows say is faster, all else as torch has
+    it. Tiles (TW, TVW) are what zeros are used as there.
 
     Args:
         model: the module, masked or not; it is not changed. Or what torch captured of it, on inputs of
@@ -86,6 +92,8 @@ def compile(
             costliest layers first. Rows go into `database`, and are used unless the model, run whole in
             turn with what is compiled without them, is slower: `tuning` says which it was. ``known``
             times no more, and holds the rows that are there to that.
+        device: where it runs: ``auto`` and ``cpu`` are the processor; ``cuda``, or ``cuda:1`` and so
+            on, a GPU.
         progress: told of the tuning, and asked whether to stop.
 
     Returns:
@@ -96,7 +104,11 @@ def compile(
         ModelError: torch cannot export the model.
         PlanError: the plan does not fit the model, its weights, or `compact_weights`.
         DatabaseError: the named database cannot be read.
+        MissingDependency: the host has no such device; says what is missing.
     """
+    if device not in (AUTO, "cpu"):
+        asked = {"threads": threads, "tune": tune, "exportable": exportable or None}
+        return _on_gpu(model, example_inputs, device, dtype, plan, database, use_zeros, asked)
     count = hardware.checked_threads(threads)
     budget_us = None if tune in (None, KNOWN) else parse_duration_us(tune, what="tune", example='"30s"')
     dtype = _checked_dtype(dtype, plan)
@@ -155,6 +167,35 @@ def compile(
     except Refused as refusal:
         refused = (replace(refusal.node, op=Op.UNSUPPORTED, reason=refusal.reason),)
         return _through_torch(captured.module, graph, refused, example_inputs, count)
+
+
+def _on_gpu(
+    model: nn.Module | Exported,
+    example_inputs: Sequence[torch.Tensor],
+    device: str,
+    dtype: str | None,
+    plan: Plan | None,
+    database: TuningDatabase | str | None,
+    use_zeros: bool,
+    asked: Mapping[str, object],
+) -> CompiledModel:
+    from autosparse.engine.gpu.compiling import compile_on, place_of  # loads what GPUs need
+
+    place = place_of(device)
+    for name, value in asked.items():
+        if value is not None:
+            raise UsageError(f"{name} is of models on processors, but got {value!r} with {device}")
+    captured = model if isinstance(model, Exported) else Exported(model, example_inputs)
+    captured.check(example_inputs)
+    planned = plan.dtype if plan is not None and plan.layers else None
+    return compile_on(
+        captured,
+        place,
+        dtype=dtype or planned or "bf16",
+        plan=plan,
+        database=database,
+        use_zeros=use_zeros,
+    )
 
 
 def why_not_native(graph: Graph, dtype: str = "f32") -> tuple[str, ...]:

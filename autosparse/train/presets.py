@@ -118,12 +118,28 @@ def for_method(method: str, samples: int, *, seed: int = 0) -> Recipe:
     )
 
 
+def short_tiles(samples: int, *, seed: int = 0) -> Recipe:
+    """Gives `short` for tiles of outputs: those that reconstruction chose, fine-tuned from the start.
+
+    What is 2:4 inside of tiles goes on moving.
+    """
+    settings = {"stages": (1.0,), "last": 1.0, "apriori": 0.0, "finetune_lr": 1.0}
+    return dataclasses.replace(short(samples, seed=seed), method="tvw", settings=settings)
+
+
+def full_tiles(samples: int, *, seed: int = 0) -> Recipe:
+    """Gives a full training of tiles from dense weights: in stages, and 2:4 inside at the end."""
+    return for_method("tvw", samples, seed=seed)
+
+
 PRESETS = {
     "dense": dense,
     "short": short,
     "full": full,
     "paper": paper,
     "paper-imagenet": paper_imagenet,
+    "short-tiles": short_tiles,
+    "full-tiles": full_tiles,
 }
 
 
@@ -131,7 +147,8 @@ def named_recipe(named: str, samples: int, seed: int) -> Recipe:
     """Gives a preset by its name, or reads a recipe from a file.
 
     Args:
-        named: ``short``, ``full``, ``paper``, ``paper-imagenet``, ``dense``, or a YAML file.
+        named: ``short``, ``full``, ``paper``, ``paper-imagenet``, ``short-tiles``, ``full-tiles``,
+            ``dense``, or a YAML file.
         samples: of the training split.
         seed: of a preset; that of a file with a seed of its own is the file's.
 

@@ -316,9 +316,15 @@ class TestVectors:
         assert (grad[outside] == 0).all()
         assert (grad[~outside & ~second] != 0).any()  # straight through, inside
 
-    def test_it_wants_something_inside(self):
-        with pytest.raises(PlanError, match=r"N:M inside of tiles.*0 shall be tw4@0\.75; take tw"):
-            open_method(small_net(), TILES, recipe_of("tvw"))
+    def test_tiles_with_nothing_inside_are_pruned_as_by_tw(self):
+        (one, _), (other, _) = (run(recipe_of(name), TILES) for name in ("tw", "tvw"))
+        first, second = one.layers.masks(), other.layers.masks()
+        assert first.keys() == second.keys()
+        assert all(np.array_equal(first[name], second[name]) for name in first)
+
+    def test_it_wants_tiles(self):
+        with pytest.raises(PlanError, match=r"tvw takes tiles.*0 shall be 1x8@.*; take tw"):
+            open_method(small_net(), BLOCKS, recipe_of("tvw"))
         with pytest.raises(PlanError, match="take srste"):
             open_method(small_net(), NM, recipe_of("tw"))
 

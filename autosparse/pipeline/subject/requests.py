@@ -189,13 +189,15 @@ def recipe_for(subject: Survey, kind: str, named: str | None = None) -> Recipe:
 
     Args:
         subject: says how many images there are, and the seed.
-        kind: ``short`` or ``full``: the preset, where none is named.
+        kind: ``short`` or ``full``: the preset, where none is named; that for tiles, where layers
+            become nothing else.
         named: a preset or a YAML file.
 
     Raises:
         UsageError: there is no such preset or file, or it is of another kind.
     """
-    recipe = named_recipe(named or kind, len(subject.images.train), subject.config.seed)
+    usual = f"{kind}-tiles" if subject.has_tiles else kind
+    recipe = named_recipe(named or usual, len(subject.images.train), subject.config.seed)
     if recipe.kind != kind:
         raise UsageError(
             f"a recipe must be of the kind asked for, {kind}, but {named} is of kind {recipe.kind}; "

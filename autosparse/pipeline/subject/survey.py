@@ -16,7 +16,7 @@ from autosparse.devices.device import Device, find
 from autosparse.errors import ConfigError, DataError, NoValidConfiguration, UsageError
 from autosparse.hosts.host import Host
 from autosparse.hosts.opening import open_host
-from autosparse.patterns.family import finest_first
+from autosparse.patterns.family import family_of, finest_first
 from autosparse.pipeline.subject.arithmetic import F32, Arithmetic, settle
 from autosparse.pipeline.subject.traced import trace
 from autosparse.plans.plan import by_reason
@@ -100,6 +100,13 @@ class Survey:
             f"a search needs a layer that can be sparse, but all {len(self.scopes)} of "
             f"{self.config.model} stay dense: {reasons}; change --space, --include or --exclude"
         )
+
+    @property
+    def has_tiles(self) -> bool:
+        """Whether layers become tiles where they become anything; methods for 1xN train none."""
+        patterns = {choice.pattern for scope in self.scopes for choice in scope.choices}
+        kinds = {family_of(pattern).contract(pattern).kind for pattern in patterns} - {"dense"}
+        return kinds == {"tw"}
 
     @property
     def dtypes(self) -> tuple[str, ...]:

@@ -55,16 +55,17 @@ class TileVectorWise(TileWise):
         self._inside: dict[str, tuple[torch.Tensor, Runs]] = {}
 
     def check(self) -> None:
-        """Refuses patterns without N:M inside of groups of outputs.
+        """Refuses patterns other than tiles; those without N:M inside are pruned as `tw` does.
 
         Raises:
             PlanError: there is one.
         """
         for layer in self.layers:
             pattern = layer.choice.pattern
-            if pattern.nm is None or pattern.group_out < 2:
+            is_tile = family_of(pattern).contract(pattern).kind == "tw" or pattern.nm is not None
+            if not is_tile or pattern.group_out < 2:
                 raise PlanError(
-                    f"tvw takes patterns with N:M inside of tiles, such as tvw64, but {layer.name} "
+                    f"tvw takes tiles, such as tvw64 with N:M inside or tw64 without, but {layer.name} "
                     f"shall be {layer.choice.label}; take tw"
                 )
             tiles, sparsity = self.staged(layer, 1.0)
@@ -74,7 +75,8 @@ class TileVectorWise(TileWise):
     def staged(self, layer: MaskedLayer, part: float) -> tuple[Pattern, float]:
         """Gives the tiles of a stage: density D of the plan leaves tiles of density ``D * M / N``."""
         pattern = layer.choice.pattern
-        assert pattern.nm is not None
+        if pattern.nm is None:
+            return super().staged(layer, part)
         kept, of = pattern.nm
         tiles = max(0.0, 1 - (1 - layer.choice.sparsity) * of / kept)
         plain = Pattern.from_json({**pattern.to_json(), "family": "tw", "nm": None})
@@ -91,7 +93,9 @@ class TileVectorWise(TileWise):
     def _open(self, tiles: Mapping[str, BoolArray]) -> None:
         """Begins to prune inside of tiles."""
         for layer in self.layers:
-            kept, of = layer.choice.pattern.nm or (1, 1)
+            if layer.choice.pattern.nm is None:
+                continue
+            kept, of = layer.choice.pattern.nm
             members = runs_inside(tiles[layer.name], layer.choice.pattern, of)
             outside = torch.from_numpy(tiles[layer.name]).to(layer.mask.device)
             self._inside[layer.name] = outside, Runs(members, kept, layer.weight)
@@ -109,7 +113,8 @@ class TileVectorWise(TileWise):
         """
         super().restore(state)
         if state["tiles"]:
-            self._open({name: tiles.numpy() for name, tiles in state["tiles"].items()})
+            held = {name: tiles.numpy() for name, tiles in state["tiles"].items()}
+            self._open({layer.name: _mask_of(layer) for layer in self.layers} | held)
 
     def start_step(self) -> None:
         """Chooses N of every M kept inputs, of the latent weights as they are."""
