@@ -207,7 +207,8 @@ class _Finder:
             return None
         if not weight.tensor.is_floating_point() or weight.tensor.dim() not in (2, 4):
             return None
-        return weight, _array(weight.tensor), None if known is None else _array(known.tensor)
+        # Kernels may keep a bias as it is, and the module's may change.
+        return weight, _array(weight.tensor), None if known is None else _array(known.tensor).copy()
 
     def _conv(self, node: fx.Node) -> Site | None:
         given = _arguments(node)

@@ -65,7 +65,7 @@ class GpuRunner:
         self.weight_bytes = weight_bytes(program)
         self.why_not_captured = ""
         self._program, self._device, self._results = program, device, tuple(results)
-        self._call: Callable[..., Any] | None = run_graph or program
+        self._call: Callable[..., Any] | None = program if run_graph is None else run_graph
         self._inputs = [_place(value, dtype, device) for value in examples]
         self._outputs: list[Any] = []
         self._graph: torch.cuda.CUDAGraph | None = None
