@@ -15,7 +15,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from autosparse.storage.serial import Record
+from autosparse.storage.serial import Record, added
 
 PROC = Path("/proc")
 _VARIABLE = "AUTOSPARSE_BUSY_HOST"
@@ -45,12 +45,15 @@ class Conditions(Record):
             over its time.
         rate_share: what the processors in use did over what they can, where nothing could be timed
             while they did all that they can.
+        device: what disturbed the device that was measured, where it is none of the processors; empty
+            if nothing did.
     """
 
     foreign_share: float | None = None
     stolen_share: float | None = None
     waiting_share: float | None = None
     rate_share: float | None = None
+    device: str = added("")
 
     @property
     def why_disturbed(self) -> str:
@@ -58,6 +61,8 @@ class Conditions(Record):
         found = []
         if is_busy_accepted():
             return ""
+        if self.device:
+            found.append(self.device)
         if (self.foreign_share or 0.0) > MOST_FOREIGN:
             found.append(f"other processes took {self.foreign_share:.0%} of all processors' time")
         if (self.stolen_share or 0.0) > MOST_STOLEN:

@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 
 from autosparse import hardware
 from autosparse.kernels.probes import probe_handover_ns
-from autosparse.measuring.conditions import Watch, is_busy_accepted
+from autosparse.measuring.conditions import Conditions, Watch, is_busy_accepted
 from autosparse.measuring.pace import RAMP_S, SLOWED, UNLIMITED, Pace, PaceProbe, full_pace, probe_pace
 from autosparse.storage.serial import Record, added
 
@@ -305,8 +305,11 @@ class Prober:
         Args:
             watch: of the host since then.
         """
-        share = self.pace_share if self.is_lenient else None
-        return watch.conditions(rate_share=share).why_disturbed
+        return self.conditions(watch).why_disturbed
+
+    def conditions(self, watch: Watch) -> Conditions:
+        """Gives what the host was like while something was timed."""
+        return watch.conditions(rate_share=self.pace_share if self.is_lenient else None)
 
     @property
     def told(self) -> str:

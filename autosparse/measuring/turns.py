@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -123,8 +123,8 @@ def interleave(
         watch = Watch()
         taking = _Taking(runners, policy, spinning, prober)
         taking.go(progress)
-        share = prober.pace_share if prober is not None and prober.is_lenient else None
-    return taking.comparison(watch.conditions(rate_share=share))
+        conditions = watch.conditions() if prober is None else prober.conditions(watch)
+    return taking.comparison(conditions)
 
 
 def interleave_here(
@@ -134,15 +134,18 @@ def interleave_here(
     *,
     threads: int,
     spinning: Collection[str] | None = None,
+    probe: Callable[[int], Prober | None] = prober_for,
 ) -> tuple[Comparison, Prober | None]:
     """Compares runners of so many threads on this host, whose states and limits are known to it.
 
-    Gives the prober too, for what is to be timed in the same state afterwards; see `keep`.
+    Gives the prober too, for what is to be timed in the same state afterwards; see `keep`. `probe`
+    makes it, where what is measured is not the processor.
     """
     with measuring("models in turn", progress):
-        prober = prober_for(threads)
+        prober = probe(threads)
         found = interleave(runners, policy, progress, spinning=spinning, prober=prober)
-        keep(prober)
+        if probe is prober_for:
+            keep(prober)
     return found, prober
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from autosparse.devices import AUTO, kind_and_number
+from autosparse.devices.device import kind_of
 from autosparse.measuring.conditions import QUIET, Conditions
-from autosparse.measuring.states import ANY, HostState, Prober
+from autosparse.measuring.states import ANY, UNMARKED, HostState, Prober
 from autosparse.measuring.stopwatch import MeasurementPolicy, Runner, Timing
 from autosparse.measuring.turns import interleave_here
 from autosparse.progress import Progress
@@ -110,6 +112,7 @@ def run_in_turn(
     batch_size: int,
     judged: str = "longest",
     progress: Progress,
+    device: str = "cpu",
 ) -> InTurn:
     """Lets everybody run in turn, on so many threads each.
 
@@ -121,6 +124,7 @@ def run_in_turn(
         judged: the state that figures are of where the host was in several: the ``worst``, in which
             all are slowest, the ``best``, or the one that lasted ``longest``.
         progress: told of every round, and asked whether to stop.
+        device: what they run on, ``cpu`` or as `devices.find` takes it.
 
     Raises:
         AutosparseError: the host changed its state in every turn.
@@ -132,6 +136,7 @@ def run_in_turn(
         progress,
         threads=threads,
         spinning=[each.name for each in entrants if each.spins],
+        **_watched(device),
     )
     state = {"worst": found.states[0], "best": found.states[-1], "longest": found.longest}[judged]
     return InTurn(
@@ -149,3 +154,11 @@ def run_in_turn(
         threads=threads,
         batch_size=batch_size,
     )
+
+
+def _watched(device: str) -> dict[str, Callable[[int], Prober | None]]:
+    """Says who tells what a device was like; nothing of processors, which a host knows by itself."""
+    kind, _ = kind_and_number(device)
+    if kind in (AUTO, "cpu"):
+        return {}
+    return {"probe": lambda threads: kind_of(kind).watch(threads, UNMARKED)}

@@ -109,6 +109,37 @@ def compile_on(
     sited = find_sites(captured)
     if plan is not None:
         plan.check(sited.layers)
+    return _compiled(
+        captured,
+        sited,
+        place,
+        dtype,
+        _chosen(sited, place, dtype, plan, database, use_zeros),
+        compiler,
+    )
+
+
+def torch_alone(captured: Exported, place: Place, dtype: str) -> CompiledModel:
+    """Gives the same graph with torch's own operators for all layers, captured too.
+
+    Args:
+        captured: the module.
+        place: where it shall run.
+        dtype: ``bf16`` or ``f16``.
+    """
+    sited = find_sites(captured)
+    chosen = {site.node: GpuSelection(why="torch alone was asked for") for site in sited.sites}
+    return _compiled(captured, sited, place, dtype, chosen, None)
+
+
+def _chosen(
+    sited: Sited,
+    place: Place,
+    dtype: str,
+    plan: Plan | None,
+    database: TuningDatabase | str | None,
+    use_zeros: bool,
+) -> dict[fx.Node, GpuSelection]:
     measured = MeasuredRows.open(
         database,
         1,
@@ -116,10 +147,20 @@ def compile_on(
         weight_bytes=dense_weight_bytes(sited.layers, dtype),
         hardware_id=place.id,
     )
-    chosen = {
+    return {
         site.node: select(site, layer, plan, measured, dtype, place.chip, use_zeros=use_zeros)
         for site, layer in zip(sited.sites, sited.layers, strict=True)
     }
+
+
+def _compiled(
+    captured: Exported,
+    sited: Sited,
+    place: Place,
+    dtype: str,
+    chosen: Mapping[fx.Node, GpuSelection],
+    compiler: Callable[[fx.GraphModule], Callable[..., Any]] | None,
+) -> CompiledModel:
     layers = {
         site.node: _prepared(site, chosen[site.node], place)
         for site in sited.sites

@@ -237,14 +237,18 @@ class Ledger:
                         del known[name]
 
     def _references(self) -> tuple[Contestant, ...]:
-        """The dense model on our engine in every type and, where models run, on torch in f32."""
+        """The dense model on our engine in every type and, where models run, on torch.
+
+        On a processor that is in f32, on a GPU in the run's first type.
+        """
         ours = (
             Contestant(name=dense_name(dtype), weights=self._weights, dtype=dtype)
             for dtype in self._dtypes
         )
         if not self._host.runs:
             return tuple(ours)
-        return (*ours, Contestant(name=TORCH, weights=self._weights, engine="torch"))
+        dtype = "f32" if self._request.device == "cpu" else self._dtypes[0]
+        return (*ours, Contestant(name=TORCH, weights=self._weights, engine="torch", dtype=dtype))
 
     def know(self, trials: Iterable[TrialRecord]) -> None:
         """Takes over what a study has evaluated in the same way, so that it is not done again."""

@@ -194,7 +194,7 @@ def run_session(request: SessionRequest, progress: Progress) -> SessionResult:
             for contestant in request.contestants:
                 captured.module.load_state_dict(_module(request, contestant).state_dict())
                 if contestant.engine == "torch":
-                    run = _torch_runner(captured.module, sample)
+                    run = _torch(request, contestant.dtype, captured, sample)
                 else:
                     program = stack.enter_context(_compiled(request, contestant, captured, sample))
                     compiled[contestant.name] = program
@@ -208,6 +208,7 @@ def run_session(request: SessionRequest, progress: Progress) -> SessionResult:
             batch_size=request.batch_size,
             judged=request.judged,
             progress=progress,
+            device=request.device,
         )
         deciding_s = _decide(request, found, progress)
         results = []
@@ -277,15 +278,17 @@ def _compiled(
     captured: Exported,
     sample: torch.Tensor,
 ) -> Iterator[CompiledModel]:
+    is_here = request.device == "cpu"  # a GPU has no threads to choose, nor kernels that expand weights
     program = compile(
         captured,
         (sample,),
         dtype=contestant.dtype,
-        threads=request.threads,
+        threads=request.threads if is_here else None,
         plan=contestant.plan,
         database=request.database,
-        compact_weights=request.compact_weights,
+        compact_weights=request.compact_weights and is_here,
         use_zeros=contestant.plan is not None,  # dense is dense, whatever was pruned before
+        device=request.device,
     )
     with program:
         if program.engine != contestant.engine:
@@ -316,6 +319,15 @@ def _with_layers(result: ContestantResult, program: CompiledModel, found: InTurn
         other_us=sum(us for name, us in times.items() if name not in {x.name for x in layers}),
         weight_bytes=program.weight_bytes,
     )
+
+
+def _torch(request: SessionRequest, dtype: str, captured: Exported, sample: torch.Tensor) -> Runner:
+    """Gives torch without us: on a processor eager, on a GPU its operators in a CUDA graph."""
+    if request.device == "cpu":
+        return _torch_runner(captured.module, sample)
+    from autosparse.engine.gpu.compiling import place_of, torch_alone
+
+    return torch_alone(captured, place_of(request.device), dtype).run_times
 
 
 def _torch_runner(module: torch.nn.Module, sample: torch.Tensor) -> Runner:

@@ -154,7 +154,7 @@ def session_request(subject: Survey) -> SessionRequest:
         compact_weights=config.compact_weights,
         judged=config.judged,
         budget_us=config.latency_budget,
-        device=subject.device.kind,
+        device=subject.device.named,
     )
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from autosparse.hardware.gpu_sensor import GpuReading, GpuSensor
-from autosparse.measuring.conditions import Watch, is_busy_accepted
+from autosparse.measuring.conditions import Conditions, Watch, is_busy_accepted
 from autosparse.measuring.states import HostState, Prober
 
 LEAST_CLOCK = 0.9
@@ -42,7 +42,11 @@ class GpuProber(Prober):
         self.readings.append(reading)
         return HostState(is_slowed=bool(reading.slowdowns) and not self.is_lenient)
 
-    def why_disturbed(self, watch: Watch) -> str:
+    def conditions(self, watch: Watch) -> Conditions:
+        """Tells of the GPU alone."""
+        return Conditions(device=self._what_disturbed())
+
+    def _what_disturbed(self) -> str:
         """Says what disturbed what was timed, as far as the driver tells; empty if nothing did."""
         if is_busy_accepted() or self.sensor is None:
             return ""
