@@ -133,7 +133,7 @@ def test_a_recipe_that_cannot_train_what_was_picked_is_refused_before_any_work(
         "train", str(run), "--pick", "fastest", "--kind", "short", "--recipe", str(recipe)
     )
     assert done.returncode == 2, done.stderr
-    assert "tvw takes patterns with N:M inside of tiles" in done.stderr
+    assert "tvw takes tiles, such as tvw64" in done.stderr
     assert trained.shop.document() == before
 
 
