@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from autosparse.measuring.stopwatch import MeasurementPolicy
 
 _FILE = "bench.json"
+_TILES = "tw64k16,tw128k16"
+"""Patterns of random masks on a GPU, where none are named."""
 
 _MODEL, _OURS, _HOW = "What to run", "Our contestants", "How to measure"
 
@@ -91,7 +93,12 @@ def bench(
     ] = True,
     dtype: Annotated[
         str | None,
-        _text("--dtype", help="Arithmetic types of ours: f32, bf16.", default="f32", panel=_OURS),
+        _text(
+            "--dtype",
+            help="Arithmetic types of ours: f32, bf16, f16.",
+            default="f32, on a GPU bf16",
+            panel=_OURS,
+        ),
     ] = None,
     compact_weights: Annotated[
         bool,
@@ -158,6 +165,10 @@ def bench(
             metavar="",
         ),
     ] = None,
+    device: Annotated[
+        str | None,
+        _text("--device", help="Where everybody runs: cpu, cuda, cuda:1.", default="cpu", panel=_HOW),
+    ] = None,
     database: options.Database = None,
     layers: Annotated[
         bool, typer.Option("--layers", help="Time every layer of ours alone too, and print them.")
@@ -189,6 +200,7 @@ def bench(
         peers_masked=peers_masked,
         threads=threads,
         policy=_policy(seconds, repeats),
+        device=device,
         database=database,
         compact_weights=compact_weights,
         untuned=untuned,
@@ -239,6 +251,7 @@ def _asked(
     peers_masked: bool,
     threads: str | None,
     policy: MeasurementPolicy,
+    device: str | None,
     database: str | None,
     compact_weights: bool,
     untuned: bool,
@@ -247,9 +260,12 @@ def _asked(
     from autosparse import hardware, values
     from autosparse.compare import Asked
     from autosparse.compare.records import Subject
+    from autosparse.devices import kind_and_number
     from autosparse.units import parse_fraction
 
     own_zeros = plan is not None or artifact is not None
+    where = "cpu" if device is None else values.text(device, "--device")
+    is_cpu = kind_and_number(where)[0] == "cpu"
     subject = Subject(
         model=model,
         weights=weights,
@@ -265,18 +281,25 @@ def _asked(
             "--sparsity",
             lambda part, name: parse_fraction(part, what=name),
         ),
-        patterns=patterns(pattern, block_n, usual="8,16,32"),
+        patterns=patterns(pattern or (None if is_cpu else _TILES), block_n, usual="8,16,32"),
         plan=plan,
         artifact=artifact,
-        dtypes=listed("f32" if dtype is None else dtype, "--dtype", values.choice(("f32", "bf16"))),
+        dtypes=listed(
+            ("f32" if is_cpu else "bf16") if dtype is None else dtype,
+            "--dtype",
+            values.choice(("f32", "bf16", "f16")),
+        ),
         threads=listed(
-            str(hardware.usable_cores()) if threads is None else threads, "--threads", values.count(1)
+            (str(hardware.usable_cores()) if is_cpu else "1") if threads is None else threads,
+            "--threads",
+            values.count(1),
         ),
         against=None if against is None else listed_or_none(against, "--against", values.text),
         exclude=tuple(exclude or ()),
         dense=dense,
         peers_masked=peers_masked,
         policy=policy,
+        device=where,
         database=database,
         compact_weights=compact_weights,
         untuned=untuned,

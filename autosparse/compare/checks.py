@@ -10,6 +10,8 @@ from autosparse.compare.peer import chosen
 from autosparse.compare.records import Asked
 from autosparse.database.schema import check_file, parse_url
 from autosparse.deploy import load
+from autosparse.devices import kind_and_number
+from autosparse.devices.device import find
 from autosparse.errors import UsageError
 from autosparse.kernels.compact import check_compact, expanding_kernels
 from autosparse.models.weight_files import check_weights
@@ -51,7 +53,10 @@ def check(asked: Asked) -> None:
         )
     if asked.database is not None:
         check_file(parse_url(asked.database), "database")
-    peers = chosen(asked.against)
+    kind, _ = kind_and_number(asked.device)
+    if kind != "cpu":
+        find(asked.device)
+    peers = chosen(asked.against, kind)
     if not (peers or _has_own(asked)):
         raise UsageError(
             "a comparison needs somebody to run, but every engine is left out, ours too; leave out "

@@ -10,12 +10,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 
-from autosparse import graph
 from autosparse.compare import memory, own, rates, task
 from autosparse.compare.checks import check
 from autosparse.compare.peer import Peer, all_peers, chosen, find
 from autosparse.compare.records import Asked, Comparison, Own, Refusal, Result, Session
 from autosparse.compare.session import SessionRequest
+from autosparse.devices import kind_and_number
 from autosparse.hosts.host import Host
 from autosparse.hosts.opening import open_host
 from autosparse.progress import Progress
@@ -52,14 +52,13 @@ def compare(asked: Asked, progress: Progress | None = None) -> Comparison:
 
 
 def _compare(asked: Asked, host: Host, progress: Progress) -> Comparison:
-    own.check_dtypes(asked.dtypes)
+    own.check_dtypes(asked.dtypes, asked.device)
     with progress.at("profile"):
         hardware = host.profile(progress=progress)
     shape = task.input_shape(asked.subject)
-    fused = task.fused(asked.subject, shape)
-    if asked.dense or asked.sparsities or asked.plan:
-        own.check_native(asked.subject.model, fused)
-    layers = graph.layers(fused)
+    if asked.device == "cpu" and (asked.dense or asked.sparsities or asked.plan):
+        own.check_native(asked.subject.model, task.fused(asked.subject, shape))
+    layers = task.capture(asked.subject, shape, asked.device)
     sparse = own.sparse_layers(layers, asked.exclude) if asked.sparsities else ()
     sessions = []
     with _folder() as folder:
@@ -76,7 +75,7 @@ def _compare(asked: Asked, host: Host, progress: Progress) -> Comparison:
         input_shape=shape,
         dense_flops=rates.dense_flops(layers),
         hardware=hardware,
-        versions=versions(chosen(asked.against)),
+        versions=versions(chosen(asked.against, kind_and_number(asked.device)[0])),
         sessions=tuple(sessions),
         absent=absent() if asked.against is None else (),
         created_at=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -122,7 +121,7 @@ def _request(
         shape=shape,
         threads=threads,
         folder=folder,
-        peers=tuple(peer.name for peer in chosen(asked.against)),
+        peers=tuple(peer.name for peer in chosen(asked.against, kind_and_number(asked.device)[0])),
         own=ours,
         peers_masked=asked.peers_masked,
         policy=asked.policy,
@@ -132,6 +131,7 @@ def _request(
         hardware=hardware,
         compact_weights=asked.compact_weights,
         layers_alone=asked.layers_alone,
+        device=asked.device,
     )
 
 

@@ -9,7 +9,6 @@ from pathlib import Path
 
 from autosparse.compare.records import OURS, Asked, Own, Zeros
 from autosparse.database import TuningDatabase
-from autosparse.devices import AUTO
 from autosparse.devices.device import find
 from autosparse.engine import why_not_native
 from autosparse.errors import UsageError
@@ -31,12 +30,18 @@ from autosparse.tuning.narrowing import steps
 from autosparse.tuning.request import dense_weight_bytes
 
 
-def check_dtypes(dtypes: Sequence[str]) -> None:
+def check_dtypes(dtypes: Sequence[str], device: str = "cpu") -> None:
     """Refuses types that no kernel computes in.
 
     Raises:
         UsageError: names the types that kernels of this build have.
+        MissingDependency: the host has no such device.
     """
+    if device != "cpu":
+        for dtype in dtypes:
+            if why := find(device).why_no_dtype(dtype):
+                raise UsageError(f"dtype must be one that {device} computes in, but got {dtype}: {why}")
+        return
     known = sorted({kernel.dtype for kernel in spec.all_kernels()})
     for dtype in dtypes:
         if dtype not in known:
@@ -105,7 +110,7 @@ def tune_layers(
         compact_weights=asked.compact_weights,
     )
     with TuningDatabase(asked.database) as database:
-        return host.measure(request, find(AUTO, hardware), database, progress=progress)
+        return host.measure(request, find(asked.device, hardware), database, progress=progress)
 
 
 def contestants(

@@ -97,11 +97,12 @@ def _compiled(own: Own, task: Task, database: str | None, compact_weights: bool)
         task.module(),
         (task.tensor(),),
         dtype=own.dtype,
-        threads=task.threads,
+        threads=task.threads if task.device == "cpu" else None,
         plan=own.plan,
         database=database,
         compact_weights=compact_weights,
         use_zeros=own.zeros is not None,  # dense is dense, whatever was pruned before
+        device=task.device,
     )
     if model.engine != OURS:
         raise UsageError(

@@ -50,6 +50,7 @@ class Variant:
         name: label in tables.
         dtype: arithmetic type.
         open: makes a task's model ready; raises whatever the engine raises, or `Unsupported`.
+        device: kind of the device that it runs on.
         instead: gives the task that it runs in place of one with zeros, another model of as many
             operations; None where it runs the models that the others run.
     """
@@ -57,6 +58,7 @@ class Variant:
     name: str
     dtype: str
     open: Callable[[Task], Running]
+    device: str = "cpu"
     instead: Callable[[Task], Task] | None = None
 
 
@@ -71,6 +73,7 @@ class Peer:
         reads_file: whether it starts from an ONNX file alone, without torch.
         why_no_memory: why a process of its own would not tell its memory; empty if it does.
         by_name_only: whether it takes part only where it is named.
+        also_named: further names that it may be asked for by.
     """
 
     name: str
@@ -79,6 +82,11 @@ class Peer:
     reads_file: bool = False
     why_no_memory: str = ""
     by_name_only: bool = False
+    also_named: tuple[str, ...] = ()
+
+    def on(self, device: str) -> tuple[Variant, ...]:
+        """Gives the variants that run on a kind of device."""
+        return tuple(variant for variant in self.variants if variant.device == device)
 
     @property
     def missing(self) -> tuple[str, ...]:
@@ -120,24 +128,38 @@ def find(name: str) -> Peer:
         UsageError: there is none.
     """
     known = {peer.name: peer for peer in all_peers()}
+    known |= {other: peer for peer in all_peers() for other in peer.also_named}
     if name not in known:
         raise UsageError(f"a peer must be one of {', '.join(known)}, but got {name!r}")
     return known[name]
 
 
-def chosen(wanted: Sequence[str] | None) -> tuple[Peer, ...]:
+def chosen(wanted: Sequence[str] | None, device: str = "cpu") -> tuple[Peer, ...]:
     """Gives the peers that shall take part: those wanted, and all installed ones for None.
 
+    Args:
+        wanted: names; None takes those that run on the device.
+        device: kind of the device that is compared on.
+
     Raises:
-        UsageError: an unknown name.
+        UsageError: an unknown name, or one that does not run on the device.
         MissingDependency: one that is wanted by name is not installed.
     """
     if wanted is None:
-        return tuple(peer for peer in all_peers() if not peer.missing and not peer.by_name_only)
+        return tuple(
+            peer
+            for peer in all_peers()
+            if not peer.missing and not peer.by_name_only and peer.on(device)
+        )
     found = tuple(find(name) for name in dict.fromkeys(wanted))
     for peer in found:
         if peer.missing:
             raise MissingDependency(
                 f"a peer named by --against must be installed, but {peer.name} is {peer.hint}"
+            )
+        if not peer.on(device):
+            able = ", ".join(each.name for each in all_peers() if each.on(device))
+            raise UsageError(
+                f"a peer must run on {device}, but {peer.name} does not; write --against {able}"
             )
     return found

@@ -19,7 +19,7 @@ from autosparse.sessions.in_turn import UNEVENTFUL, Circumstances
 from autosparse.storage.serial import added
 
 SCHEMA = 1
-DTYPES = ("f32", "bf16")
+DTYPES = ("f32", "bf16", "f16")
 """Types of our contestants."""
 RIVAL_DTYPES = (*DTYPES, "int8")
 """Types of other engines."""
@@ -71,6 +71,7 @@ class Asked(Record):
         untuned: nothing is measured before, and no row that is known is read: our contestants run what
             the engine picks by its rules, one contestant per sparsity and pattern.
         layers_alone: whether every layer of our contestants is timed alone too.
+        device: where everybody runs, ``cpu`` or as `devices.find` takes it.
     """
 
     subject: Subject
@@ -89,6 +90,7 @@ class Asked(Record):
     compact_weights: bool = False
     untuned: bool = added(False)
     layers_alone: bool = added(False)
+    device: str = added("cpu")
 
     def __post_init__(self) -> None:
         for pattern in self.patterns:

@@ -33,6 +33,7 @@ from autosparse.compare.records import (
 )
 from autosparse.compare.task import Task
 from autosparse.database import TuningDatabase
+from autosparse.devices import kind_and_number
 from autosparse.measuring.stopwatch import MeasurementPolicy, Timing
 from autosparse.measuring.turns import disturbed_rounds, paired_ratio
 from autosparse.progress import Progress, Step
@@ -63,6 +64,7 @@ class SessionRequest(Record):
         hardware: the host, with its measured limits.
         compact_weights: as in `Asked`.
         layers_alone: as in `Asked`.
+        device: where everybody runs, ``cpu`` or as `devices.find` takes it.
     """
 
     subject: Subject
@@ -79,6 +81,7 @@ class SessionRequest(Record):
     hardware: HardwareProfile
     compact_weights: bool = False
     layers_alone: bool = False
+    device: str = "cpu"
 
     def task(self, zeros: Zeros | None = None) -> Task:
         """Gives the model with some zeros."""
@@ -88,7 +91,13 @@ class SessionRequest(Record):
             threads=self.threads,
             folder=Path(self.folder),
             zeros=zeros,
+            device=self.device,
         )
+
+    @property
+    def kind(self) -> str:
+        """Kind of the device."""
+        return kind_and_number(self.device)[0]
 
     def all_zeros(self) -> tuple[Zeros, ...]:
         """Gives the zeros of our contestants, the first of each name."""
@@ -137,6 +146,7 @@ def run_session(request: SessionRequest, progress: Progress | None = None) -> Se
             threads=request.threads,
             batch_size=request.subject.batch_size,
             progress=progress,
+            device=request.device,
         )
         results = tuple(_results(request, taking_part.ready, found, progress))
     return Session(
@@ -161,7 +171,7 @@ def _entrant(ready: _Ready) -> Entrant:
 def _gather(request: SessionRequest, stack: ExitStack) -> _Field:
     found = _Field()
     dense = verify.reference(request.task())
-    variants = [(name, variant) for name in request.peers for variant in find(name).variants]
+    variants = [(name, each) for name in request.peers for each in find(name).on(request.kind)]
     alike = [(name, variant) for name, variant in variants if variant.instead is None]
     for name, variant in alike:
         _add_peer(request.task(), name, variant, dense, found, stack)
@@ -316,7 +326,9 @@ def _result(
     }
     here = figures.pop(found.state)
     timing = found.timings[found.state][who.name]
-    limit = rates.limit_gflops(request.hardware.cpu, who.dtype, request.threads)
+    limit = None  # of a GPU no one figure is: it follows its clock and power
+    if request.kind == "cpu":
+        limit = rates.limit_gflops(request.hardware.cpu, who.dtype, request.threads)
     result = Result(
         contestant=who,
         error=ready.error,

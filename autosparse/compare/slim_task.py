@@ -90,6 +90,6 @@ def _slim(task: SlimTask) -> tuple[nn.Module, int]:
 
     if task.zeros is None:
         raise Unsupported("a channel-pruned model stands for one with zeros, but none is compared")
-    flops = kept_flops(task.zeros, capture(task.subject, task.shape))
+    flops = kept_flops(task.zeros, capture(task.subject, task.shape, task.device))
     module, has = _made(task.subject, task.shape, short_hash(task.zeros.to_json()), flops)
     return copy.deepcopy(module), has

@@ -21,7 +21,7 @@ from autosparse.storage.serial import short_hash
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from autosparse.graph import Graph
+    from autosparse.graph import Exported, Graph
 
 _OPSET = 17
 
@@ -36,6 +36,7 @@ class Task:
         threads: worker threads.
         folder: where files for engines that read files are kept.
         zeros: what its weights shall hold; None leaves them as they are.
+        device: where it runs, ``cpu`` or as `devices.find` takes it.
     """
 
     subject: Subject
@@ -43,6 +44,7 @@ class Task:
     threads: int
     folder: Path
     zeros: Zeros | None = None
+    device: str = "cpu"
 
     def module(self) -> nn.Module:
         """Builds the module, in eval mode, with its zeros; the caller may change it."""
@@ -110,20 +112,30 @@ def _resolve(subject: Subject) -> Any:
     return models.resolve(subject.model, weights=weights, seed=subject.seed)
 
 
-def fused(subject: Subject, shape: tuple[int, ...]) -> Graph:
-    """Gives what a subject computes, as the executor is to run it."""
+def exported(subject: Subject, shape: tuple[int, ...]) -> Exported:
+    """Gives a subject's module as torch captured it."""
     import torch
 
+    from autosparse.graph import Exported
+
+    return Exported(build(subject), (torch.zeros(shape),))
+
+
+def fused(subject: Subject, shape: tuple[int, ...]) -> Graph:
+    """Gives what a subject computes, as the executor is to run it."""
     from autosparse import graph
 
-    return graph.fuse(graph.trace(build(subject), (torch.zeros(shape),)))
+    return graph.fuse(exported(subject, shape).graph())
 
 
-def capture(subject: Subject, shape: tuple[int, ...]) -> tuple[LayerInfo, ...]:
-    """Gives the weight-bearing layers of a subject, in the order they run."""
+def capture(subject: Subject, shape: tuple[int, ...], device: str = "cpu") -> tuple[LayerInfo, ...]:
+    """Gives the weight-bearing layers of a subject, in the order they run, as a device takes them."""
     from autosparse import graph
+    from autosparse.graph.sites import find_sites
 
-    return graph.layers(fused(subject, shape))
+    if device == "cpu":
+        return graph.layers(fused(subject, shape))
+    return find_sites(exported(subject, shape)).layers
 
 
 def apply_zeros(module: nn.Module, zeros: Zeros, seed: int) -> None:

@@ -26,7 +26,11 @@ FEW = ["--threads", "1", "--against", "torch", "--repeats", "6"]
 @pytest.mark.parametrize(
     ("flags", "code", "said"),
     [
-        (["--dtype", "f16"], 2, "--dtype must be f32 or bf16, but got 'f16'"),
+        (
+            ["--dtype", "f16"],
+            2,
+            "dtype must be one that kernels of this build compute in (bf16, f32), but got f16",
+        ),
         (["--threads", "9999"], 2, "threads must be at most"),
         (["--threads", "0"], 2, "--threads must be a whole number from 1 on"),
         (["--against", "tensorrt"], 2, "a peer must be one of"),

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 import subprocess
 import sys
@@ -8,11 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
+from autosparse import cli
 from autosparse.compare import peer as peers
 from autosparse.compare import peers as folder
-from autosparse.compare.records import RIVAL_DTYPES
+from autosparse.compare.peers.cusparselt import half
+from autosparse.compare.records import RIVAL_DTYPES, Subject
 from autosparse.compare.session import SessionRequest, run_session
+from autosparse.compare.task import Task
 from autosparse.errors import MissingDependency, UsageError
 
 
@@ -32,11 +37,12 @@ def test_every_file_is_one_peer_and_names_are_unique() -> None:
     files = [f for f in (Path(peers.__file__).parent / "peers").glob("*.py") if f.stem != "__init__"]
     assert len(found) == len(files)
     assert set(peers.names()) == {
-        *("torch", "torch.compile", "onnxruntime", "openvino", "channel-pruned")
+        *("torch", "torch.compile", "onnxruntime", "openvino", "channel-pruned"),
+        *("cudnn", "cusparselt"),
     }
     variants = [variant.name for peer in found for variant in peer.variants]
     assert len(set(variants)) == len(variants)
-    assert {variant.dtype for peer in found for variant in peer.variants} == set(RIVAL_DTYPES)
+    assert {variant.dtype for peer in found for variant in peer.variants} < set(RIVAL_DTYPES)
 
 
 def test_listing_peers_imports_no_engine() -> None:
@@ -106,3 +112,47 @@ def test_a_file_of_peers_takes_part(
     [ran] = found.results
     assert (ran.contestant.name, ran.contestant.engine, found.refused) == ("beads", "abacus", ())
     assert ran.latency.median_ms > 0 and ran.error < 1e-4
+
+
+def test_peers_are_of_a_device() -> None:
+    assert [each.name for each in peers.chosen(None, "cuda")] == [
+        "cudnn",
+        "cusparselt",
+        "torch.compile",
+    ]
+    names = ("cudnn", "torch-compile", "cusparselt", "channel-pruned")
+    found = peers.chosen(names, "cuda")
+    assert [each.name for each in found] == ["cudnn", "torch.compile", "cusparselt", "channel-pruned"]
+    with pytest.raises(UsageError, match="must run on cuda, but openvino does not; write --against"):
+        peers.chosen(("openvino",), "cuda")
+    with pytest.raises(UsageError, match="must run on cpu, but cudnn does not"):
+        peers.chosen(("cudnn",))
+
+
+def test_half_of_linear_layers_is_what_the_library_takes(tmp_path: Path) -> None:
+    source = tmp_path / "net.py"
+    source.write_text(
+        "from torch import nn\n\n\ndef build(classes=5):\n"
+        "    found = nn.Sequential(nn.Flatten(), nn.Linear(128, 64), nn.ReLU(), nn.Linear(64, 5))\n"
+        "    found.input_shape = (2, 8, 8)\n    return found\n"
+    )
+    task = Task(Subject(model=f"{source}:build"), (2, 2, 8, 8), 1, tmp_path, device="cuda")
+    plan = half(task).zeros.plan  # type: ignore[union-attr]
+    assert {name: choice.label for name, choice in plan.layers.items()} == {"1": "2:4@0.5"}
+    source.write_text(
+        source.read_text()
+        .replace("nn.Linear(128, 64)", "nn.Linear(128, 60)")
+        .replace("nn.Linear(64, 5)", "nn.Linear(60, 5)")
+    )
+    other = tmp_path / "other.py"
+    other.write_text(source.read_text())
+    with pytest.raises(peers.Unsupported, match="no linear layer has sizes"):
+        half(dataclasses.replace(task, subject=Subject(model=f"{other}:build")))
+
+
+def test_a_comparison_on_a_gpu_says_what_is_missing(capsys: pytest.CaptureFixture[str]) -> None:
+    if torch.cuda.is_available():
+        pytest.skip("this host has a GPU")
+    words = ("bench", "--model", "resnet20", "--device", "cuda", "--against", "cudnn,torch-compile")
+    assert cli.run([*words]) == 7
+    assert "device cuda was asked for, but" in capsys.readouterr().err

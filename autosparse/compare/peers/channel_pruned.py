@@ -21,6 +21,7 @@ PEER = Peer(
         Variant(
             name=f"{variant.name} channel-pruned",
             dtype=variant.dtype,
+            device=variant.device,
             open=variant.open,
             instead=slim_task,
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from autosparse.compare.on_gpu import running
 from autosparse.compare.peer import Peer, Running, Variant
 from autosparse.compare.peers.torch_eager import calling
 from autosparse.compare.task import Task
@@ -18,9 +19,21 @@ def compiled(task: Task) -> Running:
     return running
 
 
+def on_gpu(task: Task) -> Running:
+    """Compiles for a GPU with its search for the best kernels; the graph is captured here."""
+    import torch
+
+    torch._dynamo.reset()
+    return running(task, lambda module: torch.compile(module, mode="max-autotune-no-cudagraphs"))
+
+
 PEER = Peer(
     name="torch.compile",
     needs={"torch": "torch"},
-    variants=(Variant(name="torch.compile", dtype="f32", open=compiled),),
+    variants=(
+        Variant(name="torch.compile", dtype="f32", open=compiled),
+        Variant(name="torch.compile bf16", dtype="bf16", device="cuda", open=on_gpu),
+    ),
+    also_named=("torch-compile",),
     why_no_memory="its compiler works in the same process",
 )

@@ -6,6 +6,7 @@ is made, a tensor that is converted) becomes that type, and every device the one
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from typing import Any
 
@@ -109,9 +110,10 @@ def _converted(tensor: torch.Tensor, dtype: torch.dtype, device: torch.device) -
     return tensor.detach().to(device, kind, copy=True).contiguous(memory_format=layout)
 
 
-def weight_bytes(program: fx.GraphModule) -> int:
+def weight_bytes(program: nn.Module) -> int:
     """Gives the bytes of all weights: those of our layers, and of what torch computes."""
     ours = sum(
         layer.prepared.weight_bytes for layer in program.modules() if isinstance(layer, SiteLayer)
     )
-    return ours + sum(buffer.nbytes for buffer in program.buffers())
+    torchs = itertools.chain(program.buffers(), program.parameters())
+    return ours + sum(tensor.numel() * tensor.element_size() for tensor in torchs)

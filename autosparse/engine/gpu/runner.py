@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, fx
+from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from autosparse.engine.gpu.layer import SiteLayer
@@ -34,11 +34,11 @@ class GpuRunner:
     """A program on a device.
 
     Args:
-        program: torch's graph with our layers, on the device.
+        program: torch's graph with our layers, on the device; or any module there.
         examples: inputs, for their shapes and types; on any device.
         dtype: of floating-point values inside.
         device: a GPU; or the CPU, on which nothing is captured.
-        results: types of the results outside, one per leaf; None leaves one as it is.
+        results: types of the results outside, one per leaf; None leaves one, or all, as they are.
         engine: ``autosparse``, or ``torch`` where no layer is ours.
         run_graph: what runs the program; None is the program itself. Another one is the program as a
             compiler of torch's has it.
@@ -52,19 +52,20 @@ class GpuRunner:
 
     def __init__(
         self,
-        program: fx.GraphModule,
+        program: nn.Module,
         examples: Sequence[Tensor],
         *,
         dtype: torch.dtype,
         device: torch.device,
-        results: Sequence[torch.dtype | None],
+        results: Sequence[torch.dtype | None] | None,
         engine: str,
         run_graph: Callable[..., Any] | None = None,
     ) -> None:
         self.engine = engine
         self.weight_bytes = weight_bytes(program)
         self.why_not_captured = ""
-        self._program, self._device, self._results = program, device, tuple(results)
+        self._program, self._device = program, device
+        self._results = None if results is None else tuple(results)
         self._call: Callable[..., Any] | None = program if run_graph is None else run_graph
         self._inputs = [_place(value, dtype, device) for value in examples]
         self._outputs: list[Any] = []
@@ -120,7 +121,8 @@ class GpuRunner:
         else:
             self._graph.replay()
             made = self._outputs
-        found = [_taken(leaf, kind) for leaf, kind in zip(made, self._results, strict=True)]
+        kinds = [None] * len(made) if self._results is None else self._results
+        found = [_taken(leaf, kind) for leaf, kind in zip(made, kinds, strict=True)]
         if self._done is not None:
             self._done.record(torch.cuda.current_stream(self._device))
         return found
@@ -189,7 +191,7 @@ class GpuRunner:
     def close(self) -> None:
         """Lets the graph and its memory go."""
         self._graph, self._call, self._outputs, self._inputs = None, None, [], []
-        self._program = fx.GraphModule({}, fx.Graph())
+        self._program = nn.Identity()
         if self._device.type == "cuda":
             torch.cuda.empty_cache()
 
