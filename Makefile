@@ -50,7 +50,7 @@ search: $(or $(wildcard $(STAMP)),$(HOST_STAMP))
 	esac; exit $$code
 
 test: $(STAMP)
-	$(BIN)/python -m pytest -q $(if $(filter-out 1,$(WORKERS)),-n $(WORKERS) --dist loadfile --no-loadscope-reorder) $(ARGS)
+	$(BIN)/python -m pytest -q $(if $(filter-out 1,$(WORKERS)),-n $(WORKERS) --dist loadfile --no-loadscope-reorder --max-worker-restart=0) $(ARGS)
 
 test-long: $(STAMP)
 	$(BIN)/python -m pytest -q -m long $(ARGS)

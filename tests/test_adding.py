@@ -33,6 +33,7 @@ ROOT = Path(__file__).parent.parent
 ROWS = {
     "a kind of device": "tests/devices/test_any_device.py",
     "a pattern": "tests/searching/test_any_family.py",
+    "a way to compute on GPUs": "tests/kernels_gpu/test_added_method.py",
     "a kernel variant": "tests/kernels/test_added_row.py",
     "an instruction set": "tests/kernels/test_added_row.py",
     "a pruning method": "tests/train/test_added_method.py",

@@ -156,3 +156,37 @@ def test_a_comparison_on_a_gpu_says_what_is_missing(capsys: pytest.CaptureFixtur
     words = ("bench", "--model", "resnet20", "--device", "cuda", "--against", "cudnn,torch-compile")
     assert cli.run([*words]) == 7
     assert "device cuda was asked for, but" in capsys.readouterr().err
+
+
+INTERRUPTED = """
+import gc, signal, sys
+from pathlib import Path
+from autosparse.compare.peers.openvino import f32
+from autosparse.compare.records import Subject
+from autosparse.compare.task import Task
+
+def opened(threads):
+    subject = Subject(model=f"{sys.argv[1]}/net.py:build")
+    return f32(Task(subject, (1, 2, 8, 8), threads, Path(sys.argv[1])))
+
+running = [opened(1), opened(2)]
+while running:  # the first one that came goes first
+    del running[0]
+    gc.collect()
+try:
+    signal.raise_signal(signal.SIGINT)
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+
+
+def test_a_process_that_has_run_openvino_takes_an_interrupt(tmp_path: Path) -> None:
+    pytest.importorskip("openvino")
+    pytest.importorskip("onnx")
+    (tmp_path / "net.py").write_text(
+        "from torch import nn\n\n\ndef build(classes=5):\n"
+        "    return nn.Sequential(nn.Flatten(), nn.Linear(128, 5))\n"
+    )
+    line = [sys.executable, "-c", INTERRUPTED, str(tmp_path)]
+    done = subprocess.run(line, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "interrupted\n"), done.stderr

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -29,10 +30,22 @@ def quantised(task: Task) -> Running:
     return _request(task, int8.qdq_file(task), "f32", note=int8.note(task))
 
 
+@functools.cache
+def _core() -> Any:
+    """One for this process and for as long as it lives.
+
+    The plugin for CPUs sets the stack that signals are handled on, for AMX, and frees it with the core:
+    after two cores have gone, the next signal that Python handles, as Ctrl-C, is a segmentation fault.
+    """
+    import openvino  # type: ignore[import-not-found,import-untyped,unused-ignore]
+
+    return openvino.Core()
+
+
 def _request(task: Task, file: Path, precision: str, note: str = "") -> Running:
     import openvino  # type: ignore[import-not-found,import-untyped,unused-ignore]
 
-    core = openvino.Core()
+    core = _core()
     if precision.upper() not in {"F32", *core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")}:
         raise Unsupported(f"OpenVINO does not compute in {precision} on this CPU")
     settings = {
