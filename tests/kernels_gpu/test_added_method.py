@@ -38,7 +38,8 @@ class Product:
 @register
 class Added(Method):
     def kernels(self):
-        return (GpuKernel("bf16_dense__cuda_added", method="added", dtype="bf16", contract="dense"),)
+        name = "bf16_dense__cuda_added"
+        return (GpuKernel(name=name, method="added", dtype="bf16", contract="dense"),)
 
     def why_not(self, kernel, shape, pattern, chip):
         return "" if shape.op == "linear" else "it multiplies rows"

@@ -82,7 +82,7 @@ def test_a_dense_model_alone_is_no_result(tmp_path: Path, monkeypatch: pytest.Mo
 
 def test_a_recipe_is_a_preset_or_a_file_of_the_kind_asked_for(tmp_path: Path) -> None:
     subject: Any = SimpleNamespace(
-        images=SimpleNamespace(train=range(1_000)), config=SimpleNamespace(seed=7)
+        images=SimpleNamespace(train=range(1_000)), config=SimpleNamespace(seed=7), has_tiles=False
     )
     assert recipe_for(subject, "short").seed == 7
     assert recipe_for(subject, "full", "paper-imagenet").epochs == 250
@@ -92,9 +92,11 @@ def test_a_recipe_is_a_preset_or_a_file_of_the_kind_asked_for(tmp_path: Path) ->
     with pytest.raises(UsageError, match=r"kind asked for, full, but .*mine\.yaml is of kind short"):
         recipe_for(subject, "full", str(file))
     with pytest.raises(
-        UsageError, match="one of dense, short, full, paper, paper-imagenet, or a YAML file"
+        UsageError, match="one of dense, short, full, paper, paper-imagenet, .*or a YAML file"
     ):
         recipe_for(subject, "short", "shorter")
+    tiled: Any = SimpleNamespace(**{**vars(subject), "has_tiles": True})
+    assert (recipe_for(subject, "short").method, recipe_for(tiled, "short").method) == ("subp", "tvw")
     with pytest.raises(UsageError, match="No such file"):
         recipe_for(subject, "short", str(tmp_path / "none.yaml"))
 
