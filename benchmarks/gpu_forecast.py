@@ -1,9 +1,10 @@
 """What GPU kernels should take, by the analytic model, before anybody has run them.
 
-    python benchmarks/gpu_forecast.py [--sparsity 0.75] [--product NAME] [--out FILE]
+    python benchmarks/gpu_forecast.py [--sparsity 0.75] [--product NAME] [--launches 2] [--out FILE]
 
 Kernels are compiled here for each chip, and their registers and shared memory read from the machine
-code; the model (`autosparse.kernels.gpu.forecast`) does the rest. Nothing is measured.
+code; the model (`autosparse.kernels.gpu.forecast`) does the rest. Nothing is measured. Launches come as
+the model orders them with resources that it assumes, so only the first few are worth compiling.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import functools
 import itertools
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -51,17 +53,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--sparsity", type=float, default=0.75)
     parser.add_argument("--product", action="append", choices=PRODUCTS, default=None)
+    parser.add_argument("--launches", type=int, default=2, help="compiled of each kernel and layer")
     parser.add_argument("--pattern", action="append", default=None)
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()
     cases = {"linears": linears(), "convolutions": convolutions()}
     names = given.product or ["A100-SXM4-80GB", "H100-SXM5-80GB"]
+    wanted = Wanted(given.sparsity, tuple(given.pattern or PATTERNS), given.launches)
     found = [
         row
         for name in names
         for group, some in cases.items()
         for case in some
-        for row in rows(PRODUCTS[name], group, case, given.pattern or PATTERNS, given.sparsity)
+        for row in rows(PRODUCTS[name], group, case, wanted)
     ]
     show(found)
     if given.out:
@@ -72,6 +76,7 @@ def main() -> None:
                 "version": __version__,
                 "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
                 "sparsity": given.sparsity,
+                "launches_compiled": given.launches,
                 "assumed": ASSUMED.to_json(),
                 "products": [PRODUCTS[name].to_json() for name in names],
                 "rows": found,
@@ -79,9 +84,22 @@ def main() -> None:
         )
 
 
-def rows(
-    product: Product, group: str, case: Case, patterns: Sequence[str], sparsity: float
-) -> Iterator[dict[str, Any]]:
+@dataclass(frozen=True)
+class Wanted:
+    """What is forecast.
+
+    Attributes:
+        sparsity: of every layer.
+        patterns: their names.
+        launches: compiled of each kernel and layer, the best of which counts.
+    """
+
+    sparsity: float
+    patterns: tuple[str, ...]
+    launches: int
+
+
+def rows(product: Product, group: str, case: Case, wanted: Wanted) -> Iterator[dict[str, Any]]:
     """Predicts the dense library, and the best launch of every kernel and pattern, of one layer."""
     dense = library_forecast(case.shape, product)
     common = {"product": product.name, "group": group, "layer": case.name, "count": case.count}
@@ -94,12 +112,12 @@ def rows(
         **told(half),
         "over_dense": dense.us / half.us,
     }
-    for name in patterns:
+    for name in wanted.patterns:
         pattern = parse_pattern(name)
         if family_of(pattern).why_not(pattern, case.shape.weight_shape):
             continue
         for kernel in kernels(case.shape, pattern, product):
-            best = best_launch(kernel, case.shape, pattern, sparsity, product)
+            best = best_launch(kernel, case.shape, pattern, wanted, product)
             if best is not None:
                 launch, one = best
                 yield {
@@ -126,11 +144,11 @@ def kernels(shape: LayerShape, pattern: Pattern, product: Product) -> list[GpuKe
 
 
 def best_launch(
-    kernel: GpuKernel, shape: LayerShape, pattern: Pattern, sparsity: float, product: Product
+    kernel: GpuKernel, shape: LayerShape, pattern: Pattern, wanted: Wanted, product: Product
 ) -> tuple[str, Forecast] | None:
-    work = drawn(shape, pattern, sparsity)
+    work = drawn(shape, pattern, wanted.sparsity)
     method, found = methods.method_of(kernel), []
-    for launch in method.launches(kernel, shape, pattern, product.chip):
+    for launch in method.launches(kernel, shape, pattern, product.chip)[: wanted.launches]:
         taken = resources(kernel, shape, pattern, launch, product)
         if taken is not None:
             one = forecast(work, Launch.parse(launch), product, registers=taken[0], smem_bytes=taken[1])

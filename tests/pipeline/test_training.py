@@ -92,7 +92,7 @@ def test_a_recipe_is_a_preset_or_a_file_of_the_kind_asked_for(tmp_path: Path) ->
     with pytest.raises(UsageError, match=r"kind asked for, full, but .*mine\.yaml is of kind short"):
         recipe_for(subject, "full", str(file))
     with pytest.raises(
-        UsageError, match="one of dense, short, full, paper, paper-imagenet, .*or a YAML file"
+        UsageError, match=r"one of dense, short, full, paper, paper-imagenet, .*or a YAML file"
     ):
         recipe_for(subject, "short", "shorter")
     tiled: Any = SimpleNamespace(**{**vars(subject), "has_tiles": True})
