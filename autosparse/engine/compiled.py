@@ -9,12 +9,13 @@ from typing import Any
 from autosparse.deploy import LayerReport, Manifest
 from autosparse.deploy.model import RunnableModel
 from autosparse.deploy.runner import Runner
+from autosparse.devices.device import kind_of
 from autosparse.engine.border import Border, to_kind
 from autosparse.engine.saving import Facts, Saveable, save
 from autosparse.errors import UsageError
 from autosparse.graph import Port
 from autosparse.measuring.histories import prober_for
-from autosparse.measuring.states import Prober
+from autosparse.measuring.states import UNMARKED, Prober
 from autosparse.plans.plan import Plan
 from autosparse.records import Accuracy, WholeLatency
 
@@ -89,6 +90,8 @@ class CompiledModel(RunnableModel):
         return self._border.outputs if self._engine == "autosparse" else [None] * len(leaves)
 
     def _prober(self) -> Prober | None:
+        if self._border.device != "cpu":
+            return kind_of(self._border.device).watch(self.threads, UNMARKED)
         return prober_for(self.threads)
 
     def save(

@@ -91,7 +91,9 @@ def compile(
         tune: a duration such as ``30s``: so long the kernels of this model's own layers are timed, the
             costliest layers first. Rows go into `database`, and are used unless the model, run whole in
             turn with what is compiled without them, is slower: `tuning` says which it was. ``known``
-            times no more, and holds the rows that are there to that.
+            times no more, and holds the rows that are there to that. On a GPU there is ``known`` alone:
+            our layers in torch's graph as it is, the same graph compiled by torch, and torch's own
+            layers compiled by it run in turn, and the fastest stays.
         device: where it runs: ``auto`` and ``cpu`` are the processor; ``cuda``, or ``cuda:1`` and so
             on, a GPU.
         progress: told of the tuning, and asked whether to stop.
@@ -107,8 +109,11 @@ def compile(
         MissingDependency: the host has no such device; says what is missing.
     """
     if device not in (AUTO, "cpu"):
-        asked = {"threads": threads, "tune": tune, "exportable": exportable or None}
-        return _on_gpu(model, example_inputs, device, dtype, plan, database, use_zeros, asked)
+        asked: dict[str, object] = {"threads": threads, "exportable": exportable or None}
+        if tune != KNOWN:
+            asked["tune"] = tune
+        turns = (progress or Progress()) if tune == KNOWN else None
+        return _on_gpu(model, example_inputs, device, dtype, plan, database, use_zeros, asked, turns)
     count = hardware.checked_threads(threads)
     budget_us = None if tune in (None, KNOWN) else parse_duration_us(tune, what="tune", example='"30s"')
     dtype = _checked_dtype(dtype, plan)
@@ -178,8 +183,10 @@ def _on_gpu(
     database: TuningDatabase | str | None,
     use_zeros: bool,
     asked: Mapping[str, object],
+    turns: Progress | None,
 ) -> CompiledModel:
     from autosparse.engine.gpu.compiling import compile_on, place_of  # loads what GPUs need
+    from autosparse.engine.gpu.contest import compile_fastest
 
     place = place_of(device)
     for name, value in asked.items():
@@ -188,14 +195,12 @@ def _on_gpu(
     captured = model if isinstance(model, Exported) else Exported(model, example_inputs)
     captured.check(example_inputs)
     planned = plan.dtype if plan is not None and plan.layers else None
-    return compile_on(
-        captured,
-        place,
-        dtype=dtype or planned or "bf16",
-        plan=plan,
-        database=database,
-        use_zeros=use_zeros,
-    )
+    dtype = dtype or planned or "bf16"
+    if turns is not None:
+        return compile_fastest(
+            captured, place, turns, dtype=dtype, plan=plan, database=database, use_zeros=use_zeros
+        )
+    return compile_on(captured, place, dtype=dtype, plan=plan, database=database, use_zeros=use_zeros)
 
 
 def why_not_native(graph: Graph, dtype: str = "f32") -> tuple[str, ...]:

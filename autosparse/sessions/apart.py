@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from autosparse.devices import AUTO, kind_and_number
+from autosparse.devices.device import find
 from autosparse.errors import retold
 from autosparse.measuring.lock import measuring
 from autosparse.progress import Progress
@@ -22,7 +24,8 @@ def call_apart(
 
     Args:
         runner: dotted path of the function that carries it out, ``package.module:function``.
-        request: what to measure, as plain values for the function.
+        request: what to measure, as plain values for the function. Of several devices of the kind that
+            its ``device`` names, the process sees that one alone, and is told the kind.
         step: what starting the process is called.
         limit_s: time after which the session counts as hung.
         progress: told for whom we wait and what the process tells; a stop ends it at once.
@@ -31,14 +34,28 @@ def call_apart(
         The plain values that the function gave.
 
     Raises:
+        MissingDependency: the host has no such device.
         AutosparseError: the process failed; names the last line it said.
         Stopped: a stop was requested.
     """
     progress.check()
-    with measuring("whole models", progress), Worker(runner, library_threads=None) as worker:
+    request, environment = _on_one_device(request)
+    with (
+        measuring("whole models", progress),
+        Worker(runner, library_threads=None, environment=environment) as worker,
+    ):
         with progress.step(step):
             worker.start()
         answer = worker.call(request, limit_s, progress)
     if answer.outcome is None:
         raise retold(answer.message, "whole models must be measurable")
     return answer.outcome
+
+
+def _on_one_device(request: Mapping[str, Any]) -> tuple[Mapping[str, Any], Mapping[str, str]]:
+    """Gives the request for a process that sees its device alone, and that process's environment."""
+    device = str(request.get("device", "cpu"))
+    kind, _ = kind_and_number(device)
+    if kind in (AUTO, "cpu"):
+        return request, {}
+    return {**request, "device": kind}, find(device).environment

@@ -119,17 +119,23 @@ def compile_on(
     )
 
 
-def torch_alone(captured: Exported, place: Place, dtype: str) -> CompiledModel:
+def torch_alone(
+    captured: Exported,
+    place: Place,
+    dtype: str,
+    compiler: Callable[[fx.GraphModule], Callable[..., Any]] | None = None,
+) -> CompiledModel:
     """Gives the same graph with torch's own operators for all layers, captured too.
 
     Args:
         captured: the module.
         place: where it shall run.
         dtype: ``bf16`` or ``f16``.
+        compiler: as of `compile_on`.
     """
     sited = find_sites(captured)
     chosen = {site.node: GpuSelection(why="torch alone was asked for") for site in sited.sites}
-    return _compiled(captured, sited, place, dtype, chosen, None)
+    return _compiled(captured, sited, place, dtype, chosen, compiler)
 
 
 def _chosen(
