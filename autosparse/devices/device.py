@@ -147,6 +147,11 @@ class Device(ABC):
         return self.kind
 
     @property
+    def lock(self) -> str:
+        """Names the lock that whoever measures on it holds; empty is the host's own."""
+        return ""
+
+    @property
     @abstractmethod
     def has_limits(self) -> bool:
         """Whether its limits were measured."""

@@ -56,14 +56,20 @@ class Holder(Record):
         return f"process {self.pid} ({self.command}), which has timed {self.what} since {self.since}"
 
 
-def lock_file() -> Path:
-    """Gives the file of the host's measuring lock."""
-    return Path(os.environ.get(_VARIABLE) or _USUAL)
+def lock_file(device: str = "") -> Path:
+    """Gives the file of the host's measuring lock, or of a device that has one of its own."""
+    path = Path(os.environ.get(_VARIABLE) or _USUAL)
+    return path.with_name(f"{path.name}.{device.replace('/', '-')}") if device else path
 
 
-def who_measures() -> Holder | None:
-    """Gives who holds the host's measuring lock; None if nobody does."""
-    said = holder(lock_file())
+def for_child(device: str) -> dict[str, str]:
+    """Gives the environment of a process that measures on one device alone, with that device's lock."""
+    return {_VARIABLE: str(lock_file(device))}
+
+
+def who_measures(device: str = "") -> Holder | None:
+    """Gives who holds the host's measuring lock, or a device's; None if nobody does."""
+    said = holder(lock_file(device))
     if said is None:
         return None
     try:
@@ -86,11 +92,15 @@ class _Hold:
         return self.depth > 0 and self.thread == threading.get_ident()
 
 
-_hold = _Hold()
+_holds: dict[str, _Hold] = {}
+
+
+def _hold(device: str = "") -> _Hold:
+    return _holds.setdefault(device, _Hold())
 
 
 @contextmanager
-def measuring(what: str, progress: Progress | None = None) -> Iterator[None]:
+def measuring(what: str, progress: Progress | None = None, *, device: str = "") -> Iterator[None]:
     """Holds the host's measuring lock, waiting for whoever has it.
 
     A thread that holds it already just goes on, and so does a child of the process that holds it.
@@ -98,17 +108,19 @@ def measuring(what: str, progress: Progress | None = None) -> Iterator[None]:
     Args:
         what: what is timed, for whoever waits.
         progress: told for whom we wait, and asked whether to stop meanwhile.
+        device: one that is timed by a clock of its own, and so with a lock of its own: several GPUs
+            are measured at once, each by one process. Empty is the host's.
 
     Raises:
         Stopped: a stop was requested while waiting.
     """
-    hold, progress = _hold, progress or Progress()
+    hold, progress = _hold(device), progress or Progress()
     while not hold.threads.acquire(timeout=_POLL_S):
         progress.check()
     locked = None
     try:
         if not hold.depth:
-            locked = _taken(what, progress)
+            locked = _taken(what, progress, device)
             hold.thread = threading.get_ident()
         hold.depth += 1
         try:
@@ -121,9 +133,10 @@ def measuring(what: str, progress: Progress | None = None) -> Iterator[None]:
         hold.threads.release()
 
 
-def _taken(what: str, progress: Progress) -> FileLock | None:
+def _taken(what: str, progress: Progress, device: str) -> FileLock | None:
     """Gives the lock; None where our parent has it or, and says so, where this host lets nobody."""
-    path, told = lock_file(), ""
+    path, told = lock_file(device), ""
+    place = "device" if device else "host"
     says = Holder(pid=os.getpid(), what=what, command=_command(), since=_now())
     try:
         gate = open_lock(_gate(path), for_everyone=True)
@@ -133,7 +146,7 @@ def _taken(what: str, progress: Progress) -> FileLock | None:
     try:
         while True:
             # Asked first: a child of whoever measures comes here for every kernel.
-            other = who_measures()
+            other = who_measures(device)
             if other is not None and other.pid == os.getppid():
                 return None
             # Whoever wants to measure shuts the gate, so that work that shares the lock ends.
@@ -144,7 +157,7 @@ def _taken(what: str, progress: Progress) -> FileLock | None:
                     pass
             if other is not None and str(other) != told:
                 told = str(other)
-                progress.log(f"waiting to measure: one at a time on a host, and now it is {told}")
+                progress.log(f"waiting to measure: one at a time on a {place}, and now it is {told}")
             progress.check()
             time.sleep(_POLL_S)
     except RunError as error:
@@ -222,7 +235,7 @@ def making_way(check: Callable[[], None] | None = None) -> Iterator[None]:
         check: called again and again while somebody measures; what it raises ends the wait, as
             `Progress.check` does.
     """
-    if _hold.is_mine or getattr(_working, "is_inside", False):
+    if _hold().is_mine or getattr(_working, "is_inside", False):
         yield
         return
     share = _entered(check)
@@ -260,10 +273,10 @@ def _entered(check: Callable[[], None] | None) -> _Share | None:
 
 def _forget_in_child() -> None:
     """Starts anew after a fork: the locks stay with the parent."""
-    global _hold, _share, _share_threads, _working
+    global _holds, _share, _share_threads, _working
     if _share is not None:
         _share.close()
-    _hold, _share, _share_threads, _working = _Hold(), None, threading.Lock(), threading.local()
+    _holds, _share, _share_threads, _working = {}, None, threading.Lock(), threading.local()
 
 
 os.register_at_fork(after_in_child=_forget_in_child)

@@ -39,9 +39,9 @@ def call_apart(
         Stopped: a stop was requested.
     """
     progress.check()
-    request, environment = _on_one_device(request)
+    request, environment, lock = _on_one_device(request)
     with (
-        measuring("whole models", progress),
+        measuring("whole models", progress, device=lock),
         Worker(runner, library_threads=None, environment=environment) as worker,
     ):
         with progress.step(step):
@@ -52,10 +52,13 @@ def call_apart(
     return answer.outcome
 
 
-def _on_one_device(request: Mapping[str, Any]) -> tuple[Mapping[str, Any], Mapping[str, str]]:
-    """Gives the request for a process that sees its device alone, and that process's environment."""
-    device = str(request.get("device", "cpu"))
-    kind, _ = kind_and_number(device)
+def _on_one_device(
+    request: Mapping[str, Any],
+) -> tuple[Mapping[str, Any], Mapping[str, str], str]:
+    """Gives the request for a process that sees its device alone, its environment, the lock."""
+    named = str(request.get("device", "cpu"))
+    kind, _ = kind_and_number(named)
     if kind in (AUTO, "cpu"):
-        return request, {}
-    return {**request, "device": kind}, find(device).environment
+        return request, {}, ""
+    device = find(named)
+    return {**request, "device": kind}, device.environment, device.lock

@@ -224,7 +224,7 @@ def asking(
     """
     begun, budget_us = time.monotonic(), request.time_budget_us
     with ExitStack() as stack:
-        stack.enter_context(measuring(f"{request.dtype} kernels", progress))
+        stack.enter_context(measuring(f"{request.dtype} kernels", progress, device=device.lock))
         if worker is None:
             worker = stack.enter_context(Worker(environment=device.environment))
         prober = device.prober(request.threads)

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from autosparse.errors import Stopped
-from autosparse.measuring.lock import Holder, lock_file, making_way, measuring, who_measures
+from autosparse.measuring.lock import Holder, for_child, lock_file, making_way, measuring, who_measures
 from autosparse.progress import Progress
 
 HOLD = """
@@ -61,6 +61,36 @@ def test_whoever_waits_is_told_who_measures_what_since_when_and_may_stop() -> No
         assert isinstance(held, Holder)
         assert (held.pid, held.what, held.command) == (other.pid, "f32 kernels", "autosparse tune")
         assert f"process {other.pid} (autosparse tune), which has timed f32 kernels since 20" in line
+
+
+def test_devices_with_locks_of_their_own_are_measured_at_once_and_each_by_one() -> None:
+    with another('measuring("f32 kernels"), measuring("bf16 kernels", device="GPU-1")') as other:
+        with measuring("bf16 kernels", device="GPU-2"):
+            holders = [who_measures(device) for device in ("", "GPU-1", "GPU-2", "GPU-3")]
+            pids = [held and held.pid for held in holders]
+            assert pids == [other.pid, other.pid, os.getpid(), None]
+        waiting: list[str] = []
+        progress = Progress(
+            lambda event: waiting.append(event.message), should_stop=lambda: bool(waiting)
+        )
+        with pytest.raises(Stopped), measuring("whole models", progress, device="GPU-1"):
+            pytest.fail("another process measures on it")
+        assert "one at a time on a device, and now it is process" in waiting[0]
+        assert str(other.pid) in waiting[0]
+
+
+def test_a_child_that_measures_on_one_device_does_so_in_its_parents_hold() -> None:
+    code = "from autosparse.measuring.lock import measuring\nwith measuring('x'): print('measured')"
+    with measuring("whole models", device="MIG-GPU-1/3/0"):
+        line = [sys.executable, "-c", code]
+        done = subprocess.run(
+            line,
+            env={**os.environ, **for_child("MIG-GPU-1/3/0")},
+            capture_output=True,
+            text=True,
+            timeout=30,
+        )
+    assert done.stdout == "measured\n"
 
 
 def test_a_killed_holder_lets_the_next_one_measure() -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -35,16 +36,18 @@ def called(request: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def test_a_session_sees_the_device_that_it_is_of_and_no_other(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(apart, "Worker", Silent)
-    second = SimpleNamespace(environment={"CUDA_VISIBLE_DEVICES": "GPU-2"})
+    monkeypatch.setenv("AUTOSPARSE_MEASURING_LOCK", str(tmp_path / "lock"))
+    second = SimpleNamespace(environment={"CUDA_VISIBLE_DEVICES": "GPU-2"}, lock="GPU-2")
     monkeypatch.setattr(apart, "find", {"cuda:1": second}.__getitem__)
     assert called({"device": "cuda:1", "batch": 4}) == {
         "device": "cuda",  # the first of those that it sees
         "batch": 4,
         "environment": {"CUDA_VISIBLE_DEVICES": "GPU-2"},
     }
+    assert [path.name for path in tmp_path.iterdir() if path.suffix != ".gate"] == ["lock.GPU-2"]
 
 
 @pytest.mark.parametrize("request_", [{"batch": 4}, {"device": "cpu"}, {"device": "auto"}])

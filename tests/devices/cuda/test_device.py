@@ -55,7 +55,9 @@ def test_every_gpu_that_kernels_are_made_for_is_one(host_with: Hosts, installed:
     assert (first.name, second.name) == ("NVIDIA H100 80GB HBM3", "NVIDIA A100-SXM4-80GB")
     assert (first.named, second.named) == ("cuda", "cuda:1")
     assert first.id == host.gpus[1].device_id != second.id
-    assert first.environment == {"CUDA_VISIBLE_DEVICES": "GPU-1"}
+    assert first.environment["CUDA_VISIBLE_DEVICES"] == "GPU-1"
+    assert first.environment["AUTOSPARSE_MEASURING_LOCK"].endswith(".GPU-1")
+    assert (first.lock, second.lock) == ("GPU-1", "GPU-2")
     assert (first.space, second.space) == ("cuda-hopper", "cuda-ampere")
     assert first.most_threads == 1
     assert first.cache_bytes == 0, "before it was looked at"

@@ -23,7 +23,7 @@ from autosparse.hardware.gpu import open_sensor, visible
 from autosparse.hardware.measured import GpuLimits
 from autosparse.kernels.gpu import method as gpu_kernels
 from autosparse.kernels.gpu.chips import CHIPS, Chip, chip_of
-from autosparse.measuring.lock import measuring
+from autosparse.measuring.lock import for_child, measuring
 from autosparse.measuring.states import Marks, Prober
 from autosparse.measuring.stopwatch import MeasurementPolicy
 from autosparse.progress import Progress
@@ -117,7 +117,12 @@ class Cuda(Device):
     @property
     def environment(self) -> Mapping[str, str]:
         """Shows a process this GPU alone, by its UUID: numbers may mean another one to CUDA."""
-        return {VISIBLE: self.gpu.uuid}
+        return {VISIBLE: self.gpu.uuid, **for_child(self.lock)}
+
+    @property
+    def lock(self) -> str:
+        """One of its own, by its UUID: it is timed by its own clock, whatever other GPUs do."""
+        return self.gpu.uuid
 
     @property
     def most_threads(self) -> int:
@@ -275,7 +280,7 @@ def _measured(device: Cuda, progress: Progress) -> GpuLimits:
     chip = chip_of(device.gpu.compute_capability)
     job = {"uuid": device.gpu.uuid, "has_fp8": chip is not None and chip.fp8_factor > 0}
     with (
-        measuring("the limits of a GPU", progress),
+        measuring("the limits of a GPU", progress, device=device.lock),
         Worker(RUNNER, environment=device.environment) as worker,
     ):
         answer = worker.call(job, TIMEOUT_S, progress)
