@@ -80,7 +80,8 @@ def test_they_are_measured_once_by_a_process_that_sees_this_gpu_alone(
     assert measured.has_limits and measured.id == device.id
     assert (measured.cache_bytes, measured.gpu.bf16_tflops) == (50 << 20, 800.0)
     [asked] = worker.made
-    assert asked["environment"] == {"CUDA_VISIBLE_DEVICES": "GPU-1"}
+    assert asked["environment"] == device.environment
+    assert asked["environment"]["CUDA_VISIBLE_DEVICES"] == "GPU-1"
     assert asked["job"] == {"uuid": "GPU-1", "has_fp8": True}
     assert asked["runner"] == "autosparse.devices.kinds.cuda.limits:run"
     [again] = Cuda.of(hardware.detect())
