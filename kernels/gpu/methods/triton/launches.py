@@ -104,6 +104,8 @@ def _fitting(work: TileWork, chip: Chip, group_out: int, multiprocessors: int) -
         if is_wide or (bm < 64 and work.rows > 64):
             continue
         bk = max(16, min(width, _up(columns))) * 2 // work.element_bytes
+        if width < min(64, _up(columns)) and min(bm, bn) * bk * work.element_bytes < 16 * 32 * warps:
+            continue  # threads would copy less than 16 bytes each of the narrower operand
         steps = math.ceil(columns / bk)
         blocks = sum(math.ceil(size / bn) for size, _ in work.tiles)
         for ctas, most in itertools.product(_CTAS, _DEPTHS):
