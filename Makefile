@@ -1,7 +1,7 @@
 # make search   environment, build for this machine, and the main job on its defaults   (ARGS="--latency-budget 8ms"
 #               adds flags)
 # make test     environment, build, and the tests                      (ARGS="tests/searching" picks some)
-# make test-long         tests that take a quarter of a minute or more each, one after the other: some six minutes
+# make test-long         tests that take a quarter of a minute or more each, one after the other: some fifteen minutes
 # make check    ruff and mypy
 # make smoke    ruff, mypy and a selection of the tests over every folder, a small search among them: some 90 s
 # make sanitize           native tests, a fuzzed loader and tests/kernels under AddressSanitizer and UndefinedBehaviorSanitizer

@@ -142,6 +142,7 @@ def test_an_open_cluster_is_joined_with_or_without_a_token(
         join(opened)
 
 
+@pytest.mark.long
 def test_clusters_of_all_kinds_one_after_the_other(
     closed: str, opened: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

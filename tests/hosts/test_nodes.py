@@ -298,6 +298,7 @@ def test_training_goes_to_nodes_that_train(cluster: Cluster) -> None:
     assert homes == {str(cluster.trainer_home)}
 
 
+@pytest.mark.long
 def test_two_who_want_one_node_wait_for_each_other(cluster: Cluster) -> None:
     log: list[str] = []
 
@@ -442,6 +443,7 @@ def check_joint(joint: dict[str, Any], heavy: str) -> None:
 # ----------------------------------------------------------------------------------- nodes that die
 
 
+@pytest.mark.long
 def test_work_that_is_lost_with_its_node_begins_anew_on_the_next(cluster: Cluster) -> None:
     begun = cluster.trainer_home / "begun"
     with Pool(cores=1, address=cluster.address) as pool:
@@ -488,6 +490,7 @@ def test_a_node_killed_in_mid_tuning_gives_its_work_to_the_next_of_its_kind(
     assert any("going on on the node" in message for message in messages)
 
 
+@pytest.mark.long
 def test_without_a_next_one_it_ends_and_says_so(
     cluster: Cluster, database: TuningDatabase, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -32,7 +32,13 @@ def weights(shop: Any) -> None:
     save_file(module.state_dict(), shop.folder / "w.safetensors")
 
 
-@pytest.mark.parametrize("stage", MOMENTS)
+@pytest.mark.parametrize(
+    "stage",
+    [
+        pytest.param(stage, marks=pytest.mark.long) if stage == "sensitivity" else stage
+        for stage in MOMENTS
+    ],
+)
 def test_a_stop_ends_every_stage_at_once(shop: Any, stage: str, request: pytest.FixtureRequest) -> None:
     if stage == "sensitivity":  # which comes after kernels have been timed
         request.getfixturevalue("rows_known")

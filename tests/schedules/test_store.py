@@ -200,6 +200,7 @@ def test_a_daemon_that_dies_between_decisions_repeats_and_forgets_none(
     assert len(schedules.make_due_jobs()) == 1
 
 
+@pytest.mark.long
 def test_a_year_in_a_store(clock: FakeClock, tmp_path: object) -> None:
     """Both switch days of three zones, looked at every four hours: every due time is stored once."""
     with Store(f"sqlite:///{tmp_path}/year.db", clock=clock) as store:

@@ -151,7 +151,9 @@ def made_to_hit(case: Any, service: Service) -> None:
         case.headers.pop("Idempotency-Key", None)
 
 
-@pytest.mark.parametrize("mode", [GenerationMode.POSITIVE, GenerationMode.NEGATIVE])
+@pytest.mark.parametrize(
+    "mode", [pytest.param(GenerationMode.POSITIVE, marks=pytest.mark.long), GenerationMode.NEGATIVE]
+)
 def test_no_guess_makes_the_daemon_fail(service: Service, mode: GenerationMode) -> None:
     """Requests made from the schema, within it and beside it: no 5xx, and answers as it says."""
     app = make_app(service, Listening(allowed_hosts=("testserver",)), TOKEN)
