@@ -2,6 +2,8 @@
 #               adds flags)
 # make test     environment, build, and the tests                      (ARGS="tests/searching" picks some)
 # make test-long         tests that take a quarter of a minute or more each, one after the other: some fifteen minutes
+# make gpu-check         kernels and whole models on this host's GPU: built, verified and measured in some eight minutes, the
+#               figures held to what is wanted of them; without a GPU it says what is missing
 # make check    ruff and mypy
 # make smoke    ruff, mypy and a selection of the tests over every folder, a small search among them: some 90 s
 # make sanitize           native tests, a fuzzed loader and tests/kernels under AddressSanitizer and UndefinedBehaviorSanitizer
@@ -36,7 +38,7 @@ STAMP := $(VENV)/.installed-$(STATE)
 # What a search needs: nothing to develop with, and kernels that this machine can run.
 HOST_STAMP := $(VENV)/.installed-here-$(STATE)
 
-.PHONY: search test test-long check smoke sanitize sanitize-threads test-aarch64 run-aarch64 wheel test-wheel clean install
+.PHONY: search test test-long gpu-check check smoke sanitize sanitize-threads test-aarch64 run-aarch64 wheel test-wheel clean install
 .DEFAULT_GOAL := test
 
 search: $(or $(wildcard $(STAMP)),$(HOST_STAMP))
@@ -54,6 +56,9 @@ test: $(STAMP)
 
 test-long: $(STAMP)
 	$(BIN)/python -m pytest -q -m long $(ARGS)
+
+gpu-check: $(STAMP)
+	$(BIN)/python benchmarks/gpu_check.py $(ARGS)
 
 smoke: check
 	$(BIN)/python -m pytest -q -m smoke $(ARGS)
